@@ -1,0 +1,31 @@
+"""featx: run a frozen backbone once, keep its features, fit classifiers on them in seconds.
+
+Everything public is named in ``__all__`` and imported when first used, so that ``import featx``
+stays under 0.2 s and never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public name → module that defines it.
+_HOMES = {
+    "FeatxError": "featx.errors",
+    "Recipe": "featx.recipe",
+    "Request": "featx.recipe",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - every name is a literal above
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'featx' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
