@@ -114,7 +114,20 @@ class MissingDataError(DataError, FileNotFoundError):
 
 
 class ImageError(DataError):
-    """One image that cannot be read. The message is the reason, as listed in a table's ``errors``."""
+    """One image that cannot be read. The message is the reason, as listed in a table's ``errors``.
+
+    Parameters
+    ----------
+    reason : str
+        What a user reads next to the image's name.
+    transient : bool
+        True when the image itself may be fine (a killed decoder, a disk that failed): such an error
+        is never kept, the image is tried again next time.
+    """
+
+    def __init__(self, reason: str, *, transient: bool = False) -> None:
+        super().__init__(reason)
+        self.transient = transient
 
 
 class TooManyErrors(DataError):
