@@ -1,0 +1,341 @@
+"""`Features`: one table of features, or some of its rows, for those who fit and those who look."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import DataError
+from featx.features.memory import ArrayRows, ArrayTable
+from featx.recipe import Recipe, Request
+from featx.store import Table
+
+#: Rows that stay together when blocks are shuffled, in bytes.
+_SHUFFLED_BYTES = 1 << 20
+#: At least so many such pieces are mixed in one block.
+_FEWEST_PIECES = 16
+
+Rows = npt.NDArray[np.int64]
+Selection = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
+
+
+class Features:
+    """A table of features: rows ``X``, and for each row its label, id and split.
+
+    Rows are read from the file when they are asked for, and no more of them than were asked for;
+    what is returned belongs to the caller. Every block of a file is verified when first touched. A
+    ``Features`` may be pickled (it then names its file), forked and used from several threads.
+
+    Make one with `open`, `from_arrays` or ``featx.extract``.
+
+    Parameters
+    ----------
+    table : Table or ArrayTable
+        Where the rows are.
+    rows : ndarray of int64, optional
+        Which of them; all by default.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(n, d)`` or ``(n, c, h, w)``.
+    dtype : numpy.dtype
+        float32 or float16.
+
+    Examples
+    --------
+    >>> t = Features.from_arrays(np.eye(4, dtype="float32"), [0, 1, 0, 1], splits=["train"] * 3 + ["test"])
+    >>> t.shape, t[1].tolist(), t.select("test").y.tolist()
+    ((4, 4), [0.0, 1.0, 0.0, 0.0], [1])
+    >>> X_train, y_train = t.split("train")
+    >>> X_train.shape, y_train.tolist()
+    ((3, 4), [0, 1, 0])
+    """
+
+    def __init__(self, table: Table | ArrayTable, rows: Rows | None = None) -> None:
+        self._table = table
+        self._rows = rows
+        self.shape: tuple[int, ...] = (len(table.rows) if rows is None else len(rows), *table.shape[1:])
+        self.dtype = table.dtype
+
+    @classmethod
+    def open(cls, path: str | Path) -> Features:
+        """Open the table at `path`.
+
+        Raises
+        ------
+        MissingDataError
+            If there is none.
+        CorruptFileError
+            If it is damaged, or no table of featx.
+        """
+        return cls(Table(Path(path)))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
+    ) -> Features:
+        """Make a table in memory.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, …)
+            Kept as it is if it is an array of float32 or float16, else converted to float32.
+        y : array-like of int, shape (n,), optional
+            Numbers of `classes`, -1 for unlabelled; all unlabelled by default.
+        ids : sequence of str, optional
+            ``"0"``, ``"1"``, … by default.
+        classes : sequence of str, optional
+            The numbers as text by default.
+        splits : sequence of str, optional
+            Empty for none.
+
+        Raises
+        ------
+        DataError
+            If lengths differ, or a label has no class.
+        """
+        X = np.asarray(X)
+        X = X if X.dtype in (np.float32, np.float16) else X.astype(np.float32)
+        if X.ndim < 2:
+            raise DataError(f"X must have the shape (n, d), got {X.shape}.")
+        n = len(X)
+        labels = np.full(n, -1, np.int64) if y is None else np.asarray(y, np.int64)
+        n_classes = int(labels.max(initial=-1)) + 1
+        names = tuple(map(str, range(n_classes))) if classes is None else tuple(classes)
+        table = ArrayTable(
+            rows=ArrayRows(X),
+            y=labels,
+            ids=np.array([str(i) for i in range(n)] if ids is None else list(ids), dtype=str),
+            classes=names,
+            splits=np.array([""] * n if splits is None else list(splits), dtype=str),
+            item_ids=np.zeros((n, 32), np.uint8),
+        )
+        lengths = {"y": len(labels), "ids": len(table.ids), "splits": len(table.splits)}
+        for name, length in lengths.items():
+            if length != n:
+                raise DataError(f"X has {n:,} rows, {name} has {length:,}.")
+        if n_classes > len(names) or labels.min(initial=0) < -1:
+            raise DataError(
+                f"Labels must be -1 or numbers of the {len(names)} classes, got {labels.min()} to {labels.max()}."
+            )
+        return cls(table)
+
+    # Columns
+
+    @cached_property
+    def y(self) -> npt.NDArray[np.int64]:
+        """Labels as numbers of `classes`, -1 where unlabelled, shape (n,)."""
+        return self._column(self._table.y)
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.str_]:
+        """Names of the rows, shape (n,)."""
+        return self._column(self._table.ids)
+
+    @cached_property
+    def splits(self) -> npt.NDArray[np.str_]:
+        """Split of each row, empty for none, shape (n,)."""
+        return self._column(self._table.splits)
+
+    @cached_property
+    def item_ids(self) -> npt.NDArray[np.uint8]:
+        """SHA-256 of what each row was made from, shape (n, 32)."""
+        return self._column(self._table.item_ids)
+
+    def _column(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values.copy() if self._rows is None else values[self._rows]
+
+    # What the whole table says
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self._table.classes
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """Id and reason of each image that could not be read. These are not rows."""
+        return self._table.errors
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """What made the rows; None for arrays of one's own."""
+        return Recipe.from_json(self._table.recipe) if self._table.recipe else None
+
+    @property
+    def request(self) -> Request | None:
+        """What was asked for when the rows were made; None for arrays of one's own."""
+        return Request.from_json(self._table.request) if self._table.request else None
+
+    @property
+    def key(self) -> str:
+        """Key of the recipe, empty for arrays of one's own."""
+        return self._table.key
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None in memory."""
+        return self._table.path
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset: the folder of the file, empty in memory."""
+        return self.path.absolute().parent.name if self.path else ""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, host and seconds of the run that made the file."""
+        return self._table.provenance
+
+    @property
+    def probe(self) -> dict[str, npt.NDArray[Any]]:
+        """What the built-in images gave on the machine that made the file."""
+        return self._table.probe
+
+    # Rows
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def X(self) -> npt.NDArray[Any]:  # noqa: N802 - the field's name for it
+        """All rows, read anew at each access: keep it in a variable, or use `blocks` for less memory."""
+        return self._take(np.arange(len(self)))
+
+    def __getitem__(self, which: Selection) -> npt.NDArray[Any]:
+        """Return one row (shape ``shape[1:]``) for an int, else rows in the order asked for."""
+        if isinstance(which, int | np.integer):
+            row: npt.NDArray[Any] = self._take(self._indices([int(which)]))[0]
+            return row
+        return self._take(self._indices(which))
+
+    def select(self, which: str | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]) -> Features:
+        """Return the rows of a split, or any rows by index or mask. Nothing is read.
+
+        Raises
+        ------
+        DataError
+            If no row is of that split.
+        """
+        indices = self._of_split(which) if isinstance(which, str) else self._indices(which)
+        return Features(self._table, indices if self._rows is None else self._rows[indices])
+
+    def split(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Return ``X`` (shape (m, …)) and ``y`` (shape (m,)) of one split.
+
+        Raises
+        ------
+        DataError
+            If no row is of that split.
+        """
+        part = self.select(name)
+        return part.X, part.y
+
+    def blocks(
+        self, n_bytes: int = 64 << 20, *, shuffle: bool = False, seed: int | Sequence[int] = 0
+    ) -> Iterator[tuple[Rows, npt.NDArray[Any]]]:
+        """Yield all rows, once each, in blocks that fit in memory.
+
+        Shuffled, the table is cut into pieces of up to 1 MiB of neighbouring rows. Each block takes
+        pieces from anywhere in the table, and its rows are then permuted: reads stay long, and a
+        table sorted by class still gives blocks of many classes.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Size of a block, at least one row. No more than one block is held here.
+        shuffle : bool
+        seed : int or sequence of int
+            Of the order, for example ``(seed, epoch)``.
+
+        Yields
+        ------
+        indices : ndarray of int64, shape (m,)
+            Rows of this ``Features``: the labels are ``features.y[indices]``.
+        X : ndarray, shape (m, …)
+        """
+        row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
+        n_rows = max(1, n_bytes // row_bytes)
+        for indices in self._shuffled(n_rows, row_bytes, seed) if shuffle else self._in_order(n_rows):
+            yield indices, self._take(indices)
+
+    def _in_order(self, n_rows: int) -> Iterator[Rows]:
+        for start in range(0, len(self), n_rows):
+            yield np.arange(start, min(start + n_rows, len(self)))
+
+    def _shuffled(self, n_rows: int, row_bytes: int, seed: int | Sequence[int]) -> Iterator[Rows]:
+        random = np.random.default_rng(seed)
+        piece = max(1, min(n_rows // _FEWEST_PIECES, _SHUFFLED_BYTES // row_bytes))
+        starts = random.permutation(np.arange(0, len(self), piece))
+        per_block = max(1, n_rows // piece)
+        for low in range(0, len(starts), per_block):
+            pieces = [np.arange(start, min(start + piece, len(self))) for start in starts[low : low + per_block]]
+            yield random.permutation(np.concatenate(pieces))
+
+    def _take(self, indices: Rows) -> npt.NDArray[Any]:
+        return self._table.rows.take(indices if self._rows is None else self._rows[indices])
+
+    def _indices(self, which: slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]) -> Rows:
+        """Return row numbers, counted from the start, for anything that numpy would take as one index."""
+        if isinstance(which, slice):
+            return np.arange(len(self))[which]
+        chosen = np.asarray(which)
+        if not len(chosen):
+            return np.empty(0, np.int64)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iub":
+            raise DataError(f"Rows are chosen by integers or a mask, got {chosen.dtype} of shape {chosen.shape}.")
+        if chosen.dtype == bool and len(chosen) != len(self):
+            raise DataError(f"A mask needs {len(self):,} values, got {len(chosen):,}.")
+        try:
+            rows: Rows = np.arange(len(self))[chosen]
+        except IndexError:
+            raise DataError(f"Rows are 0 to {len(self) - 1:,}, got {chosen.min():,} to {chosen.max():,}.") from None
+        return rows
+
+    def _of_split(self, name: str) -> Rows:
+        indices = np.flatnonzero(self.splits == name)
+        if not len(indices):
+            counts = ", ".join(f"{split or 'none'} ({count:,})" for split, count in self._split_counts().items())
+            raise DataError(f"No rows of split {name!r}. Splits: {counts or 'none'}.")
+        return indices
+
+    def _split_counts(self) -> Counter[str]:
+        return Counter(self.splits.tolist())
+
+    def export(self, path: str | Path) -> Path:
+        """Write the table as ``.npz``, ``.parquet``, ``.csv`` or ``.h5``, a block at a time.
+
+        Raises
+        ------
+        OptionError
+            If the name ends otherwise.
+        """
+        from featx.features.export import export
+
+        return export(self, Path(path))
+
+    def __repr__(self) -> str:
+        size = " × ".join(f"{length:,}" for length in self.shape)
+        splits = " · ".join(f"{name} {count:,}" for name, count in self._split_counts().items() if name)
+        parts = [
+            f"{size} {self.dtype}",
+            f"{len(self.classes):,} classes" if self.classes else "unlabelled",
+            splits,
+            f"{len(self.errors):,} errors" if self.errors else "",
+            str(self.path or "in memory"),
+        ]
+        return f"Features({', '.join(part for part in parts if part)})"

@@ -1,0 +1,334 @@
+"""The cache folder as everyone else sees it: the `Store`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import CacheError, CorruptFileError
+from featx.store.catalog import Catalog, RowsMovedError, missing_rows
+from featx.store.claims import LEASE_SECONDS, Claims
+from featx.store.disk import Disk, explained, make_folders
+from featx.store.hashes import HashMemo
+from featx.store.names import KEY_DIGITS, clean_name, segment_name
+from featx.store.notes import adopt_note, create_exclusively, read_note, remove, write_note
+from featx.store.publish import Publisher
+from featx.store.segments import write_segment
+from featx.store.tables import Table, TableContent
+
+logger = logging.getLogger("featx.store")
+
+#: Bytes of ``X`` up to which a table is one file.
+LIMIT = 4 << 30
+_MARKER = ".featx"
+_MARKER_TEXT = {"folder": "featx cache", "format": 1}
+_MOST_ATTEMPTS = 5
+_T = TypeVar("_T")
+
+
+class Store:
+    """Everything about the files of one cache folder.
+
+    It knows keys, item ids, arrays and JSON, and nothing of images, recipes or networks. Rows are
+    found by what they are of (`key`, item id), in whatever file they lie.
+
+    Parameters
+    ----------
+    root : Path
+        The cache folder; made when something is first written.
+    limit : int
+        Bytes of ``X`` up to which a table is published as one file. Larger ones stay in segments.
+    lease_seconds : float
+        After so long a claim, or a temporary file, is taken for that of a dead process.
+    disk : Disk
+        The file system.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> store = Store(Path(tempfile.mkdtemp()))
+    >>> items = np.arange(64, dtype=np.uint8).reshape(2, 32)
+    >>> path = store.commit("ab12", items, np.float32([[1, 2], [3, 4]]))
+    >>> store.find("ab12", items).tolist(), store.read("ab12", items[::-1]).tolist()
+    ([True, True], [[3.0, 4.0], [1.0, 2.0]])
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        limit: int = LIMIT,
+        lease_seconds: float = LEASE_SECONDS,
+        disk: Disk | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.limit = limit
+        self.disk = disk or Disk()
+        self.catalog = Catalog(self.disk, self.root)
+        self.claims = Claims(self.disk, self.root, lease_seconds=lease_seconds)
+        self._hashes = HashMemo(self.disk, self.root)
+
+    # The folder
+
+    def require_writable(self) -> None:
+        """Make sure that the folder is a cache of ours and can be written, before any work is done.
+
+        Raises
+        ------
+        CacheError
+            If it holds other files, is of another format, or refuses to be written.
+        """
+        marker = self.root / _MARKER
+        known = read_note(self.disk, marker)
+        if known is None:
+            self._refuse_foreign()
+            write_note(self.disk, marker, _MARKER_TEXT)
+        elif known != _MARKER_TEXT:
+            raise CacheError(
+                f"{self.root} is a cache of format {known.get('format')}, this featx writes {_MARKER_TEXT['format']}. "
+                "Name another folder: --cache DIR"
+            )
+        probe = self.root / f".writable-{os.getpid()}.tmp"
+        with explained("write in", self.root):
+            remove(self.disk, probe)
+            create_exclusively(self.disk, probe)
+            remove(self.disk, probe)
+
+    def _refuse_foreign(self) -> None:
+        with explained("make", self.root):
+            make_folders(self.disk, self.root)
+        with explained("list", self.root):
+            visible = [name for name in self.disk.list_folder(self.root) if not name.startswith(".")]
+        if visible and not any(self.catalog.all_tables()):
+            raise CacheError(
+                f"{self.root} is not a cache of featx: it holds {visible[0]!r}. "
+                "Name an empty or a new folder: --cache DIR, or FEATX_CACHE."
+            )
+
+    # Rows
+
+    def find(self, key: str, item_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Say which rows are there.
+
+        Parameters
+        ----------
+        key : str
+            Of the recipe.
+        item_ids : ndarray of uint8, shape (n, 32)
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            A segment counts when all of it was verified in this process, a table when its header
+            and item ids were. A damaged segment is set aside: its rows are missing.
+        """
+        return self.catalog.rows(key).positions(item_ids) >= 0
+
+    def read(self, key: str, item_ids: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Return rows (shape ``(n, …)``) in the order of `item_ids`, verified.
+
+        Raises
+        ------
+        CacheError
+            If any is not there.
+        CorruptFileError
+            If one lies in a damaged block.
+        """
+
+        def attempt() -> npt.NDArray[Any]:
+            rows = self.catalog.rows(key)
+            positions = rows.positions(item_ids)
+            if (positions < 0).any():
+                raise missing_rows(key, int((positions < 0).sum()), len(positions))
+            return rows.take(positions)
+
+        return _again_if_moved(attempt)
+
+    def known_errors(self, key: str, item_ids: npt.NDArray[np.uint8]) -> dict[int, str]:
+        """Return the reasons of items that are known to give no row under `key`, by their index."""
+        errors = self.catalog.rows(key).errors
+        if not errors:
+            return {}
+        ids = (item.tobytes() for item in np.ascontiguousarray(item_ids))
+        return {index: errors[item] for index, item in enumerate(ids) if item in errors}
+
+    def commit(
+        self,
+        key: str,
+        item_ids: npt.NDArray[np.uint8],
+        X: npt.NDArray[Any],
+        *,
+        errors: Sequence[tuple[bytes, str]] = (),
+    ) -> Path:
+        """Keep rows for good, as one segment: after this returns, neither a kill nor a power cut loses them.
+
+        Parameters
+        ----------
+        key : str
+        item_ids : ndarray of uint8, shape (n, 32)
+        X : ndarray of float32 or float16, shape (n, …)
+        errors : sequence of (bytes, str)
+            Item id and reason of items that give no row, and never will.
+
+        Returns
+        -------
+        Path
+            The segment. If it was there, and is sound, nothing is written.
+        """
+        return write_segment(self.disk, self.root, key, item_ids, X, errors)
+
+    segment_name = staticmethod(segment_name)
+
+    # Tables
+
+    def table_path(self, dataset: str, stem: str, key: str) -> Path:
+        """Return where the table of `key` for `dataset` is, or would be."""
+        return self.root / clean_name(dataset) / f"{clean_name(stem)}-{key[:KEY_DIGITS]}.h5"
+
+    def publish(
+        self,
+        dataset: str,
+        stem: str,
+        key: str,
+        *,
+        recipe: str,
+        request: str,
+        ids: Sequence[str],
+        item_ids: npt.NDArray[np.uint8],
+        y: npt.NDArray[np.int64],
+        classes: Sequence[str],
+        splits: Sequence[str],
+        errors: Sequence[tuple[str, str]] = (),
+        error_item_ids: npt.NDArray[np.uint8] | None = None,
+        probe: Mapping[str, npt.NDArray[Any]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Make the table ``<dataset>/<stem>-<key8>.h5`` of rows that are all in the cache.
+
+        An older table of that name is replaced at once; rows that only it had are kept in segments.
+        Segments whose rows are all in the table go. If the table already says the same, nothing is written.
+
+        Parameters
+        ----------
+        dataset, stem, key : str
+        recipe, request : str
+            JSON.
+        ids : sequence of str, length n
+        item_ids : ndarray of uint8, shape (n, 32)
+            Rows are joined by these; several rows may have the same.
+        y : ndarray of int64, shape (n,)
+        classes : sequence of str
+        splits : sequence of str, length n
+        errors : sequence of (str, str)
+            Id and reason of what gave no row.
+        error_item_ids : ndarray of uint8, shape (n_errors, 32), optional
+            Their item ids, zeros where there is none, so that `known_errors` knows them.
+        probe : mapping of str to ndarray, optional
+        provenance : mapping, optional
+            JSON.
+
+        Raises
+        ------
+        CacheError
+            If rows are missing.
+        """
+        if error_item_ids is None:
+            error_item_ids = np.zeros((len(errors), 32), np.uint8)
+        content = TableContent(
+            key=key,
+            recipe=recipe,
+            request=request,
+            ids=ids,
+            item_ids=item_ids,
+            y=y,
+            classes=classes,
+            splits=splits,
+            errors=errors,
+            error_item_ids=error_item_ids,
+            probe=probe or {},
+            provenance=provenance or {},
+        )
+        path = self.table_path(dataset, stem, key)
+        Publisher(self.disk, self.root, self.catalog, self.claims, self.limit).publish(path, content)
+        return path
+
+    def table(self, path: str | Path) -> Table:
+        """Open a table, which counts as a use of it."""
+        table = Table(Path(path), self.disk)
+        try:
+            self.disk.mark_used(table.path)
+        except OSError as error:  # a folder of someone else: its own matter
+            logger.debug("%s: %s", table.path, error)
+        return table
+
+    def tables(self) -> Iterator[Table]:
+        """Yield every sound table of the cache; the others are named in the log."""
+        for path in self.catalog.all_tables():
+            try:
+                yield Table(path, self.disk)
+            except CorruptFileError as error:
+                logger.warning("%s See: featx cache verify", error)
+
+    # Hints and notes
+
+    def claim(self, key: str, name: str) -> bool:
+        """Say that this process works on `name`; False if another one said so less than a lease ago."""
+        return self.claims.claim(key, name)
+
+    def release(self, key: str, name: str) -> None:
+        """Give a claim up."""
+        self.claims.release(key, name)
+
+    def plan(self, key: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the plan stored under `key`; where there is none, `default` becomes it, and without one it is empty."""
+        if default is None:
+            return read_note(self.disk, self._plan_path(key)) or {}
+        return adopt_note(self.disk, self._plan_path(key), json.loads(json.dumps(default)))
+
+    def drop_plan(self, key: str) -> None:
+        """Forget the plan stored under `key`."""
+        remove(self.disk, self._plan_path(key))
+
+    def _plan_path(self, key: str) -> Path:
+        return self.root / ".plans" / f"{clean_name(key)}.json"
+
+    def note(self, name: str) -> dict[str, Any] | None:
+        """Return a note, None if there is none that can be trusted."""
+        return read_note(self.disk, self._note_path(name))
+
+    def put_note(self, name: str, note: dict[str, Any]) -> None:
+        """Keep a note, in place of an older one of that name."""
+        write_note(self.disk, self._note_path(name), note)
+
+    def _note_path(self, name: str) -> Path:
+        return self.root / ".notes" / f"{clean_name(name)[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+
+    def known_hashes(self, stamps: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Return the item id last seen behind each stamp (uint8, (n, 16) → (n, 32)) and which are known (bool, (n,))."""
+        return self._hashes.known(stamps)
+
+    def remember_hashes(self, stamps: npt.NDArray[np.uint8], item_ids: npt.NDArray[np.uint8]) -> None:
+        """Remember the item id behind each stamp."""
+        if len(stamps):
+            self._hashes.remember(stamps, item_ids)
+
+
+def _again_if_moved(attempt: Callable[[], _T]) -> _T:
+    """Another process may publish, and drop segments, while we read: the rows are then elsewhere."""
+    for _ in range(_MOST_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except RowsMovedError:
+            continue
+    try:
+        return attempt()
+    except RowsMovedError:
+        raise CacheError("The cache changes too fast to be read. Run the same command again.") from None

@@ -1,0 +1,362 @@
+r"""A sealed file: an ordinary HDF5 file whose user block says what every byte behind it must be.
+
+::
+
+    0            magic, size of the user block, format       16 bytes
+    16           BLAKE3 of the rest of the user block        32 bytes
+    48           JSON: kind, size, attributes, arrays,       up to a power of two,
+                 digest of each array, digest of the gaps    padded with zeros
+    user block   HDF5: superblock, headers, arrays, X
+
+Whoever uses h5py sees an HDF5 file. featx itself reads the JSON, and the arrays by ``pread`` at the
+offsets written there: libhdf5 never parses a file here, so a hostile or damaged one cannot reach it.
+Everything is under one root: the digest of the user block covers the digests of all arrays and gaps,
+and the digests of the blocks of ``X`` (64 KiB each, see `featx.store.payload`) are one of the arrays.
+
+BLAKE3 and not SHA-256: 3.3 GB/s against 0.25 GB/s on a core without SHA instructions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from featx.errors import CacheError, CorruptFileError
+from featx.store.disk import Disk, commit, explained, read_bytes, read_into, write_at
+from featx.store.layout import Extent, gaps_between, lay_out
+from featx.store.payload import Payload, block_rows, n_blocks
+
+MAGIC = b"\x93FEATX\r\n"
+FORMAT = 1
+DIGEST_BYTES = 32
+
+_PREAMBLE = struct.Struct(f"<8sII{DIGEST_BYTES}s")
+_LARGEST_USER_BLOCK = 1 << 24
+_DTYPE = re.compile(r"<f[248]|<i[48]|\|u1|\|S[1-9][0-9]{0,5}")
+_MOST_DIMENSIONS = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The large array of a file, ``X``, handed over a slice at a time.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+    shape : tuple of int
+        ``(n, d)`` or ``(n, c, h, w)``.
+    read : callable
+        ``read(start, stop)`` returns these rows, C-contiguous, of that dtype.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    read: Callable[[int, int], npt.NDArray[Any]]
+
+
+def digest(data: Any) -> bytes:
+    """Return the BLAKE3 digest (32 bytes) of a buffer of bytes."""
+    return blake3(data).digest()
+
+
+def as_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """Return the bytes of an array in C order, without a copy where there is one already."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def write_sealed(
+    disk: Disk,
+    path: Path,
+    *,
+    kind: str,
+    attributes: Mapping[str, str],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    rows: Rows | None = None,
+    replace: bool = False,
+    verify: bool = False,
+) -> bool:
+    """Commit a sealed file.
+
+    Parameters
+    ----------
+    disk : Disk
+    path : Path
+    kind : str
+        ``table``, ``segment``, …
+    attributes : mapping of str to str
+        Stored in the user block and as attributes of the HDF5 root group.
+    arrays : mapping of str to ndarray
+        Small arrays, held in memory.
+    rows : Rows, optional
+        ``X``, streamed.
+    replace, verify : bool
+        Replace a file of that name; read everything back from the file before it gets its name.
+
+    Returns
+    -------
+    bool
+        False if a file of that name was there first.
+    """
+
+    def fill(fd: int) -> None:
+        _fill(disk, fd, kind, attributes, dict(arrays), rows)
+
+    def check(temporary: Path) -> None:
+        Sealed.open(disk, temporary).verify()
+
+    with explained("write", path):
+        return commit(disk, path, fill, check=check if verify else None, replace=replace)
+
+
+def _fill(
+    disk: Disk,
+    fd: int,
+    kind: str,
+    attributes: Mapping[str, str],
+    arrays: dict[str, npt.NDArray[Any]],
+    rows: Rows | None,
+) -> None:
+    specs = {name: Extent(0, array.dtype, array.shape) for name, array in arrays.items()}
+    if rows:
+        arrays["X_blocks"] = np.zeros((n_blocks(rows.shape, rows.dtype), DIGEST_BYTES), np.uint8)
+        specs["X_blocks"] = Extent(0, arrays["X_blocks"].dtype, arrays["X_blocks"].shape)
+        specs["X"] = Extent(0, rows.dtype, rows.shape)
+    user_block = _user_block_size(kind, attributes, specs)
+    layout = lay_out(specs, {**attributes, "format": FORMAT}, user_block)
+    if rows:
+        _stream(disk, fd, rows, layout.extents["X"], arrays["X_blocks"])
+    for name, array in arrays.items():
+        write_at(disk, fd, as_bytes(array), layout.extents[name].offset)
+    for offset, content in layout.gaps:
+        write_at(disk, fd, memoryview(content), offset)
+    header = {
+        "kind": kind,
+        "size": layout.size,
+        "attributes": dict(attributes),
+        "arrays": {name: _to_json(extent) for name, extent in layout.extents.items()},
+        "digests": {name: digest(as_bytes(array)).hex() for name, array in arrays.items()},
+        "gaps": digest(b"".join(content for _, content in layout.gaps)).hex(),
+    }
+    write_at(disk, fd, memoryview(_seal(header, user_block)), 0)
+
+
+def _stream(disk: Disk, fd: int, rows: Rows, extent: Extent, digests: npt.NDArray[np.uint8]) -> None:
+    """Write `rows` at their place, and the digest of each of their blocks into `digests`."""
+    step = block_rows(rows.shape, rows.dtype)
+    row_bytes = extent.n_bytes // max(1, rows.shape[0])
+    at_a_time = step * max(1, (8 << 20) // max(1, step * row_bytes))
+    for start in range(0, rows.shape[0], at_a_time):
+        data = as_bytes(rows.read(start, min(start + at_a_time, rows.shape[0])))
+        for offset in range(0, len(data), step * row_bytes):
+            block = (start * row_bytes + offset) // (step * row_bytes)
+            digests[block] = np.frombuffer(digest(data[offset : offset + step * row_bytes]), np.uint8)
+        write_at(disk, fd, data, extent.offset + start * row_bytes)
+
+
+def _user_block_size(kind: str, attributes: Mapping[str, str], specs: Mapping[str, Extent]) -> int:
+    """Return a power of two that surely holds the header, which is not known before the layout."""
+    widest = {
+        name: _to_json(Extent(1 << 62, spec.dtype, spec.shape)) | {"digest": "0" * 64} for name, spec in specs.items()
+    }
+    needed = _PREAMBLE.size + len(json.dumps([kind, dict(attributes), widest])) + 512
+    return 1 << max(11, (needed - 1).bit_length())
+
+
+def _seal(header: Mapping[str, Any], user_block: int) -> bytes:
+    body = json.dumps(header).encode().ljust(user_block - _PREAMBLE.size, b"\0")
+    start = _PREAMBLE.pack(MAGIC, user_block, FORMAT, b"")[:-DIGEST_BYTES]
+    return start + digest(start + body) + body
+
+
+def _to_json(extent: Extent) -> dict[str, Any]:
+    dtype = [[name, extent.dtype[name].str] for name in extent.dtype.names] if extent.dtype.names else extent.dtype.str
+    return {"offset": extent.offset, "dtype": dtype, "shape": list(extent.shape)}
+
+
+class Sealed:
+    """A sealed file, open for reading.
+
+    The header and all that is not an array are verified here, each array when it is first read and
+    each block of ``X`` when it is first touched. The file stays this one even when another takes its
+    name. Threads and forked processes may share it: nothing moves a file position.
+
+    Parameters
+    ----------
+    disk : Disk
+    fd : int
+        Owned from now on.
+    path : Path
+        For messages.
+
+    Attributes
+    ----------
+    kind : str
+    attributes : dict of str to str
+    extents : dict of str to Extent
+    size : int
+        In bytes.
+    identity : bytes
+        The digest of the user block, and so of the whole file.
+
+    Raises
+    ------
+    CorruptFileError
+        If the file is not what its user block says, or has none.
+    CacheError
+        If it is of a later format.
+    """
+
+    def __init__(self, disk: Disk, fd: int, path: Path) -> None:
+        self.path = path
+        self._disk = disk
+        self._fd = fd
+        self.close = weakref.finalize(self, disk.close, fd)
+        self._loaded: dict[str, npt.NDArray[Any]] = {}
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, disk: Disk, path: Path) -> Sealed:
+        """Open and check the file at `path`."""
+        with explained("read", path):
+            return cls(disk, disk.open(path, os.O_RDONLY), path)
+
+    def _read_header(self) -> None:
+        size = self._disk.stat(self._fd).st_size
+        try:
+            preamble = self._bytes(0, _PREAMBLE.size)
+            magic, user_block, version, seal = _PREAMBLE.unpack(preamble)
+            if magic != MAGIC:
+                raise _Damage("it does not begin as a file of featx")
+            if not _PREAMBLE.size < user_block <= min(size, _LARGEST_USER_BLOCK):
+                raise _Damage("its user block is cut off")
+            body = self._bytes(_PREAMBLE.size, user_block - _PREAMBLE.size)
+            if digest(preamble[:-DIGEST_BYTES] + body) != seal:
+                raise _Damage("its user block is damaged")
+            if version != FORMAT:
+                raise CacheError(
+                    f"{self.path} is of format {version}, this featx reads {FORMAT}. "
+                    "Update featx, or name another cache folder: --cache DIR"
+                )
+            self.identity = bytes(seal)
+            self._parse(json.loads(body.rstrip(b"\0")), user_block, size)
+        except (_Damage, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, CacheError):
+                raise
+            raise self._damaged(str(error)) from error
+
+    def _parse(self, header: Any, user_block: int, size: int) -> None:
+        self.size = size
+        if header["size"] != size:
+            raise _Damage(f"it has {size:,} bytes instead of {header['size']:,}")
+        self.kind: str = _text(header["kind"])
+        self.attributes = {_text(name): _text(value) for name, value in header["attributes"].items()}
+        self.extents = {_text(name): _from_json(extent) for name, extent in header["arrays"].items()}
+        self._digests = {name: bytes.fromhex(text) for name, text in header["digests"].items()}
+        if set(self._digests) != set(self.extents) - {"X"}:
+            raise _Damage("its user block names other digests than arrays")
+        gaps = gaps_between(self.extents, user_block, size)
+        if sum(stop - start for start, stop in gaps) > _LARGEST_USER_BLOCK:
+            raise _Damage("its arrays do not fill it")
+        found = digest(b"".join(self._bytes(start, stop - start) for start, stop in gaps))
+        if found.hex() != header["gaps"]:
+            raise _Damage("its HDF5 structures are damaged")
+
+    def _bytes(self, offset: int, n_bytes: int) -> bytearray:
+        try:
+            with explained("read", self.path):
+                return read_bytes(self._disk, self._fd, offset, n_bytes)
+        except EOFError as error:
+            raise _Damage(str(error)) from error
+
+    def _damaged(self, reason: str) -> CorruptFileError:
+        return CorruptFileError(f"{self.path} is damaged: {reason}.")
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Return a whole array, verified when it is first read."""
+        if name not in self._loaded:
+            self._loaded[name] = self._verified(name)
+        return self._loaded[name]
+
+    def _verified(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._digests:
+            raise self._damaged(f"it has no {name!r}")
+        extent = self.extents[name]
+        try:
+            data = self._bytes(extent.offset, extent.n_bytes)
+        except _Damage as error:
+            raise self._damaged(str(error)) from error
+        if digest(data) != self._digests[name]:
+            raise self._damaged(f"its {name!r} is not what was written")
+        array = np.frombuffer(data, extent.dtype).reshape(extent.shape)
+        array.flags.writeable = False
+        return array
+
+    def digest_of(self, name: str) -> bytes | None:
+        """Return the digest that the array should have, None if there is no such array."""
+        return self._digests.get(name)
+
+    def payload(self) -> Payload:
+        """Return a reader of the rows of ``X``."""
+        if "X" not in self.extents:
+            raise self._damaged("it has no 'X'")
+        extent, blocks = self.extents["X"], self.array("X_blocks")
+        if not extent.shape or blocks.shape != (n_blocks(extent.shape, extent.dtype), DIGEST_BYTES):
+            raise self._damaged("it has other blocks than rows")
+        return Payload(self, extent, blocks)
+
+    def read_into(self, buffers: list[memoryview], offset: int) -> None:
+        """Fill `buffers` from `offset` on."""
+        try:
+            with explained("read", self.path):
+                read_into(self._disk, self._fd, buffers, offset)
+        except EOFError as error:
+            raise self._damaged(str(error)) from error
+
+    def verify(self) -> None:
+        """Check every array and every block against its digest.
+
+        Raises
+        ------
+        CorruptFileError
+        """
+        for name in self._digests:
+            self._verified(name)
+        if "X" in self.extents:
+            self.payload().verify()
+
+
+class _Damage(Exception):
+    """What is wrong with a file, before its name is put in front."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Damage("its user block is not as featx writes it")
+    return value
+
+
+def _from_json(fields: Mapping[str, Any]) -> Extent:
+    """Believe nothing: shapes, offsets and types may come from someone who means harm."""
+    kinds = fields["dtype"] if isinstance(fields["dtype"], list) else [["", fields["dtype"]]]
+    numbers = [fields["offset"], *fields["shape"]]
+    if not all(_DTYPE.fullmatch(_text(kind)) for _, kind in kinds):
+        raise _Damage(f"its user block names a type that featx does not write ({fields['dtype']})")
+    if len(numbers) > 1 + _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
+        raise _Damage("its user block names an impossible shape")
+    dtype = np.dtype([(_text(name), kind) for name, kind in kinds] if kinds[0][0] else kinds[0][1])
+    return Extent(fields["offset"], dtype, tuple(fields["shape"]))

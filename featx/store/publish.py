@@ -1,0 +1,182 @@
+"""Publishing: one table from rows that lie in segments and in other tables."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.store.catalog import Catalog, KeyRows, RowsMovedError, missing_rows
+from featx.store.claims import Claims
+from featx.store.container import Rows
+from featx.store.disk import Disk
+from featx.store.lookup import DigestIndex
+from featx.store.notes import remove
+from featx.store.payload import block_rows
+from featx.store.segments import list_segments, set_aside, write_segment
+from featx.store.tables import Places, Table, TableContent, write_table
+
+logger = logging.getLogger("featx.store")
+
+#: Rows that are moved into segments are cut into pieces of this size.
+SEGMENT_BYTES = 64 << 20
+_POLL_SECONDS = 0.1
+_MOST_ATTEMPTS = 5
+
+
+class Publisher:
+    """Publishes tables of one cache folder.
+
+    Parameters
+    ----------
+    disk : Disk
+    root : Path
+    catalog : Catalog
+    claims : Claims
+    limit : int
+        Bytes of ``X`` above which rows stay in segments.
+    """
+
+    def __init__(self, disk: Disk, root: Path, catalog: Catalog, claims: Claims, limit: int) -> None:
+        self._disk, self._root, self._catalog, self._claims, self._limit = disk, root, catalog, claims, limit
+
+    def publish(self, path: Path, content: TableContent) -> None:
+        """Make `path` the table that `content` describes, then drop the segments it made superfluous.
+
+        Several publishers of one table wait for each other, for as long as a claim lives: that
+        saves work. What is written is the same without.
+        """
+        name = f"publish-{path.parent.name}-{path.stem}"
+        deadline = time.monotonic() + self._claims.lease_seconds
+        while not self._is_current(path, content):
+            if self._claims.claim(content.key, name) or time.monotonic() > deadline:
+                try:
+                    self._write(path, content)
+                finally:
+                    self._claims.release(content.key, name)
+                break
+            time.sleep(_POLL_SECONDS)
+        self.drop_covered(path)
+
+    def _is_current(self, path: Path, content: TableContent) -> bool:
+        try:
+            return Table(path, self._disk).says(content)
+        except MissingDataError:
+            return False
+        except CorruptFileError as error:
+            set_aside(self._disk, path, str(error))
+            return False
+
+    def _write(self, path: Path, content: TableContent) -> None:
+        for attempt in range(_MOST_ATTEMPTS):
+            try:
+                self._keep_rows(path, content)
+                write_table(self._disk, path, content, self._rows(content))
+            except RowsMovedError:
+                if attempt == _MOST_ATTEMPTS - 1:
+                    raise CacheError(
+                        f"The cache changes too fast to write {path}. Run the same command again."
+                    ) from None
+            else:
+                return
+
+    def _rows(self, content: TableContent) -> Rows | Places:
+        held, positions = self._locate(content)
+        row_shape, dtype = held.row
+        shape = (len(positions), *row_shape)
+        if int(np.prod(shape)) * dtype.itemsize <= self._limit:
+            return Rows(dtype, shape, lambda start, stop: held.take(positions[start:stop]))
+        self._move_into_segments(content, held, positions)
+        held, positions = self._locate(content, segments_only=True)
+        numbers = np.searchsorted(held.starts, positions, side="right") - 1
+        place = np.stack([numbers, positions - held.starts[numbers]], axis=1)
+        return Places([holding.path.stem for holding in held.holdings], place, shape, dtype)
+
+    def _locate(self, content: TableContent, *, segments_only: bool = False) -> tuple[KeyRows, npt.NDArray[np.int64]]:
+        held = self._catalog.rows(content.key)
+        if segments_only:
+            held = held.only([holding for holding in held.holdings if not holding.is_table])
+        positions = held.positions(content.item_ids)
+        n_missing = int((positions < 0).sum())
+        if n_missing:
+            raise missing_rows(content.key, n_missing, len(positions))
+        return held, positions
+
+    def _move_into_segments(self, content: TableContent, held: KeyRows, positions: npt.NDArray[np.int64]) -> None:
+        """Rows that so far lie in tables only are copied into segments of their own."""
+        in_table = np.array([holding.is_table for holding in held.holdings])
+        numbers = np.searchsorted(held.starts, positions, side="right") - 1
+        moving = positions[in_table[numbers]]
+        row_bytes = max(1, int(np.prod(held.row[0])) * held.row[1].itemsize)
+        step = max(1, SEGMENT_BYTES // row_bytes)
+        for start in range(0, len(moving), step):
+            some = moving[start : start + step]
+            write_segment(self._disk, self._root, content.key, held.item_ids[some], held.take(some), ())
+
+    def _keep_rows(self, path: Path, content: TableContent) -> None:
+        """Before a table is replaced, rows that no other file has are moved into segments: nothing is dropped."""
+        try:
+            old = Table(path, self._disk)
+        except (MissingDataError, CorruptFileError):
+            return
+        held = self._catalog.rows(old.key)
+        others = held.only([holding for holding in held.holdings if holding.path != path])
+        staying = DigestIndex(np.concatenate([others.item_ids, content.item_ids]))
+        if not old.segments:
+            rescue(self._disk, self._root, old, np.flatnonzero(staying.positions(old.item_ids) < 0))
+
+    def drop_covered(self, path: Path) -> list[Path]:
+        """Remove the segments whose rows and errors are all in the table at `path`, which is verified first."""
+        table = Table(path, self._disk)
+        covered = covered_segments(self._disk, self._root, self._catalog, table)
+        if covered:
+            table.verify()
+        for segment in covered:
+            remove(self._disk, segment)
+        return covered
+
+
+def covered_segments(disk: Disk, root: Path, catalog: Catalog, table: Table) -> list[Path]:
+    """Return the segments that `table` makes superfluous: all they hold is in it, and no table refers to them."""
+    held = catalog.rows(table.key)
+    needed = {name for holding in held.holdings for name in holding.segments}
+    rows, failed = DigestIndex(table.item_ids), DigestIndex(table.error_item_ids)
+    loose = [h for h in held.holdings if not h.is_table and h.path.stem not in needed]
+    covered = []
+    for holding in loose:
+        errors = np.frombuffer(b"".join(item for item, _ in holding.errors), np.uint8).reshape(-1, 32)
+        if (rows.positions(holding.item_ids) >= 0).all() and (failed.positions(errors) >= 0).all():
+            covered.append(holding.path)
+    return covered
+
+
+def rescue(disk: Disk, root: Path, table: Table, rows: npt.NDArray[np.int64]) -> int:
+    """Copy rows of `table` into segments, but for those in damaged blocks; return how many were copied."""
+    n_rescued, row_bytes = 0, max(1, int(np.prod(table.shape[1:])) * table.dtype.itemsize)
+    step = max(1, SEGMENT_BYTES // row_bytes)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        X, good = _readable(table, some)
+        if good.any():
+            write_segment(disk, root, table.key, table.item_ids[some][good], X[good], ())
+        n_rescued += int(good.sum())
+    return n_rescued
+
+
+def _readable(table: Table, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    X, good = np.empty((len(rows), *table.shape[1:]), table.dtype), np.ones(len(rows), bool)
+    step = block_rows(table.shape, table.dtype)
+    blocks = rows // step
+    for block in np.unique(blocks).tolist():
+        here = np.flatnonzero(blocks == block)
+        try:
+            X[here] = table.rows.take(rows[here])
+        except CorruptFileError as error:
+            logger.warning("%s", error)
+            good[here] = False
+    return X, good

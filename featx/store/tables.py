@@ -1,0 +1,372 @@
+"""A published table: labels, ids and provenance in one file, and the rows of ``X`` in it or in segments."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.store.container import Rows, Sealed, write_sealed
+from featx.store.disk import Disk
+from featx.store.segments import Segment, segment_path
+from featx.store.text import from_utf8, to_utf8
+
+KIND = "table"
+#: Segments that one reader holds open at a time.
+_OPEN_SEGMENTS = 16
+
+
+class RowReader(Protocol):
+    """Rows of ``X``, wherever they lie: `featx.store.payload.Payload` or `SegmentedRows`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``."""
+
+    def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Return any rows in any order."""
+
+    def verify(self) -> None:
+        """Check everything against its digest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableContent:
+    """What a table says, but for its rows.
+
+    Attributes
+    ----------
+    key, recipe, request : str
+        Key of the rows; JSON of what made them and of what was asked for.
+    ids : sequence of str
+    item_ids : ndarray of uint8, shape (n, 32)
+    y : ndarray of int64, shape (n,)
+        -1 where unlabelled.
+    classes : sequence of str
+    splits : sequence of str
+        Empty for none.
+    errors : sequence of (str, str)
+        Id and reason of what gave no row.
+    error_item_ids : ndarray of uint8, shape (n_errors, 32)
+        Zeros where an item could not even be hashed.
+    probe : mapping of str to ndarray
+    provenance : mapping
+        JSON.
+    """
+
+    key: str
+    recipe: str
+    request: str
+    ids: Sequence[str]
+    item_ids: npt.NDArray[np.uint8]
+    y: npt.NDArray[np.int64]
+    classes: Sequence[str]
+    splits: Sequence[str]
+    errors: Sequence[tuple[str, str]] = ()
+    error_item_ids: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 32), np.uint8))
+    probe: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def attributes(self) -> dict[str, str]:
+        """Return the attributes of the file."""
+        return {
+            "key": self.key,
+            "recipe": self.recipe,
+            "request": self.request,
+            "provenance": json.dumps(dict(self.provenance), sort_keys=True),
+        }
+
+    def rows_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what decides whether a published table still says the same."""
+        failed, reasons = to_utf8(name for name, _ in self.errors), to_utf8(reason for _, reason in self.errors)
+        errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
+        errors["id"], errors["reason"] = failed, reasons
+        return {
+            "y": np.asarray(self.y, "<i8"),
+            "ids": to_utf8(self.ids),
+            "classes": to_utf8(self.classes),
+            "split": to_utf8(self.splits),
+            "item_id": np.asarray(self.item_ids, np.uint8),
+            "errors": errors,
+            "error_item_id": np.asarray(self.error_item_ids, np.uint8),
+        }
+
+    def probe_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the probe, in its group."""
+        return {f"probe/{name}": np.asarray(values) for name, values in self.probe.items()}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a segmented table lie.
+
+    Attributes
+    ----------
+    segments : list of str
+        Names.
+    place : ndarray of int64, shape (n, 2)
+        For each row the number of its segment in `segments`, and its row there.
+    shape : tuple of int
+        Of ``X``.
+    dtype : numpy.dtype
+    """
+
+    segments: list[str]
+    place: npt.NDArray[np.int64]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def write_table(disk: Disk, path: Path, content: TableContent, rows: Rows | Places) -> None:
+    """Publish a table at `path`, verified before it takes the place of an older one."""
+    attributes, arrays = content.attributes(), content.rows_arrays() | content.probe_arrays()
+    if isinstance(rows, Places):
+        attributes["segmented"] = json.dumps({"shape": rows.shape, "dtype": rows.dtype.str})
+        arrays |= {"segments": to_utf8(rows.segments), "place": rows.place}
+        write_sealed(disk, path, kind=KIND, attributes=attributes, arrays=arrays, replace=True, verify=True)
+    else:
+        write_sealed(disk, path, kind=KIND, attributes=attributes, arrays=arrays, rows=rows, replace=True, verify=True)
+
+
+class Table:
+    """A table file, open for reading. Columns are read, and verified, when first asked for.
+
+    Parameters
+    ----------
+    path : Path
+    disk : Disk, optional
+
+    Attributes
+    ----------
+    path : Path
+    key, recipe, request : str
+    provenance : dict
+    shape : tuple of int
+        Of ``X``.
+    dtype : numpy.dtype
+    rows : RowReader
+    identity : bytes
+        Changes whenever anything in the file does.
+    n_bytes : int
+        Of the file.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such file.
+    CorruptFileError
+        If it is no table of featx, or a damaged one.
+    """
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self.path = Path(path)
+        self._disk = disk or Disk()
+        try:
+            self._file = Sealed.open(self._disk, self.path)
+        except FileNotFoundError as error:
+            raise MissingDataError(f"There is no table at {path}. All tables: featx cache list") from error
+        try:
+            self._parse()
+        except (KeyError, ValueError, TypeError) as error:
+            if isinstance(error, CorruptFileError):
+                raise
+            raise CorruptFileError(f"{path} is damaged: {error!r}.") from error
+
+    def _parse(self) -> None:
+        if self._file.kind != KIND:
+            raise CorruptFileError(f"{self.path} is a {self._file.kind} of featx, not a table.")
+        attributes = self._file.attributes
+        self.key, self.recipe, self.request = (attributes[name] for name in ("key", "recipe", "request"))
+        self.provenance: dict[str, Any] = json.loads(attributes["provenance"])
+        self.identity = self._file.identity
+        self.n_bytes = self._file.size
+        self.segments: list[str] = []
+        self.rows: RowReader = (
+            self._segmented(attributes["segmented"]) if "segmented" in attributes else self._file.payload()
+        )
+        self.shape, self.dtype = self.rows.shape, self.rows.dtype
+        n, n_errors = len(self.rows), self._file.extents["errors"].shape[0]
+        expected = {
+            "y": ("i", (n,)),
+            "ids": ("S", (n,)),
+            "split": ("S", (n,)),
+            "item_id": ("u", (n, 32)),
+            "classes": ("S", self._file.extents["classes"].shape[:1]),
+            "errors": ("V", (n_errors,)),
+            "error_item_id": ("u", (n_errors, 32)),
+        }
+        found = {name: (self._file.extents[name].dtype.kind, self._file.extents[name].shape) for name in expected}
+        if found != expected or self._file.extents["errors"].dtype.names != ("id", "reason"):
+            raise CorruptFileError(f"{self.path} is damaged: its columns are not those of a table.")
+
+    def _segmented(self, text: str) -> SegmentedRows:
+        fields = json.loads(text)
+        self.segments = from_utf8(self._file.array("segments")).tolist()
+        places = Places(self.segments, self._file.array("place"), tuple(fields["shape"]), np.dtype(fields["dtype"]))
+        if places.place.shape != (places.shape[0], 2) or not _within(places.place[:, 0], len(self.segments)):
+            raise CorruptFileError(f"{self.path} is damaged: rows of it lie nowhere.")
+        root = self.path.absolute().parent.parent
+        return SegmentedRows(
+            lambda name: Segment(self._disk, root, self.key, segment_path(root, self.key, name)), places
+        )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __reduce__(self) -> tuple[Callable[..., Table], tuple[Any, ...]]:
+        return _reopen, (self.path.absolute(), self._disk, self.identity)
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.str_]:
+        """Ids of the rows, shape (n,)."""
+        return from_utf8(self._file.array("ids"))
+
+    @property
+    def y(self) -> npt.NDArray[np.int64]:
+        """Labels as numbers of `classes`, -1 where there is none, shape (n,)."""
+        return self._file.array("y")
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(from_utf8(self._file.array("classes")).tolist())
+
+    @cached_property
+    def splits(self) -> npt.NDArray[np.str_]:
+        """Split of each row, empty for none, shape (n,)."""
+        return from_utf8(self._file.array("split"))
+
+    @property
+    def item_ids(self) -> npt.NDArray[np.uint8]:
+        """Content ids of the rows, shape (n, 32)."""
+        return self._file.array("item_id")
+
+    @cached_property
+    def errors(self) -> list[tuple[str, str]]:
+        """Id and reason of each item that gave no row."""
+        errors = self._file.array("errors")
+        return list(zip(from_utf8(errors["id"]).tolist(), from_utf8(errors["reason"]).tolist(), strict=True))
+
+    @property
+    def error_item_ids(self) -> npt.NDArray[np.uint8]:
+        """Content ids of `errors`, zeros where there is none, shape (n_errors, 32)."""
+        return self._file.array("error_item_id")
+
+    @cached_property
+    def probe(self) -> dict[str, npt.NDArray[Any]]:
+        """The probe's arrays by name."""
+        names = [name for name in self._file.extents if name.startswith("probe/")]
+        return {name.removeprefix("probe/"): self._file.array(name) for name in names}
+
+    def says(self, content: TableContent) -> bool:
+        """Whether the table already has these rows, labels and errors."""
+        from featx.store.container import as_bytes, digest
+
+        arrays = content.rows_arrays()
+        return self.key == content.key and all(
+            self._file.digest_of(name) == digest(as_bytes(array)) and self._file.extents[name].dtype == array.dtype
+            for name, array in arrays.items()
+        )
+
+    def verify(self) -> None:
+        """Check every byte against its digest, those of segments too.
+
+        Raises
+        ------
+        CorruptFileError
+        """
+        self._file.verify()
+        self.rows.verify()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+
+def _within(numbers: npt.NDArray[np.int64], length: int) -> bool:
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < length)
+
+
+def _reopen(path: Path, disk: Disk, identity: bytes) -> Table:
+    table = Table(path, disk)
+    if table.identity != identity:
+        raise CacheError(f"{path} was written anew since it was opened. Open it again: Features.open({str(path)!r})")
+    return table
+
+
+class SegmentedRows:
+    """Rows of ``X`` that lie in segments.
+
+    Parameters
+    ----------
+    open_segment : callable
+        From the name of a segment to the `Segment`.
+    places : Places
+    """
+
+    def __init__(self, open_segment: Callable[[str], Segment], places: Places) -> None:
+        self.shape, self.dtype = places.shape, places.dtype
+        self._names, self._place = places.segments, places.place
+        self._open_segment = open_segment
+        self._open: OrderedDict[int, Segment] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``."""
+        return self.take(np.arange(start, stop))
+
+    def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Return any rows in any order."""
+        if out is None:
+            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        place = self._place[rows]
+        for number in np.unique(place[:, 0]).tolist():
+            here = np.flatnonzero(place[:, 0] == number)
+            source = self._segment(number).rows
+            if not _within(place[here, 1], len(source)):
+                raise CorruptFileError(f"A segmented table is damaged: {self._names[number]} has no such rows.")
+            if len(here) == len(rows):
+                return source.take(place[:, 1], out)
+            out[here] = source.take(place[here, 1])
+        return out
+
+    def verify(self) -> None:
+        """Check every segment."""
+        for number in range(len(self._names)):
+            self._segment(number).verify()
+
+    def _segment(self, number: int) -> Segment:
+        with self._lock:
+            if number not in self._open:
+                self._open[number] = self._fetch(number)
+                while len(self._open) > _OPEN_SEGMENTS:
+                    self._open.popitem(last=False)  # closed when nobody reads it any more
+            self._open.move_to_end(number)
+            return self._open[number]
+
+    def _fetch(self, number: int) -> Segment:
+        try:
+            segment = self._open_segment(self._names[number])
+        except FileNotFoundError as error:
+            raise CacheError(
+                f"{error.filename} is missing, which holds rows of this table. Compute them again: featx extract"
+            ) from error
+        if segment.rows.shape[1:] != self.shape[1:] or segment.rows.dtype != self.dtype:
+            raise CorruptFileError(f"{segment.path} is damaged: its rows have another shape than the table's.")
+        return segment
