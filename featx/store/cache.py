@@ -6,9 +6,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,11 @@ from featx.store.hashes import HashMemo
 from featx.store.names import KEY_DIGITS, clean_name, segment_name
 from featx.store.notes import adopt_note, create_exclusively, read_note, remove, write_note
 from featx.store.publish import Publisher
-from featx.store.segments import write_segment
+from featx.store.segments import list_segments, set_aside, write_segment
 from featx.store.tables import Table, TableContent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 logger = logging.getLogger("featx.store")
 
@@ -187,6 +189,11 @@ class Store:
 
     segment_name = staticmethod(segment_name)
 
+    def set_aside(self, key: str) -> None:
+        """Rename every file with rows of `key`, so that nobody finds them and they are computed again."""
+        for path in [*self.catalog.table_paths(key), *list_segments(self.disk, self.root, key)]:
+            set_aside(self.disk, path, f"{path} is to be refreshed")
+
     # Tables
 
     def table_path(self, dataset: str, stem: str, key: str) -> Path:
@@ -288,7 +295,7 @@ class Store:
         self.claims.release(key, name)
 
     def plan(self, key: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the plan stored under `key`; where there is none, `default` becomes it, and without one it is empty."""
+        """Return the plan stored under `key`; where there is none, `default` becomes it (without one: empty)."""
         if default is None:
             return read_note(self.disk, self._plan_path(key)) or {}
         return adopt_note(self.disk, self._plan_path(key), json.loads(json.dumps(default)))
@@ -308,11 +315,15 @@ class Store:
         """Keep a note, in place of an older one of that name."""
         write_note(self.disk, self._note_path(name), note)
 
+    def drop_note(self, name: str) -> None:
+        """Forget a note."""
+        remove(self.disk, self._note_path(name))
+
     def _note_path(self, name: str) -> Path:
         return self.root / ".notes" / f"{clean_name(name)[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
     def known_hashes(self, stamps: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Return the item id last seen behind each stamp (uint8, (n, 16) → (n, 32)) and which are known (bool, (n,))."""
+        """Return the item id last seen behind each stamp (uint8, (n, 16) → (n, 32)) and which are known (bool)."""
         return self._hashes.known(stamps)
 
     def remember_hashes(self, stamps: npt.NDArray[np.uint8], item_ids: npt.NDArray[np.uint8]) -> None:

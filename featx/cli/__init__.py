@@ -1,0 +1,133 @@
+"""The command line: ``featx COMMAND``. Each command parses, makes one library call, and prints.
+
+Commands are imported when they are asked for, so that ``featx --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import featx
+from featx.errors import FeatxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["cli", "main"]
+
+#: Command → (module, one line of help), in the order in which a user meets them.
+_COMMANDS = {
+    "demo": ("featx.cli.demo", "The whole line on built-in data, no network."),
+    "extract": ("featx.cli.extract", "Run a frozen backbone once and keep its features."),
+    "fit": ("featx.cli.fit", "Fit a classifier on features, choose on validation."),
+    "predict": ("featx.cli.predict", "Labels and probabilities for images."),
+    "evaluate": ("featx.cli.evaluate", "Metrics with confidence intervals."),
+    "backbones": ("featx.cli.names", "List backbones."),
+    "layers": ("featx.cli.names", "List the layers of a backbone."),
+    "heads": ("featx.cli.names", "List heads and their settings."),
+    "cache": ("featx.cli.cache", "Look after the cache."),
+    "export": ("featx.cli.export", "Write a table as npz, Parquet, CSV or plain HDF5."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A click group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(featx.__version__, prog_name="featx")
+def cli() -> None:
+    """Run a frozen backbone once, keep its features, fit classifiers on them in seconds.
+
+    \b
+    featx demo                                   the whole line on built-in data
+    featx extract photos/ --backbone vgg16       a table of features in ./cache
+    featx fit --head logreg -o model.featx       a classifier from the table used last
+    featx predict model.featx photo.jpg          label and probability
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Returns
+    -------
+    int
+        0 fine; 1 anything wrong with values, files or data; 2 usage; 130 after Ctrl-C or SIGTERM.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(args, prog_name="featx", standalone_mode=False)
+    except click.UsageError as error:
+        if "--json" in args:
+            _print_error(error, error.format_message())
+        error.show()
+        wrong_value = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
+        return 1 if wrong_value else 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. Everything committed is kept; the same command goes on from there.", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe left (`featx backbones | head`): nothing to say to anyone
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line instead of a traceback
+        return _fail(error, args)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return code if isinstance(code, int) else 0
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: Exception, args: Sequence[str]) -> int:
+    """Print one line about `error`: what featx raised on purpose is for the user, the rest is a bug of ours."""
+    if "--debug" in args:
+        logging.getLogger("featx").error("", exc_info=error)
+    message = " ".join(str(error).split())
+    if not isinstance(error, FeatxError):
+        message = f"{type(error).__name__}: {message}"
+        if not isinstance(error, OSError):
+            message += " (unexpected: see where with --debug)"
+    if "--json" in args:
+        _print_error(error, message)
+    click.echo(f"Error: {message}", err=True)
+    return 1
+
+
+def _print_error(error: Exception, message: str) -> None:
+    click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}, ensure_ascii=False))

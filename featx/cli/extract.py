@@ -1,0 +1,76 @@
+"""``featx extract``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli.common import Console, common, n_bytes_text, seconds_text
+from featx.cli.options import extract_options, split_options
+from featx.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featx.extraction import Estimate, Extraction
+
+#: Said wherever nobody named any data.
+STAND_IN = (
+    "No DATA given: this is scikit-learn's digits (1,797 scans of 8×8 pixels), a stand-in that is always there.\n"
+    "Your own: featx extract photos/   (class folders, labels.csv --images DIR, .npz, .parquet, .tar; featx extract -h)"
+)
+
+
+@click.command()
+@click.argument("data", required=False)
+@extract_options
+@click.option("--dry-run", is_flag=True, help="Say what would be computed, its size and time, and stop.")
+@common
+def extract(console: Console, cache: Path, data: str | None, dry_run: bool, **options: Any) -> None:
+    """Run a frozen backbone over DATA once and keep its features in the cache.
+
+    \b
+    featx extract photos/ --backbone vgg16 --layer block3_pool --pool flatten
+
+    DATA is a folder of class folders (or train/, val/, test/ over them), a flat folder, labels.csv with
+    --images, .npz, .parquet, .tar, torchvision:CIFAR10, hf:owner/name, or digits. What the cache has
+    already is not computed again, whatever the images are called now.
+    """
+    from featx import extraction
+
+    if data is None:
+        console.note(STAND_IN)
+    request, how, source = split_options(options)
+    dataset = extraction.open_dataset(data or "digits", **source)
+    with ProgressLine(quiet=console.quiet) as progress:
+        if dry_run:
+            estimate = extraction.estimate(dataset, request, cache=cache, options=how, tick=progress)
+            console.result(estimate.to_dict(), _estimate_text(estimate))
+            return
+        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress)
+    console.result(done.to_dict(), extraction_text(done))
+
+
+def extraction_text(done: Extraction) -> str:
+    """Return what an extraction came to, in a few lines."""
+    lines = [f"{table.path}  {' × '.join(f'{n:,}' for n in table.shape)}" for table in done.tables]
+    rate = f" ({done.images_per_second:.1f} images/s, {done.engine}, {done.precision})" if done.computed else ""
+    lines.append(
+        f"{done.n_images:,} images: {done.computed:,} computed{rate}, {done.reused:,} reused, "
+        f"{len(done.errors):,} errors, {seconds_text(done.seconds)}"
+    )
+    lines += [f"  not read: {image}: {reason}" for image, reason in done.errors[:5]]
+    if len(done.errors) > 5:
+        lines.append(f"  … and {len(done.errors) - 5:,} more, in the table's `errors`")
+    return "\n".join([*done.notes, *lines])
+
+
+def _estimate_text(estimate: Estimate) -> str:
+    return "\n".join(
+        [
+            f"{estimate.to_compute:,} of {estimate.n_images:,} images would be computed",
+            f"about {seconds_text(estimate.seconds)}; {n_bytes_text(estimate.n_bytes)} of features",
+            *[f"→ {path}" for path in estimate.paths],
+        ]
+    )

@@ -1,0 +1,73 @@
+"""``featx backbones``, ``featx layers``, ``featx heads``: what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli.common import Console, common, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.argument("pattern", required=False, default="")
+@common
+def backbones(console: Console, cache: Path, pattern: str) -> None:  # noqa: ARG001 - every command has a cache
+    """List backbones whose name contains PATTERN.
+
+    \b
+    featx backbones resnet
+    """
+    from featx.backbones import list_backbones
+
+    found = [dataclasses.asdict(entry) for entry in list_backbones(pattern)]
+    rows = [[e["name"], e["library"], ", ".join(e["weights"]) or "–"] for e in found]
+    text = table(rows, ["name", "library", "weights"], "lll")
+    console.result({"backbones": found}, f"{text}\n{len(found)} backbones")
+
+
+@click.command()
+@click.argument("backbone")
+@click.option("--image-size", type=int, metavar="N", help="Side of the input; default: the weights' own.")
+@common
+def layers(console: Console, cache: Path, backbone: str, image_size: int | None) -> None:  # noqa: ARG001
+    """List the layers of BACKBONE: name, Keras name, output shape, parameters and share of the forward so far.
+
+    \b
+    featx layers vgg16 --image-size 32
+    """
+    from featx.backbones import list_layers
+
+    found = list_layers(backbone, image_size=image_size)
+    rows = [
+        [e.name, e.keras or "", "×".join(map(str, e.shape)), f"{e.parameters:,}", f"{100 * e.share:.1f} %"]
+        for e in found
+    ]
+    data: list[dict[str, Any]] = [dataclasses.asdict(entry) for entry in found]
+    console.result(
+        {"backbone": backbone, "layers": data},
+        table(rows, ["layer", "Keras name", "output", "parameters", "forward"], "lllrr"),
+    )
+
+
+@click.command()
+@common
+def heads(console: Console, cache: Path) -> None:  # noqa: ARG001 - every command has a cache
+    """List heads and their settings.
+
+    \b
+    featx heads
+    """
+    from featx.heads import list_heads
+
+    found = list_heads()
+    lines = []
+    for head in found:
+        lines.append(f"{head.name:10} {head.summary}")
+        lines.append(click.wrap_text(" ".join(f"{k}={v}" for k, v in head.settings.items()), 110, " " * 11, " " * 11))
+    lines.append("package.module:Class or a scikit-learn path such as sklearn.svm.SVC works as well.")
+    console.result({"heads": [dataclasses.asdict(head) for head in found]}, "\n".join(lines))

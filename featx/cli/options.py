@@ -1,0 +1,65 @@
+"""The options of ``featx extract``, shared by every command that may have to extract first."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SOURCE = [
+    click.option("--images", metavar="DIR", help="Folder of the images that a labels.csv names."),
+    click.option("--image-column", metavar="NAME", help="Column with the image's name."),
+    click.option("--label-column", metavar="NAME", help="Column with the label."),
+    click.option("--split-column", metavar="NAME", help="Column with train, val or test."),
+    click.option("--allow-outside", is_flag=True, help="Let a CSV name images outside --images."),
+    click.option("--val", metavar="0.1|last:0.1", help="Validation share of train: stratified at random, or its end."),
+    click.option("--name", metavar="NAME", help="Name of the dataset in the cache."),
+]
+_REQUEST = [
+    click.option("--backbone", default="efficientnet_lite0", show_default=True, help="A name of `featx backbones`."),
+    click.option("--layer", "layers", metavar="L", multiple=True, help="A name of `featx layers`; repeatable."),
+    click.option("--pool", default="auto", show_default=True, metavar="auto|none|flatten|avg|max|gem|cls"),
+    click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|none|PATH|TAG"),
+    click.option("--image-size", type=int, metavar="N", help="Shorter side to N, crop N×N. Default: the weights' own."),
+    click.option("--resize", default="weights", show_default=True, metavar="weights|crop|squash|pad"),
+    click.option("--normalize", default="weights", show_default=True, metavar="weights|unit|none|MEAN/STD"),
+    click.option("--interpolation", default="weights", show_default=True, metavar="weights|bilinear|bicubic|…"),
+    click.option("--background", default="white", show_default=True, help="Colour under transparent pixels."),
+    click.option("--precision", default="fp32", show_default=True, metavar="fp32|tf32|bf16|fp16"),
+    click.option("--dtype", default="float32", show_default=True, metavar="float32|float16", help="As stored."),
+    click.option("--backbone-version", "version", metavar="V", help="Version of your own package.module:function."),
+]
+_OPTIONS = [
+    click.option("--engine", default="auto", show_default=True, metavar="auto|eager|compile|openvino"),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]"),
+    click.option("--batch-size", type=int, metavar="N", help="Images a forward. Default: chosen."),
+    click.option("--workers", type=int, metavar="N", help="Decoding processes; 0 decodes in this one."),
+    click.option("--max-errors", default="1%", show_default=True, metavar="N|N%", help="Bad images still no failure."),
+    click.option("--rehash", is_flag=True, help="Read every image again instead of trusting size and times."),
+    click.option("--refresh", is_flag=True, help="Compute all rows again."),
+]
+_SEED = [click.option("--seed", type=int, default=0, show_default=True, help="Of splits, heads and random weights.")]
+
+
+def extract_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add all options of ``featx extract`` but ``--dry-run``."""
+    for option in reversed([*_REQUEST, *_SOURCE, *_OPTIONS, *_SEED]):
+        command = option(command)
+    return command
+
+
+def split_options(options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Sort what `extract_options` collected into a `Request`, `Options`, and keywords for `open_dataset`."""
+    from featx.extraction import Options
+    from featx.recipe import Request
+
+    def take(kind: type) -> dict[str, Any]:
+        return {f.name: options[f.name] for f in dataclasses.fields(kind) if f.name in options}
+
+    request, how = Request(**take(Request)), Options(**take(Options))
+    source = ("images", "image_column", "label_column", "split_column", "allow_outside", "val", "name", "seed")
+    return request, how, {name: options[name] for name in source}

@@ -1,0 +1,73 @@
+"""Progress on stderr: a bar with rate and ETA on a terminal, one line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+from featx.cli.common import seconds_text
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from featx.extraction import Progress
+
+#: Seconds between two lines where stderr is no terminal, and between two redraws where it is.
+LINE_SECONDS = 5.0
+DRAW_SECONDS = 0.1
+_BAR = 24
+
+
+class ProgressLine:
+    """Draws each `Progress` it is called with; used as a context manager it ends the line."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._drawn_at, self._open = time.perf_counter(), False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Draw `progress` if it is time to."""
+        now = time.perf_counter()
+        last = self._terminal and progress.done == progress.total
+        if self._quiet or (now - self._drawn_at < (DRAW_SECONDS if self._terminal else LINE_SECONDS) and not last):
+            return
+        self._drawn_at = now
+        text = describe(progress)
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write("\r" + text[:width].ljust(width))
+            self._open = True
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def describe(progress: Progress) -> str:
+    """Return one line: bar, count, rate, ETA, and what the time went into.
+
+    Examples
+    --------
+    >>> from featx.extraction import Progress
+    >>> describe(Progress("extract", 500, 1000, 10.0, 2.5))
+    'extract ############············ 500/1,000  50.0 images/s  ETA 10.0 s  25 % waiting for images'
+    """
+    rate = progress.done / max(progress.seconds, 1e-9)
+    full = _BAR * progress.done // max(progress.total, 1)
+    text = (
+        f"{progress.step} {'#' * full}{'·' * (_BAR - full)} {progress.done:,}/{progress.total:,}"
+        f"  {rate:.1f} images/s  ETA {seconds_text((progress.total - progress.done) / max(rate, 1e-9))}"
+    )
+    if progress.waiting > 0:
+        text += f"  {progress.waiting / max(progress.seconds, 1e-9):.0%} waiting for images".replace("%", " %")
+    return text

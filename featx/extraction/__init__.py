@@ -1,0 +1,33 @@
+"""Extraction: where pixels, networks and tables meet. From a dataset and a request to tables in the cache.
+
+`run` does all of ``featx extract``; `cached_rows` and `compute_rows` give the rows alone. Inside, in the
+order of the work: `resolve` (names → recipes), `identify` (images → hashes), `lookup` (what is missing),
+`ensure` and `fill` (compute it, segment by segment), `compute` (batches through the engine), `probing`
+(does this machine compute the same?), `publish` (one table).
+"""
+
+from featx.datasets import open_dataset
+from featx.extraction.api import extract
+from featx.extraction.fill import Progress
+from featx.extraction.lookup import open_store
+from featx.extraction.options import Options
+from featx.extraction.outcome import Estimate, Extraction
+from featx.extraction.rows import cached_rows, compute_rows, resolved_recipes
+from featx.extraction.run import estimate, last_used, note_last_used, run
+
+__all__ = [
+    "Estimate",
+    "Extraction",
+    "Options",
+    "Progress",
+    "cached_rows",
+    "compute_rows",
+    "estimate",
+    "extract",
+    "last_used",
+    "note_last_used",
+    "open_dataset",
+    "open_store",
+    "resolved_recipes",
+    "run",
+]

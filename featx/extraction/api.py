@@ -1,0 +1,107 @@
+"""`featx.extract`: the Python face of extraction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from featx.datasets import open_dataset
+from featx.extraction.options import Options
+from featx.extraction.run import run
+from featx.recipe import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from featx.extraction.fill import Tick
+    from featx.features import Features
+
+
+def extract(
+    data: Any = "digits",
+    *,
+    backbone: str = "efficientnet_lite0",
+    layer: str | Sequence[str] | None = None,
+    pool: str = "auto",
+    weights: str = "imagenet",
+    image_size: int | None = None,
+    resize: str = "weights",
+    normalize: str = "weights",
+    interpolation: str = "weights",
+    background: str = "white",
+    precision: str = "fp32",
+    dtype: str = "float32",
+    version: str | None = None,
+    cache: str | Path | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    max_errors: str = "1%",
+    rehash: bool = False,
+    refresh: bool = False,
+    seed: int = 0,
+    tick: Tick | None = None,
+    **source: Any,
+) -> Features | list[Features]:
+    """Run a frozen backbone over images once and return their features, from the cache where it has them.
+
+    Parameters
+    ----------
+    data : path, sequence of paths or images, array or Dataset
+        All that ``featx extract`` takes, and images in memory.
+    backbone, pool, weights, image_size, resize, normalize, interpolation, background, precision, dtype, version
+        What to compute, as in `featx.Request`.
+    layer : str or sequence of str, optional
+        Names from ``featx layers``; several come from one pass.
+    cache : str or Path, optional
+        Cache folder; ``FEATX_CACHE`` or ``./cache`` if not given.
+    engine, device, batch_size, workers, max_errors, rehash, refresh
+        How to compute it, as in `featx.extraction.Options`.
+    seed : int
+        Of random weights and of a random validation split.
+    tick : callable, optional
+        Called with a `Progress` after each batch.
+    **source
+        ``images``, ``image_column``, ``label_column``, ``split_column``, ``allow_outside``, ``val``, ``name``: how to
+        read `data`, as in `featx.datasets.open_dataset`.
+
+    Returns
+    -------
+    Features, or list of Features where `layer` is a sequence
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as cache:
+    ...     extract(images, backbone="alexnet", weights="none", image_size=64, cache=cache, workers=0).shape
+    (3, 256)
+    """
+    request = Request(
+        backbone=backbone,
+        weights=weights,
+        layers=() if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
+        pool=pool,
+        image_size=image_size,
+        resize=resize,
+        normalize=normalize,
+        interpolation=interpolation,
+        background=background,
+        precision=precision,
+        dtype=dtype,
+        seed=seed,
+        version=version,
+    )
+    options = Options(
+        engine=engine,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        max_errors=max_errors,
+        rehash=rehash,
+        refresh=refresh,
+    )
+    dataset = open_dataset(data, seed=seed, **source)
+    tables = run(dataset, request, cache=cache, options=options, tick=tick).tables
+    return tables[0] if layer is None or isinstance(layer, str) else tables

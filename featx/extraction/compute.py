@@ -1,0 +1,93 @@
+"""Images through the network: batches of a fixed shape, bad images and bad rows listed, nothing stored."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from featx.engines import Engine
+    from featx.recipe import Recipe
+
+    #: A row's position in its dataset, and its pixels (h, w, 3) or why there are none.
+    Pixels = tuple[int, np.ndarray | ImageError]
+
+
+@dataclass
+class Block:
+    """Rows computed in one go.
+
+    Attributes
+    ----------
+    indices : list of int, length n
+        Positions in the dataset of the rows that came out well.
+    rows : list of ndarray, each of shape (n, …)
+        One array a recipe.
+    failures : dict of int to ImageError
+        Rows that did not, by position.
+    """
+
+    indices: list[int]
+    rows: list[np.ndarray]
+    failures: dict[int, ImageError]
+
+
+def compute_block(
+    pixels: Iterator[Pixels],
+    engine: Engine,
+    recipes: Sequence[Recipe],
+    n_items: int,
+    on_batch: Callable[[int, float], None] | None = None,
+) -> Block:
+    """Run the next `n_items` of `pixels` through `engine`.
+
+    `on_batch` is called after each batch with its number of images and the seconds spent waiting for them.
+
+    A bad image leaves its place in the batch black instead of moving its neighbours up: the shape and
+    the contents of every other batch are then the same whether or not it could be read, so a resumed
+    run equals an uninterrupted one bit for bit.
+    """
+    block = Block([], [np.empty((n_items, *r.shape), dtype=r.dtype) for r in recipes], {})
+    pixels = islice(pixels, n_items)
+    while True:
+        started = time.perf_counter()
+        batch = list(islice(pixels, engine.batch_size))
+        waited = time.perf_counter() - started
+        if not batch:
+            break
+        _run_batch(batch, engine, recipes, block)
+        if on_batch is not None:
+            on_batch(len(batch), waited)
+    block.rows = [rows[: len(block.indices)] for rows in block.rows]
+    return block
+
+
+def _run_batch(batch: list[Pixels], engine: Engine, recipes: Sequence[Recipe], block: Block) -> None:
+    frame = recipes[0].frame
+    stack = np.zeros((len(batch), frame.height, frame.width, 3), dtype=np.uint8)
+    good = np.zeros(len(batch), dtype=bool)
+    for place, (index, image) in enumerate(batch):
+        if isinstance(image, ImageError):
+            block.failures[index] = image
+        else:
+            stack[place] = image
+            good[place] = True
+    if not good.any():
+        return
+    outputs = engine.run(stack)
+    finite = np.logical_and.reduce([np.isfinite(x).reshape(len(batch), -1).all(axis=1) for x in outputs])
+    for place in np.flatnonzero(good & ~finite):
+        block.failures[batch[place][0]] = ImageError(f"its features are not finite in {recipes[0].precision}")
+    kept = np.flatnonzero(good & finite)
+    start = len(block.indices)
+    block.indices += [batch[place][0] for place in kept]
+    for rows, output in zip(block.rows, outputs, strict=True):
+        rows[start : start + len(kept)] = output[kept]

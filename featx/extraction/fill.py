@@ -1,0 +1,183 @@
+"""Compute the rows a cache lacks: cut them into segments, run them, commit each segment as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.datasets import item_id
+from featx.errors import ImageError
+from featx.extraction.compute import Block, Pixels, compute_block
+
+if TYPE_CHECKING:
+    from featx.datasets import Dataset
+    from featx.engines import Engine
+    from featx.extraction.identify import Identity
+    from featx.images import DecodePool
+    from featx.recipe import Recipe
+    from featx.store import Store
+
+#: A killed run loses at most the segment in hand: this many bytes of features, or this many seconds of work.
+SEGMENT_BYTES = 64 << 20
+SEGMENT_SECONDS = 30.0
+#: How often to look again for segments that another process claimed, in seconds.
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step is: `done` of `total` images after `seconds`, `waiting` of which went into waiting for pixels."""
+
+    step: str
+    done: int
+    total: int
+    seconds: float
+    waiting: float = 0.0
+
+
+#: Called with a `Progress` after each batch.
+Tick = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `fill` works on: images of `dataset`, known by `identity`, turned by `engine` into rows of `recipes`."""
+
+    dataset: Dataset
+    identity: Identity
+    recipes: list[Recipe]
+    store: Store
+    engine: Engine
+
+
+@dataclass
+class Filled:
+    """What `fill` did: images computed, and images that failed this time, by position."""
+
+    computed: int = 0
+    failures: dict[int, ImageError] = field(default_factory=dict)
+
+
+def segment_rows(recipes: list[Recipe], batch_size: int, batch_seconds: float) -> int:
+    """Return how many images make a segment: a multiple of the batch within the promised loss.
+
+    Examples
+    --------
+    >>> segment_rows([], batch_size=32, batch_seconds=1.0)
+    960
+    """
+    by_time = int(SEGMENT_SECONDS / max(batch_seconds, 1e-6)) * batch_size
+    by_size = SEGMENT_BYTES // max(1, sum(recipe.row_bytes for recipe in recipes))
+    return max(1, min(by_time, by_size) // batch_size) * batch_size
+
+
+def fill(job: Job, pool: DecodePool, missing: np.ndarray, rows_per_segment: int, tick: Tick | None = None) -> Filled:
+    """Compute and commit the rows `missing` (ascending positions, one for each distinct image).
+
+    Segments that another process has claimed are left to it, and taken over when its claim expires
+    without a commit: claims save work, the commit protocol alone keeps the result right.
+    """
+    cuts = range(rows_per_segment, len(missing), rows_per_segment)
+    segments = np.split(missing, list(cuts)) if len(missing) else []
+    filled, meter = Filled(), _Meter(len(missing), tick)
+    while segments:
+        left = _pass(job, pool, segments, filled, meter)
+        segments = [segment for segment in left if not _is_done(job, segment)]
+        if len(segments) == len(left) and segments:
+            time.sleep(POLL_SECONDS)
+    return filled
+
+
+def extract_segment(
+    job: Job, pixels: Iterator[Pixels], segment: np.ndarray, on_batch: Callable[[int, float], None] | None = None
+) -> Block:
+    """Compute the images of one segment and commit them; doing it twice does no harm.
+
+    Parameters
+    ----------
+    job : Job
+        Where images come from and rows go to.
+    pixels : iterator
+        Yields the pixels of exactly the segment's images, in order.
+    segment : ndarray of int
+        Positions in the dataset.
+    """
+    block = compute_block(pixels, job.engine, job.recipes, len(segment), on_batch)
+    item_ids = job.identity.item_ids
+    errors = [(item_ids[i].tobytes(), str(e)) for i, e in block.failures.items() if not e.transient]
+    for recipe, rows in zip(job.recipes, block.rows, strict=True):
+        job.store.commit(recipe.key, item_ids[block.indices], rows, errors=errors)
+    return block
+
+
+def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled, meter: _Meter) -> list[np.ndarray]:
+    """Work through all segments that nobody else holds or has done, and return those that somebody holds.
+
+    One stream of images runs through all of them, so that decoding never pauses while a segment is committed.
+    """
+    key, held, started = job.recipes[0].key, [], deque[np.ndarray]()
+
+    def feed() -> Iterator[tuple[int, Any]]:
+        for segment in segments:
+            if _is_done(job, segment):
+                meter.add(len(segment), 0.0)
+            elif not job.store.claim(key, _name(job, segment)):
+                held.append(segment)
+            else:
+                started.append(segment)
+                yield from _read(job, segment)
+
+    pixels = pool.map(feed())
+    try:
+        while (first := next(pixels, None)) is not None:
+            block = extract_segment(job, chain([first], pixels), started[0], meter.add)
+            filled.computed += len(block.indices)
+            filled.failures |= block.failures
+            job.store.release(key, _name(job, started.popleft()))
+    finally:
+        for segment in started:
+            job.store.release(key, _name(job, segment))
+    return held
+
+
+def _read(job: Job, segment: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Read the bytes of a segment's images, and hold them against the hashes they were planned under."""
+    for index, data in job.dataset.iterate(segment):
+        if not isinstance(data, ImageError) and item_id(data) != job.identity.item_ids[index].tobytes():
+            yield index, ImageError("changed while featx was reading it; run the command again", transient=True)
+        else:
+            yield index, data
+
+
+def _name(job: Job, segment: np.ndarray) -> str:
+    return job.store.segment_name(job.identity.item_ids[segment])
+
+
+def _is_done(job: Job, segment: np.ndarray) -> bool:
+    item_ids = job.identity.item_ids[segment]
+    for recipe in job.recipes:
+        found = job.store.find(recipe.key, item_ids)
+        found[list(job.store.known_errors(recipe.key, item_ids))] = True
+        if not found.all():
+            return False
+    return True
+
+
+class _Meter:
+    """Adds up what batches report and passes it on."""
+
+    def __init__(self, total: int, tick: Tick | None) -> None:
+        self._total, self._tick = total, tick
+        self._done, self._waiting, self._start = 0, 0.0, time.perf_counter()
+
+    def add(self, n: int, waiting: float) -> None:
+        self._done += n
+        self._waiting += waiting
+        if self._tick is not None:
+            self._tick(Progress("extract", self._done, self._total, time.perf_counter() - self._start, self._waiting))

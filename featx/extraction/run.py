@@ -1,0 +1,147 @@
+"""The whole of ``featx extract``: from a dataset and a request to published tables."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.datasets import shared_across_splits
+from featx.errors import TooManyErrors
+from featx.extraction.ensure import ensure_rows, open_planned, required_bytes, seconds_per_batch
+from featx.extraction.lookup import Lookup, look_up, open_store
+from featx.extraction.options import Options, allowed_errors
+from featx.extraction.outcome import Estimate, Extraction
+from featx.extraction.probing import forget_probe
+from featx.extraction.publish import publish, table_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featx.datasets import Dataset
+    from featx.extraction.fill import Tick
+    from featx.recipe import Recipe, Request
+    from featx.store import Store
+
+#: Name of the note that remembers which tables were made or found last.
+LAST_USED = "last-used"
+
+
+def run(
+    dataset: Dataset,
+    request: Request,
+    *,
+    cache: str | Path | None = None,
+    options: Options | None = None,
+    tick: Tick | None = None,
+) -> Extraction:
+    """Extract `dataset` as `request` says, and publish one table a layer.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Rows to extract.
+    request : Request
+        Backbone, layers, preprocessing.
+    cache : str or Path, optional
+        Cache folder; ``FEATX_CACHE`` or ``./cache`` if not given.
+    options : Options, optional
+        How to compute.
+    tick : callable, optional
+        Called with a `Progress` after each batch.
+
+    Raises
+    ------
+    TooManyErrors
+        After everything good has been published, if more images are bad than ``options.max_errors`` allows.
+    """
+    started, options, store = time.perf_counter(), options or Options(), open_store(cache)
+    lookup = look_up(dataset, request, store, options, tick)
+    if options.refresh:
+        _set_aside(store, lookup.recipes)
+    ensured = ensure_rows(lookup, options, tick)
+    tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
+    note_last_used(store, [table.path for table in tables if table.path is not None])
+    n_computed = ensured.filled.computed
+    done = Extraction(
+        tables=tables,
+        layers=_layer_names(lookup),
+        n_images=len(dataset),
+        computed=n_computed,
+        reused=max(len(table) for table in tables) - n_computed,
+        errors=max((table.errors for table in tables), key=len),
+        seconds=time.perf_counter() - started,
+        images_per_second=n_computed / ensured.seconds if n_computed else None,
+        engine=ensured.engine.name if ensured.engine else "none",
+        precision=request.precision,
+        notes=_leaks(lookup),
+    )
+    _judge_errors(done, options)
+    return done
+
+
+def estimate(
+    dataset: Dataset,
+    request: Request,
+    *,
+    cache: str | Path | None = None,
+    options: Options | None = None,
+    tick: Tick | None = None,
+) -> Estimate:
+    """Say what `run` would do, having computed no more than one batch and written nothing but notes."""
+    options, store = options or Options(), open_store(cache)
+    lookup = look_up(dataset, request, store, options, tick)
+    n_missing, seconds = len(lookup.missing()), 0.0
+    if n_missing:
+        engine, _ = open_planned(lookup, options, n_missing)
+        seconds = seconds_per_batch(lookup.recipes, engine) * -(-n_missing // engine.batch_size)
+    return Estimate(
+        n_images=len(dataset),
+        to_compute=n_missing,
+        n_bytes=required_bytes(lookup, n_missing),
+        seconds=seconds,
+        paths=[str(table_path(lookup, recipe)) for recipe in lookup.recipes],
+    )
+
+
+def note_last_used(store: Store, paths: list[Path]) -> None:
+    """Remember the tables that a command without TABLE takes; a cache that cannot be written remembers nothing."""
+    try:
+        store.put_note(LAST_USED, {"tables": [str(path.relative_to(store.root)) for path in paths]})
+    except OSError:
+        return
+
+
+def last_used(store: Store) -> list[Path]:
+    """Return the tables that were made or found last and are still there."""
+    names = (store.note(LAST_USED) or {"tables": []})["tables"]
+    return [store.root / name for name in names if (store.root / name).exists()]
+
+
+def _set_aside(store: Store, recipes: list[Recipe]) -> None:
+    store.require_writable()
+    for recipe in recipes:
+        store.set_aside(recipe.key)
+        forget_probe(store, recipe)
+
+
+def _layer_names(lookup: Lookup) -> list[str]:
+    """Return layers by the names that were asked for; two names of one layer have one table."""
+    asked = lookup.resolved.request.layers
+    return list(asked) if len(asked) == len(lookup.recipes) else [recipe.layer for recipe in lookup.recipes]
+
+
+def _leaks(lookup: Lookup) -> list[str]:
+    """Warn of identical images in different splits: a classifier that saw one in training knows the other."""
+    return shared_across_splits(lookup.identity.item_ids, np.asarray(lookup.dataset.splits), lookup.dataset.ids)
+
+
+def _judge_errors(done: Extraction, options: Options) -> None:
+    if len(done.errors) > allowed_errors(options.max_errors, done.n_images):
+        image, reason = done.errors[0]
+        raise TooManyErrors(
+            f"{len(done.errors):,} of {done.n_images:,} images cannot be read, more than --max-errors "
+            f"{options.max_errors}; the first: {image}: {reason}. All others are kept in {done.tables[0].path}; "
+            "its `errors` lists the bad ones."
+        )

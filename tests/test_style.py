@@ -1,0 +1,97 @@
+"""The code keeps its own rules: lint, format, types, import directions, a face that is complete."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import featx
+
+ROOT = Path(__file__).parents[1]
+
+#: Rooms from the bottom up: each imports only from rooms before it.
+ROOMS = [
+    "errors", "recipe", "images", "augment", "datasets", "store", "features", "backbones", "engines", "probe",
+    "extraction", "cluster", "heads", "finetune", "model", "protocols", "evaluate", "compare", "plots", "report",
+    "transformer", "testing", "cli",
+]  # fmt: skip
+PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
+    ids=["lint", "format", "types"],
+)
+def test_tools_find_nothing(command):
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=500
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT / "featx").parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    """Return the rooms that a file imports, wherever in the file it does."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("featx.")}
+    return rooms - {"__version__"}
+
+
+def test_rooms_import_only_from_rooms_above():
+    wrong = []
+    for path in sorted((ROOT / "featx").rglob("*.py")):
+        room = _room(path)
+        if room in ("__init__", "__main__"):
+            continue
+        below = [other for other in _imports(path) - {room} if ROOMS.index(other) > ROOMS.index(room)]
+        wrong += [f"{path.relative_to(ROOT)} imports {other}" for other in below]
+
+    assert wrong == []
+
+
+def test_the_three_pillars_do_not_know_each_other():
+    wrong = []
+    for path in sorted((ROOT / "featx").rglob("*.py")):
+        for pillar in PILLARS:
+            strangers = set().union(*PILLARS) - pillar
+            if _room(path) in pillar:
+                wrong += [f"{path.relative_to(ROOT)} imports {other}" for other in _imports(path) & strangers]
+
+    assert wrong == []
+
+
+def test_every_public_name_is_there_and_sorted():
+    assert featx.__all__[1:] == sorted(featx.__all__[1:])
+    assert all(getattr(featx, name) is not None for name in featx.__all__)
+
+
+def test_import_featx_loads_no_heavy_library():
+    code = "import sys, featx; print([m for m in ('torch', 'sklearn', 'h5py', 'numpy', 'PIL') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_loads_no_heavy_library():
+    code = (
+        "import sys; from featx.cli import main; main(['--help']); "
+        "print([m for m in ('torch', 'sklearn', 'h5py', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.splitlines()[-1] == "[]"
