@@ -1,0 +1,10 @@
+"""Backbones: networks by name, with their weights, preprocessing and layers; one truncated forward for several layers.
+
+`load` and `resolve` take a `featx.recipe.Request`; `list_backbones` says what there is.
+"""
+
+from featx.backbones.backbone import Backbone, LayerInfo, load, resolve
+from featx.backbones.network import Network
+from featx.backbones.registry import BackboneInfo, list_backbones
+
+__all__ = ["Backbone", "BackboneInfo", "LayerInfo", "Network", "list_backbones", "load", "resolve"]

@@ -1,0 +1,116 @@
+"""Which backbones there are: name → loader, aliases, suggestions."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from featx.backbones import function
+from featx.errors import UnknownBackboneError
+
+if TYPE_CHECKING:
+    from featx.backbones.loaded import Loaded
+
+#: Names that users of Keras know → the same network in timm. timm's ResNetV2-50 lacks the convolution biases that
+#: Keras adds (19,008 parameters), which batch norm makes redundant.
+ALIASES = {
+    "inception_resnet_v2": "timm/inception_resnet_v2",
+    "resnet50v2": "timm/resnetv2_50",
+    "resnet101v2": "timm/resnetv2_101",
+    "resnet152v2": "timm/resnetv2_152",
+    "xception": "timm/legacy_xception",
+}
+_LISTING = "featx backbones"
+
+
+class _Library(Protocol):
+    def names(self) -> list[str]: ...
+    def tags(self, name: str) -> list[str]: ...
+    def load(self, name: str, weights: str, seed: int) -> Loaded: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneInfo:
+    """One line of ``featx backbones``.
+
+    Attributes
+    ----------
+    name : str
+        What to type.
+    library : {"installed", "torchvision", "timm", "alias", "plug-in"}
+    weights : tuple of str
+        Tags of its pretrained weights.
+    offline : bool
+        Whether pretrained weights are on this machine with the installation.
+    """
+
+    name: str
+    library: str
+    weights: tuple[str, ...]
+    offline: bool
+
+
+def list_backbones(pattern: str = "") -> list[BackboneInfo]:
+    """Return the backbones whose name contains `pattern`, or matches it where it has ``*`` or ``?``.
+
+    Examples
+    --------
+    >>> [info.name for info in list_backbones("efficientnet_lite?") if info.offline]
+    ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
+    """
+    offline, torchvision, timm = _library("offline"), _library("torchvision"), _library("timm")
+    rows = [
+        BackboneInfo(name=name, library="installed", weights=("imagenet",), offline=True) for name in offline.names()
+    ]
+    rows += [_listed(name, "torchvision", torchvision.tags(name)) for name in torchvision.names()]
+    rows += [_listed(name, "alias", timm.tags(target.removeprefix("timm/"))) for name, target in ALIASES.items()]
+    rows += [_listed(name, "plug-in", []) for name in function.plugins()]
+    rows += [_listed(f"timm/{name}", "timm", timm.tags(name)) for name in timm.names()]
+    wanted = pattern if any(wildcard in pattern for wildcard in "*?") else f"*{pattern}*"
+    return [row for row in rows if fnmatch.fnmatchcase(row.name, wanted)]
+
+
+def _listed(name: str, library: str, tags: list[str]) -> BackboneInfo:
+    return BackboneInfo(name=name, library=library, weights=tuple(tags), offline=False)
+
+
+def load_by_name(name: str, weights: str, seed: int) -> Loaded:
+    """Load the network that `name` means.
+
+    Raises
+    ------
+    UnknownBackboneError
+        With the nearest name as a suggestion.
+    WeightsError, WeightsUnavailable, MissingDataError
+        If the weights do not fit, cannot be had, or are not there.
+    """
+    if ":" in name:
+        return function.load(name, weights, seed)
+    target = ALIASES.get(name, name)
+    plugins = function.plugins()
+    if target in plugins:
+        return function.load(plugins[target], weights, seed)
+    library_name, slash, rest = target.partition("/")
+    if slash and library_name in {"timm", "torchvision"}:
+        library = _library(library_name)
+        if rest.partition(".")[0] in library.names():
+            return library.load(rest, weights, seed)
+    elif not slash:
+        for library in (_library("offline"), _library("torchvision")):
+            if target in library.names():
+                return library.load(target, weights, seed)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UnknownBackboneError:
+    known = [info.name for info in list_backbones()]
+    if f"timm/{name.partition('.')[0]}" in known:
+        return UnknownBackboneError(f"Unknown backbone {name!r}. Did you mean 'timm/{name}'? All names: {_LISTING}")
+    return cast("UnknownBackboneError", UnknownBackboneError.among("backbone", name, known, _LISTING))
+
+
+def _library(name: str) -> _Library:
+    """Import a loader when it is needed: torchvision and timm take a second each."""
+    return cast("_Library", importlib.import_module(f"featx.backbones.{name}"))

@@ -1,0 +1,134 @@
+"""timm's networks, by timm's own names and pretrained tags (``resnet50.a1_in1k``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+import timm
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.data import resolve_data_config
+
+from featx.backbones.loaded import Loaded
+from featx.backbones.preprocessing import Preprocessing
+from featx.backbones.trace import default_tap
+from featx.backbones.weights import as_path, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
+from featx.recipe import Frame
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def names() -> list[str]:
+    """Return the names of all architectures of the installed timm, without tags."""
+    return list(timm.list_models())
+
+
+def tags(name: str) -> list[str]:
+    """Return the pretrained tags of architecture `name`, the library's default first."""
+    return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")] or [
+        "" for full in timm.list_pretrained(name)
+    ]
+
+
+def load(name: str, weights: str, seed: int) -> Loaded:
+    """Build network `name` (``ARCHITECTURE`` or ``ARCHITECTURE.TAG``) and load `weights`.
+
+    `weights` is ``imagenet`` (the tag in the name, else the library's default tag), ``none``, a path or a tag.
+    """
+    architecture, _, tag = name.partition(".")
+    path = None
+    if weights == "none":
+        with seeded(seed):
+            module, label = timm.create_model(name), f"random-{seed}"
+    elif (path := as_path(weights)) is not None:
+        with uninitialised():
+            module, label = timm.create_model(name), "file"
+        fit_state(module, read_state(path), source=str(path), name=f"timm/{name}")
+    else:
+        if weights != "imagenet":
+            tag = weights
+        if tag and tag not in tags(architecture):
+            raise unknown_tag(tag, f"timm/{architecture}", tags(architecture))
+        module, label, path = _pretrained(f"{architecture}.{tag}" if tag else architecture)
+    return loaded(module.eval(), f"timm/{architecture}", label, (path,) if path else ())
+
+
+def loaded(module: Any, name: str, weights: str, files: tuple[Path, ...]) -> Loaded:
+    """Wrap a network of timm with the preprocessing and the features that timm's configuration gives it."""
+    preprocessing = preprocessing_of(module)
+    return Loaded(
+        name=name,
+        weights=weights,
+        module=module,
+        preprocessing=preprocessing,
+        default=default_tap(module, preprocessing.frame),
+        files=files,
+    )
+
+
+def preprocessing_of(module: Any) -> Preprocessing:
+    """Translate timm's data configuration (its ``transforms_imagenet_eval``) to a frame.
+
+    Of timm's crop modes, ``squash`` with a crop (the NFNets) keeps the aspect ratio here: the pixels are timm's
+    for square images.
+    """
+    config = resolve_data_config(pretrained_cfg=module.pretrained_cfg)
+    _, height, width = config["input_size"]
+    crop = config["crop_pct"]
+    resize = {"squash": "squash", "border": "pad"}.get(config["crop_mode"], "crop") if crop == 1 else "crop"
+    red, green, blue = config["mean"]
+    frame = Frame(
+        height=height,
+        width=width,
+        resize=resize,
+        shorter=math.floor(min(height, width) / crop) if resize == "crop" else 0,
+        interpolation=config["interpolation"],
+    )
+    if resize == "pad":  # timm pads with the mean colour
+        frame = dataclasses.replace(frame, background=(round(255 * red), round(255 * green), round(255 * blue)))
+    return Preprocessing(frame=frame, mean=(red, green, blue), std=tuple(config["std"]))
+
+
+def _pretrained(name: str) -> tuple[nn.Module, str, Path | None]:
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise unavailable(f"timm/{name}", "timm", "timm has no pretrained weights for it")
+    cached = _cached(config)
+    overlay = {"file": str(cached)} if cached else None
+    if cached is None and not _reachable(constants.ENDPOINT):
+        raise unavailable(f"timm/{name}", f"{constants.ENDPOINT}/{config.hf_hub_id}", "no such host from here")
+    try:
+        with uninitialised():
+            module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (OSError, RuntimeError) as error:
+        raise unavailable(f"timm/{name}", f"{constants.ENDPOINT}/{config.hf_hub_id}", error) from error
+    return module, config.tag or "pretrained", cached or _cached(config)
+
+
+def _cached(config: Any) -> Path | None:
+    """Return the weights file in Hugging Face's cache, which is then read without asking the hub."""
+    if not config.hf_hub_id:
+        return None
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _reachable(endpoint: str) -> bool:
+    """Tell whether the hub's host has an address: its client would retry for most of a minute before it gives up."""
+    if getproxies() or os.environ.get("HF_HUB_OFFLINE"):
+        return True  # then the answer is the client's business, and comes at once
+    try:
+        socket.getaddrinfo(urlparse(endpoint).hostname, 443)
+    except OSError:
+        return False
+    return True

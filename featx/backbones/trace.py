@@ -1,0 +1,190 @@
+"""One forward of one image, watched: which modules run, what they give, what they cost, and whether the size fits."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from featx.backbones.loaded import Tap
+from featx.backbones.pooling import MAP, TOKENS, layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from featx.recipe import Frame
+
+
+@dataclass(frozen=True)
+class Call:
+    """The last call of one module in a forward.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of its output for one image, without the batch axis.
+    n_calls : int
+        How often the module ran.
+    parameters : int
+        Distinct parameters of all that ran up to its end.
+    flops : int
+        Floating-point operations up to its end: convolutions, matrix products and attention, as torch counts them.
+    """
+
+    shape: tuple[int, ...]
+    n_calls: int
+    parameters: int
+    flops: int
+
+
+@dataclass
+class Trace:
+    """What ran in one forward, in order of completion, and the error that ended it early, if one did."""
+
+    calls: dict[str, Call] = field(default_factory=dict)
+    flops: int = 0
+    error: Exception | None = None
+
+    def gives(self, layers: tuple[str, ...]) -> bool:
+        """Tell whether every one of `layers` ran and gave a non-empty output."""
+        return all(layer in self.calls and all(self.calls[layer].shape) for layer in layers)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the output itself, or the first of a tuple (attention returns its weights second); None for the rest."""
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
+def structural_copy(module: nn.Module, *, meta: bool = False) -> nn.Module:
+    """Copy the modules, with parameters of their own over the same memory; with `meta`, over no memory at all."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): _alias(tensor, "meta" if meta else tensor.device) for tensor in tensors})
+
+
+def _alias(tensor: Tensor, device: torch.device | str) -> Tensor:
+    twin = tensor.detach().to(device)
+    return nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+
+
+def trace(module: nn.Module, height: int, width: int) -> Trace:
+    """Run one blank image through `module` and note every call.
+
+    The forward runs without numbers (on torch's meta device), which costs milliseconds; a network that cannot, or
+    an image size that fails there, runs for real.
+    """
+    watched = _watch(_twin(module), torch.zeros(1, 3, height, width, device="meta"))
+    return watched if watched.error is None else _watch(module, torch.zeros(1, 3, height, width))
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    try:
+        return structural_copy(module, meta=True)
+    except Exception:  # noqa: BLE001 - a user's module may hold what cannot be copied; then it runs for real
+        return module
+
+
+def _watch(module: nn.Module, pixels: Tensor) -> Trace:
+    """Note every call of every module while `pixels` run through."""
+    watched, seen = Trace(), set[int]()
+    n_parameters = 0
+
+    def count(parameters: Any) -> None:
+        nonlocal n_parameters
+        fresh = {id(parameter): parameter.numel() for parameter in parameters if id(parameter) not in seen}
+        seen.update(fresh)
+        n_parameters += sum(fresh.values())
+
+    def before(called: nn.Module, _: Any) -> None:
+        count(called.parameters(recurse=False))
+
+    def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(called: nn.Module, _: Any, output: Any) -> None:
+            count(called.parameters())
+            tensor = first_tensor(output)
+            if tensor is not None:
+                earlier = watched.calls.pop(name, None)
+                n_calls = earlier.n_calls + 1 if earlier else 1
+                watched.calls[name] = Call(tuple(tensor.shape[1:]), n_calls, n_parameters, counter.get_total_flops())
+
+        return hook
+
+    counter = FlopCounterMode(display=False)
+    handles = [child.register_forward_pre_hook(before) for child in module.modules()]
+    handles += [child.register_forward_hook(after(name)) for name, child in module.named_modules()]
+    try:
+        with torch.no_grad(), counter:
+            module(pixels)
+    except Exception as error:  # noqa: BLE001 - whatever a network raises at a size that it cannot take
+        watched.error = error
+    finally:
+        for handle in handles:
+            handle.remove()
+    watched.flops = counter.get_total_flops()
+    return watched
+
+
+def has_class_token(module: nn.Module) -> bool:
+    """Tell whether the first token of the network is a class token (timm's and torchvision's attribute names)."""
+    return any(isinstance(getattr(module, name, None), Tensor) for name in ("cls_token", "class_token"))
+
+
+def n_prefix_tokens(module: nn.Module) -> int:
+    """Return how many tokens precede those of the image: class, distillation and register tokens."""
+    return int(getattr(module, "num_prefix_tokens", has_class_token(module)))
+
+
+def last_map(traced: Trace) -> Tap:
+    """Return the last feature map of a network that we know nothing of, else its output as it is."""
+    maps = [name for name, call in traced.calls.items() if layout(call.shape) == MAP and call.shape[1] > 1]
+    return Tap(maps[-1], "avg") if maps else Tap("")
+
+
+def default_tap(module: nn.Module, frame: Frame) -> Tap | None:
+    """Return the features of a timm network: its last map averaged, or the pooled vector that its classifier sees.
+
+    None where no module's output is that map or vector.
+    """
+    twin: Any = structural_copy(module, meta=True)
+    pixels = torch.zeros(1, 3, frame.height, frame.width, device="meta")
+    plain = _watch(twin, pixels)
+    produced: list[tuple[Tensor, str]] = []
+
+    def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _input, output: produced.append((output, name))
+
+    def producers(tensor: Tensor) -> list[str]:
+        shape = tuple(tensor.shape[1:])
+        names = [name for output, name in produced if output is tensor]
+        return [name for name in names if name in plain.calls and plain.calls[name].shape == shape]
+
+    for name, child in twin.named_modules():
+        child.register_forward_hook(remember(name))
+    try:
+        with torch.no_grad():
+            features = twin.forward_features(pixels)
+            kind = layout(tuple(features.shape[1:]))
+            if kind == MAP or (kind == TOKENS and getattr(twin, "global_pool", "") == "token"):
+                # The last one: an in-place activation returns the very tensor that it was given.
+                return Tap(producers(features)[-1], "avg" if kind == MAP else "cls")
+            # The first one: what follows is dropout.
+            return Tap(producers(twin.forward_head(features, pre_logits=True))[0], "none")
+    except Exception:  # noqa: BLE001 - an architecture without this interface, or not on the meta device
+        return None
+
+
+def smallest_size(module: nn.Module, layers: tuple[str, ...], too_small: int, enough: int) -> int:
+    """Return the least side in pixels, above `too_small` and up to `enough`, at which `layers` all give something."""
+    while enough - too_small > 1:
+        middle = (too_small + enough) // 2
+        if trace(module, middle, middle).gives(layers):
+            enough = middle
+        else:
+            too_small = middle
+    return enough
