@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ class ArrayRows:
         """Return a copy of any rows."""
         return np.take(self.X, rows, axis=0, out=out)
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """There is nothing to check against."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import secrets
 import time
@@ -22,18 +23,28 @@ TEMPORARY = ".tmp"
 #: What `os.link` says on file systems that know no hard links.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
+_NO_ATIME = getattr(os, "O_NOATIME", 0)
+
 
 class Disk:
     """The calls of the operating system that the store uses, one method each."""
 
     def open(self, path: Path, flags: int) -> int:
-        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+        """Open without counting as a use: only `mark_used`, and other people's programs, change the time of access."""
+        flags |= os.O_CLOEXEC
+        try:
+            return os.open(path, flags | _NO_ATIME, 0o666)
+        except PermissionError:  # not our file
+            return os.open(path, flags, 0o666)
 
     def close(self, fd: int) -> None:
         os.close(fd)
 
     def read(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         return os.preadv(fd, buffers, offset)
+
+    def map(self, fd: int, n_bytes: int) -> mmap.mmap:
+        return mmap.mmap(fd, n_bytes, access=mmap.ACCESS_READ)
 
     def write(self, fd: int, data: memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)

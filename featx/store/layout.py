@@ -77,7 +77,8 @@ def lay_out(arrays: Mapping[str, Extent], attributes: Mapping[str, str | int], u
     import h5py
 
     image = _Image()
-    with h5py.File(image, "w", userblock_size=user_block) as file:
+    aligned = {"alignment_threshold": 512, "alignment_interval": 64}  # so that X can be mapped as numbers
+    with h5py.File(image, "w", userblock_size=user_block, **aligned) as file:
         for name, value in attributes.items():
             file.attrs[name] = value
         extents = {name: _allocate(file, name, extent) for name, extent in arrays.items()}
@@ -117,12 +118,12 @@ def _allocate(file: Any, name: str, extent: Extent) -> Extent:
     properties.set_layout(h5d.CONTIGUOUS)
     properties.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)  # equal content is an equal file  # noqa: FBT003
+    properties.set_obj_track_times(False)  # equal content is an equal file
     group, _, leaf = name.rpartition("/")
     home = file.require_group(group) if group else file
     kind = h5t.py_create(hdf5_dtype(extent.dtype), logical=True)
     dataset = h5d.create(home.id, leaf.encode(), kind, h5s.create_simple(extent.shape), properties)
-    return Extent(dataset.get_offset() or 0, extent.dtype, extent.shape)
+    return Extent(dataset.get_offset() if extent.n_bytes else 0, extent.dtype, extent.shape)
 
 
 def hdf5_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
 #: Longest name made here, in bytes; file systems take 255, and temporary files add to it.
 _LONGEST = 150
@@ -41,4 +40,4 @@ def segment_name(item_ids: npt.NDArray[np.uint8]) -> str:
     True
     """
     ordered = np.unique(np.ascontiguousarray(item_ids).reshape(-1, 32).view("V32"))
-    return str(blake3(ordered.tobytes()).hexdigest()[:40])
+    return hashlib.sha256(ordered.tobytes()).hexdigest()[:40]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
 
 from featx.store.disk import Disk, commit, explained, opened, read_bytes, write_at
 
@@ -43,7 +42,7 @@ def adopt_note(disk: Disk, path: Path, default: dict[str, Any]) -> dict[str, Any
 
 
 def _checksum(body: bytes) -> bytes:
-    return blake3(body).hexdigest().encode()
+    return hashlib.sha256(body).hexdigest().encode()
 
 
 def remove(disk: Disk, path: Path) -> bool:

@@ -18,7 +18,7 @@ from featx.store.disk import Disk
 from featx.store.lookup import DigestIndex
 from featx.store.notes import remove
 from featx.store.payload import block_rows
-from featx.store.segments import list_segments, set_aside, write_segment
+from featx.store.segments import set_aside, write_segment
 from featx.store.tables import Places, Table, TableContent, write_table
 
 logger = logging.getLogger("featx.store")
@@ -94,8 +94,9 @@ class Publisher:
         self._move_into_segments(content, held, positions)
         held, positions = self._locate(content, segments_only=True)
         numbers = np.searchsorted(held.starts, positions, side="right") - 1
-        place = np.stack([numbers, positions - held.starts[numbers]], axis=1)
-        return Places([holding.path.stem for holding in held.holdings], place, shape, dtype)
+        used, numbers_used = np.unique(numbers, return_inverse=True)
+        place = np.stack([numbers_used, positions - held.starts[numbers]], axis=1)
+        return Places([held.holdings[number].path.stem for number in used.tolist()], place, shape, dtype)
 
     def _locate(self, content: TableContent, *, segments_only: bool = False) -> tuple[KeyRows, npt.NDArray[np.int64]]:
         held = self._catalog.rows(content.key)
@@ -133,7 +134,7 @@ class Publisher:
     def drop_covered(self, path: Path) -> list[Path]:
         """Remove the segments whose rows and errors are all in the table at `path`, which is verified first."""
         table = Table(path, self._disk)
-        covered = covered_segments(self._disk, self._root, self._catalog, table)
+        covered = covered_segments(self._catalog, table)
         if covered:
             table.verify()
         for segment in covered:
@@ -141,7 +142,7 @@ class Publisher:
         return covered
 
 
-def covered_segments(disk: Disk, root: Path, catalog: Catalog, table: Table) -> list[Path]:
+def covered_segments(catalog: Catalog, table: Table) -> list[Path]:
     """Return the segments that `table` makes superfluous: all they hold is in it, and no table refers to them."""
     held = catalog.rows(table.key)
     needed = {name for holding in held.holdings for name in holding.segments}

@@ -7,7 +7,7 @@ that compute the same rows write the same name, and the listing of the folder is
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +124,9 @@ class Segment:
         ):
             raise CorruptFileError(f"{path} is damaged: its name belongs to other items.")
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check everything against its digest."""
-        self._file.verify()
+        self._file.verify(progress)
 
     def close(self) -> None:
         """Give the file back."""

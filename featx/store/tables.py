@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
-from featx.store.container import Rows, Sealed, write_sealed
+from featx.store.container import Rows, Sealed, as_bytes, write_sealed
 from featx.store.disk import Disk
+from featx.store.payload import digest
 from featx.store.segments import Segment, segment_path
 from featx.store.text import from_utf8, to_utf8
 
@@ -39,8 +40,8 @@ class RowReader(Protocol):
     def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Return any rows in any order."""
 
-    def verify(self) -> None:
-        """Check everything against its digest."""
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Check everything against its digest; `progress` gets the bytes of each part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,23 +274,22 @@ class Table:
 
     def says(self, content: TableContent) -> bool:
         """Whether the table already has these rows, labels and errors."""
-        from featx.store.container import as_bytes, digest
-
         arrays = content.rows_arrays()
         return self.key == content.key and all(
             self._file.digest_of(name) == digest(as_bytes(array)) and self._file.extents[name].dtype == array.dtype
             for name, array in arrays.items()
         )
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check every byte against its digest, those of segments too.
 
         Raises
         ------
         CorruptFileError
         """
-        self._file.verify()
-        self.rows.verify()
+        self._file.verify(progress)
+        if self.segments:
+            self.rows.verify(progress)
 
     def close(self) -> None:
         """Give the file back."""
@@ -346,10 +346,10 @@ class SegmentedRows:
             out[here] = source.take(place[here, 1])
         return out
 
-    def verify(self) -> None:
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check every segment."""
         for number in range(len(self._names)):
-            self._segment(number).verify()
+            self._segment(number).verify(progress)
 
     def _segment(self, number: int) -> Segment:
         with self._lock:

@@ -1,0 +1,342 @@
+"""Looking after a cache folder: what is in it, whether it is sound, and what can go.
+
+Nothing but `collect` and `remove_table` ever drops rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.store.cache import Store
+from featx.store.claims import FOLDER as CLAIMS
+from featx.store.container import Sealed
+from featx.store.disk import TEMPORARY
+from featx.store.notes import remove
+from featx.store.publish import covered_segments, rescue
+from featx.store.segments import DAMAGED, Segment, list_files, list_segments, segment_path, set_aside
+from featx.store.segments import FOLDER as SEGMENTS
+from featx.store.structure import check_structure
+from featx.store.tables import Table
+
+#: A temporary file that was not written to for so many leases is nobody's.
+_TEMPORARY_LEASES = 6
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of ``featx cache list``.
+
+    Attributes
+    ----------
+    kind : {"table", "unfinished", "damaged"}
+        ``unfinished``: the segments of one key that are in no table.
+    path : Path
+        File, or folder of segments.
+    dataset, name : str
+        Folder and stem of a table's file.
+    key, recipe : str
+        Key of the rows and JSON of what made them, where known.
+    shape : tuple of int
+        Of ``X``.
+    dtype : str
+    n_bytes : int
+        On disk, with the segments that a table needs.
+    created, used : float
+        Seconds since the epoch.
+    n_errors : int
+        Images that could not be read.
+    """
+
+    kind: str
+    path: Path
+    dataset: str = ""
+    name: str = ""
+    key: str = ""
+    recipe: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    n_bytes: int = 0
+    created: float = 0.0
+    used: float = 0.0
+    n_errors: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about one file.
+
+    Attributes
+    ----------
+    path : Path
+    n_bytes : int
+    problem : str or None
+        None if every byte is as it was written.
+    n_rescued : int
+        Rows that a repair copied out of it.
+    """
+
+    path: Path
+    n_bytes: int
+    problem: str | None = None
+    n_rescued: int = 0
+
+
+@dataclass(frozen=True)
+class Reclaimable:
+    """A file that can go, and why."""
+
+    path: Path
+    n_bytes: int
+    reason: str
+
+
+def entries(store: Store) -> list[Entry]:
+    """List the tables of the cache, the rows that are in none, and the damaged files."""
+    found = [_table_entry(store, path) for path in store.catalog.all_tables()]
+    unfinished = [_unfinished_entry(store, key) for key in _keys(store)]
+    return found + [entry for entry in unfinished if entry.n_bytes]
+
+
+def _table_entry(store: Store, path: Path) -> Entry:
+    status = store.disk.stat(path)
+    used = max(status.st_atime, status.st_mtime)
+    try:
+        table = Table(path, store.disk)
+    except CorruptFileError:
+        return Entry(
+            kind="damaged",
+            path=path,
+            dataset=path.parent.name,
+            name=path.stem,
+            n_bytes=status.st_size,
+            created=status.st_mtime,
+            used=used,
+        )
+    segments = [segment_path(store.root, table.key, name) for name in table.segments]
+    return Entry(
+        kind="table",
+        path=path,
+        dataset=path.parent.name,
+        name=path.stem,
+        key=table.key,
+        recipe=table.recipe,
+        shape=table.shape,
+        dtype=str(table.dtype),
+        n_bytes=table.n_bytes + sum(_size(store, segment) for segment in segments),
+        created=status.st_mtime,
+        used=used,
+        n_errors=len(table.error_item_ids),
+    )
+
+
+def _unfinished_entry(store: Store, key: str) -> Entry:
+    paths = _loose_segments(store, key)
+    status = [store.disk.stat(path) for path in paths]
+    n_rows = sum(Segment(store.disk, store.root, key, path).rows.shape[0] for path in paths)
+    changed = max((one.st_mtime for one in status), default=0.0)
+    return Entry(
+        kind="unfinished",
+        path=store.root / SEGMENTS / key,
+        key=key,
+        shape=(n_rows,),
+        n_bytes=sum(one.st_size for one in status),
+        created=changed,
+        used=changed,
+    )
+
+
+def _keys(store: Store) -> list[str]:
+    return [path.name for path in list_files(store.disk, store.root / SEGMENTS, suffix="")]
+
+
+def _loose_segments(store: Store, key: str) -> list[Path]:
+    """Return the sound segments of `key` that no segmented table needs."""
+    held = store.catalog.rows(key)
+    needed = {name for holding in held.holdings for name in holding.segments}
+    return [h.path for h in held.holdings if not h.is_table and h.path.stem not in needed]
+
+
+def _size(store: Store, path: Path) -> int:
+    try:
+        return store.disk.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def verify(store: Store, *, progress: Progress | None = None, repair: bool = False) -> Iterator[Verdict]:
+    """Check every byte of every table and segment, and that h5py sees what featx reads.
+
+    Parameters
+    ----------
+    store : Store
+    progress : callable, optional
+        Gets the bytes that were checked since the last call.
+    repair : bool
+        Set damaged files aside; sound rows of a damaged table are first copied into segments, so
+        that the next ``featx extract`` computes only the others.
+    """
+    tables = list(store.catalog.all_tables())
+    segments = [path for key in _keys(store) for path in list_segments(store.disk, store.root, key)]
+    for path in tables + segments:
+        n_bytes = _size(store, path)
+        try:
+            file = Sealed.open(store.disk, path)
+            file.verify(progress)
+            check_structure(file)
+        except FileNotFoundError:
+            continue  # published, and gone, in the meantime
+        except CorruptFileError as error:
+            yield Verdict(path, n_bytes, str(error), _repair(store, path, str(error)) if repair else 0)
+        else:
+            yield Verdict(path, n_bytes)
+
+
+def _repair(store: Store, path: Path, problem: str) -> int:
+    n_rescued = 0
+    try:
+        table = Table(path, store.disk)
+        if not table.segments:
+            n_rescued = rescue(store.disk, store.root, table, np.arange(len(table)))
+    except CorruptFileError:
+        pass  # it cannot be told any more whose rows these are
+    set_aside(store.disk, path, problem)
+    return n_rescued
+
+
+def reclaimable(store: Store, *, orphans: bool = False, max_size: int | None = None) -> list[Reclaimable]:
+    """Say what `collect` would remove.
+
+    Parameters
+    ----------
+    store : Store
+    orphans : bool
+        Also rows that are in no table: work of runs that did not finish.
+    max_size : int, optional
+        Bytes that the folder may have: orphans go, oldest first, then the tables used longest ago.
+    """
+    superfluous = sorted(set(_superfluous(store)))
+    found = [
+        *_rubbish(store),
+        *(Reclaimable(path, _size(store, path), "its rows are in a table") for path in superfluous),
+    ]
+    loose = [path for key in _keys(store) for path in _loose_segments(store, key) if path not in superfluous]
+    unfinished = [
+        Reclaimable(path, _size(store, path), "rows of an unfinished run") for path in _oldest_first(store, loose)
+    ]
+    if orphans:
+        return found + unfinished
+    if max_size is not None:
+        excess = _total(store) - sum(one.n_bytes for one in found) - max_size
+        for one in [*unfinished, *_tables_by_use(store)]:
+            if excess <= 0:
+                break
+            found.append(one)
+            excess -= one.n_bytes
+    return found
+
+
+def collect(store: Store, *, orphans: bool = False, max_size: int | None = None) -> list[Reclaimable]:
+    """Remove what nobody needs, and return it; see `reclaimable`."""
+    removed = reclaimable(store, orphans=orphans, max_size=max_size)
+    for one in removed:
+        if one.reason.startswith("used"):
+            remove_table(store, one.path)
+        else:
+            remove(store.disk, one.path)
+    return removed
+
+
+def remove_table(store: Store, path: Path) -> int:
+    """Remove a table, and the segments that only it needs; return the bytes that this freed.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such table.
+    CacheError
+        If it is not in this cache.
+    """
+    path = Path(path)
+    if path.resolve().parent.parent != store.root.resolve():
+        raise CacheError(f"{path} is not a table of the cache {store.root}. All tables: featx cache list")
+    if not _size(store, path):
+        raise MissingDataError(f"There is no table at {path}. All tables: featx cache list")
+    segments = _segments_of(store, path)
+    doomed = [path, *segments]
+    freed = sum(_size(store, one) for one in doomed)
+    for one in doomed:
+        remove(store.disk, one)
+    return freed
+
+
+def _segments_of(store: Store, path: Path) -> list[Path]:
+    """Return the segments that the table at `path` needs and no other does."""
+    try:
+        table = Table(path, store.disk)
+    except CorruptFileError:
+        return []
+    others = [holding for holding in store.catalog.rows(table.key).holdings if holding.path.resolve() != path.resolve()]
+    needed = {name for holding in others for name in holding.segments}
+    return [segment_path(store.root, table.key, name) for name in table.segments if name not in needed]
+
+
+def _rubbish(store: Store) -> Iterator[Reclaimable]:
+    """Yield what dead processes left and what was set aside."""
+    now = time.time()
+    for path in _files_below(store, store.root):
+        try:
+            status = store.disk.stat(path)
+        except FileNotFoundError:
+            continue
+        leases = (now - status.st_mtime) / store.claims.lease_seconds
+        if path.name.endswith(TEMPORARY) and leases > _TEMPORARY_LEASES:
+            yield Reclaimable(path, status.st_size, "left by a process that died")
+        elif path.name.endswith(DAMAGED):
+            yield Reclaimable(path, status.st_size, "damaged")
+        elif path.is_relative_to(store.root / CLAIMS) and leases > 1:
+            yield Reclaimable(path, status.st_size, "expired")
+
+
+def _superfluous(store: Store) -> Iterator[Path]:
+    """Yield segments whose rows are all in a table that is sound to the last byte."""
+    for table in store.tables():
+        covered = covered_segments(store.catalog, table)
+        if covered:
+            try:
+                table.verify()
+            except CorruptFileError:
+                continue
+            yield from covered
+
+
+def _oldest_first(store: Store, paths: list[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: store.disk.stat(path).st_mtime)
+
+
+def _tables_by_use(store: Store) -> list[Reclaimable]:
+    tables = [entry for entry in entries(store) if entry.kind != "unfinished"]
+    return [
+        Reclaimable(entry.path, entry.n_bytes, time.strftime("used last on %Y-%m-%d", time.localtime(entry.used)))
+        for entry in sorted(tables, key=lambda entry: entry.used)
+    ]
+
+
+def _total(store: Store) -> int:
+    return sum(_size(store, path) for path in _files_below(store, store.root))
+
+
+def _files_below(store: Store, folder: Path) -> Iterator[Path]:
+    for name in store.disk.list_folder(folder):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            yield from _files_below(store, path)
+        else:
+            yield path
