@@ -1,0 +1,23 @@
+"""How good a classifier is, and how sure one can be of that.
+
+`evaluate` takes plain arrays, `evaluate_model` a model and a table; both give an `Evaluation`.
+"""
+
+from __future__ import annotations
+
+from featx.evaluate.calibration import ReliabilityBin
+from featx.evaluate.evaluation import Evaluation, evaluate
+from featx.evaluate.mcnemar import McNemar, mcnemar
+from featx.evaluate.metrics import ClassScores, Confusion
+from featx.evaluate.on_table import evaluate_model
+
+__all__ = [
+    "ClassScores",
+    "Confusion",
+    "Evaluation",
+    "McNemar",
+    "ReliabilityBin",
+    "evaluate",
+    "evaluate_model",
+    "mcnemar",
+]

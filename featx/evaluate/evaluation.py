@@ -1,0 +1,186 @@
+"""`Evaluation`: everything that is worth saying about predictions whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.errors import DataError
+from featx.evaluate.calibration import ReliabilityBin, calibration_error, reliability
+from featx.evaluate.metrics import (
+    ClassScores,
+    Confusion,
+    Floats,
+    Indices,
+    class_scores,
+    confusion_counts,
+    log_loss,
+    most_confused,
+    top_k_accuracy,
+)
+from featx.model.accuracy import Accuracy
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+#: A confusion matrix of more classes than this is left out of the JSON; the most confused pairs are there.
+_MAX_MATRIX = 1000
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation:
+    """Metrics of n rows over k classes.
+
+    Attributes
+    ----------
+    classes : tuple of str, length k
+        Names of the classes.
+    y_true, y_pred : ndarray of int64, shape (n,)
+        True and predicted class of each row, as indices into `classes`.
+    probabilities : ndarray of float64, shape (n, k), or None
+        None if only labels were predicted; then whatever needs probabilities is None as well.
+    trained_on : tuple of str
+        Ids of rows left out of everything else, because the model was trained on their very content.
+    n_chosen_on : int
+        Rows among the n on which the model's settings were chosen: their part of the numbers is flattering.
+    n_unreadable : int
+        Images of the same selection that are no rows at all.
+    """
+
+    classes: tuple[str, ...]
+    y_true: Indices
+    y_pred: Indices
+    probabilities: Floats | None = None
+    trained_on: tuple[str, ...] = ()
+    n_chosen_on: int = 0
+    n_unreadable: int = 0
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """Share of right predictions, with its interval."""
+        return Accuracy(len(self.y_true), int((self.y_true == self.y_pred).sum()))
+
+    @cached_property
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """Scores of each class, in the order of `classes`."""
+        return class_scores(self.y_true, self.y_pred, self.classes)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall over the classes that occur: each class counts the same."""
+        return float(np.nanmean([scores.recall for scores in self.per_class]))
+
+    @property
+    def baseline(self) -> tuple[str, float]:
+        """The most frequent class, and the accuracy of always answering that."""
+        most = max(self.per_class, key=lambda scores: scores.support)
+        return most.label, most.support / len(self.y_true)
+
+    @property
+    def top5(self) -> float | None:
+        """Share of rows whose true class is among the five most probable; None for five classes or fewer."""
+        if self.probabilities is None or len(self.classes) <= 5:
+            return None
+        return top_k_accuracy(self.y_true, self.probabilities, 5)
+
+    @property
+    def log_loss(self) -> float | None:
+        """Mean of -log p(true class), in nats."""
+        return None if self.probabilities is None else log_loss(self.y_true, self.probabilities)
+
+    @cached_property
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """Bins of the reliability diagram; none without probabilities."""
+        if self.probabilities is None:
+            return ()
+        return reliability(self.probabilities.max(axis=1), self.y_true == self.y_pred)
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error, 0-1."""
+        return calibration_error(self.reliability) if self.reliability else None
+
+    @cached_property
+    def confusion(self) -> Indices:
+        """Rows by true (first axis) and predicted class, int64 of shape (k, k)."""
+        return confusion_counts(self.y_true, self.y_pred, len(self.classes))
+
+    def most_confused(self, limit: int = 10) -> tuple[Confusion, ...]:
+        """Return the up to `limit` most frequent mistakes."""
+        return most_confused(self.y_true, self.y_pred, self.classes, limit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the rows, ready for JSON: what is undefined is null."""
+        label, share = self.baseline
+        small = len(self.classes) <= _MAX_MATRIX
+        return {
+            **self.accuracy.to_dict(),
+            "balanced_accuracy": self.balanced_accuracy,
+            "top5_accuracy": self.top5,
+            "log_loss": self.log_loss,
+            "calibration_error": self.calibration_error,
+            "reliability": [asdict(place) for place in self.reliability],
+            "baseline": {"label": label, "accuracy": share},
+            "classes": list(self.classes),
+            "per_class": [_without_nan(asdict(scores)) for scores in self.per_class],
+            "confusion": self.confusion.tolist() if small else None,
+            "most_confused": [asdict(confusion) for confusion in self.most_confused()],
+            "trained_on": {"n": len(self.trained_on), "ids": list(self.trained_on)},
+            "n_chosen_on": self.n_chosen_on,
+            "n_unreadable": self.n_unreadable,
+        }
+
+    def __str__(self) -> str:
+        from featx.evaluate.table import as_text
+
+        return as_text(self)
+
+
+def _without_nan(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in fields.items()}
+
+
+def evaluate(y_true: ArrayLike, predicted: ArrayLike, classes: tuple[str, ...], **counts: Any) -> Evaluation:
+    """Evaluate predictions against the truth.
+
+    Parameters
+    ----------
+    y_true : array_like of int, shape (n,)
+        True classes as indices into `classes`.
+    predicted : array_like, shape (n, k) or (n,)
+        Probabilities (float), or only the predicted classes (int).
+    classes : tuple of str, length k
+        Names of the classes.
+    **counts
+        `Evaluation.trained_on`, `Evaluation.n_chosen_on`, `Evaluation.n_unreadable`.
+
+    Raises
+    ------
+    DataError
+        If there is no row, a label without a class, or a row without a finite probability.
+
+    Examples
+    --------
+    >>> result = evaluate([0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]], ("cat", "dog"))
+    >>> result.accuracy.value, result.per_class[1].recall
+    (0.75, 0.5)
+    """
+    truth, given = np.asarray(y_true, dtype=np.int64), np.asarray(predicted)
+    if truth.ndim != 1 or len(given) != len(truth) or given.ndim not in (1, 2):
+        raise ValueError(f"need (n,) labels and (n, k) or (n,) predictions, got {truth.shape} and {given.shape}")
+    if not len(truth):
+        raise DataError("There is no labelled row to evaluate. Choose other rows: --split train|val|test")
+    probabilities = None
+    if given.ndim == 2:
+        probabilities = given.astype(np.float64)
+        if probabilities.shape[1] != len(classes) or not np.isfinite(probabilities).all():
+            raise DataError(f"Each row needs {len(classes)} finite probabilities, got an array of {given.shape}.")
+        given = probabilities.argmax(axis=1)
+    given = given.astype(np.int64)
+    if min(truth.min(), given.min()) < 0 or max(truth.max(), given.max()) >= len(classes):
+        raise DataError(f"Labels must be indices into {len(classes)} classes.")
+    return Evaluation(classes=classes, y_true=truth, y_pred=given, probabilities=probabilities, **counts)

@@ -1,0 +1,175 @@
+"""`fit`: from a table to a model. Train teaches, validation chooses, test is looked at only when asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from sklearn.base import clone
+
+from featx.errors import OptionError
+from featx.features import Features
+from featx.heads.boosted import XGBoostHead
+from featx.heads.centroid import CentroidHead
+from featx.heads.conv import ConvHead
+from featx.heads.inputs import parse_bytes
+from featx.heads.logistic import LogisticHead
+from featx.heads.logistic_cv import LogisticHeadCV
+from featx.heads.names import make_head
+from featx.heads.neighbors import KNNHead
+from featx.model.calibration import fit_temperature
+from featx.model.job import Job
+from featx.model.model import Model
+from featx.model.rows import choose_rows
+from featx.model.scaling import FeatureScaler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featx.recipe import Request
+
+#: What ``--scale auto`` means, by class of head; every other gets "standard".
+_AUTO_SCALE = {KNNHead: "l2", CentroidHead: "l2", XGBoostHead: "none", ConvHead: "none"}
+#: Fitted attributes in which heads keep what they chose by themselves.
+_CHOSEN = ("C_", "alpha_")
+
+
+def fit(
+    features: Features | str | Path,
+    head: Any = "mlp",
+    *,
+    settings: dict[str, Any] | None = None,
+    scale: str = "auto",
+    val: float | str | None = None,
+    cv: int | None = None,
+    search: str | None = None,
+    refit: bool = False,
+    test: bool = False,
+    seed: int = 0,
+    memory: int | str | None = None,
+) -> Model:
+    """Fit a head on a table.
+
+    Parameters
+    ----------
+    features : Features or path
+        A labelled table.
+    head : str or classifier
+        A name from ``featx heads``, a class path, or an unfitted scikit-learn classifier. ``logreg``
+        without a ``C`` chooses it on the validation rows.
+    settings : dict, optional
+        Constructor arguments of a head given by name.
+    scale : {"auto", "none", "standard", "l2"}
+        The step before the head, learned on the training rows. ``auto``: ``l2`` for knn and centroid,
+        ``none`` for xgboost and conv, else ``standard``.
+    val : float or str, optional
+        See `featx.model.rows.choose_rows`: by default the table's validation split, else a tenth of train.
+    cv : int, optional
+        Also cross-validate on the training rows with so many folds; with `search`, the folds choose.
+    search : str, optional
+        Alternatives to try, ``"C=0.1,1,10 dropout=0,0.3"``; the validation rows choose.
+    refit : bool
+        Fit once more on train and validation rows with what was chosen. Validation accuracy and
+        temperature are then those of the fit before.
+    test : bool
+        Report the test split as well. It never chooses anything.
+    seed : int
+        Of draws, folds and heads.
+    memory : int or str, optional
+        Bytes (or ``"2GiB"``) that the fit may add to the process; a larger table is streamed.
+
+    Returns
+    -------
+    Model
+        Its ``report`` is the JSON form of ``featx fit``, with more beside.
+
+    Raises
+    ------
+    DataError
+        If the table has no labels, no rows to train on, one class, or features that are no numbers.
+    OptionError
+        If a setting cannot be, or the head cannot stream a table larger than `memory`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> model = fit(Features.from_arrays(*load_digits(return_X_y=True)), "ridge")
+    >>> model.report["train"]["n"], model.report["val"]["n"], model.report["val"]["accuracy"] > 0.9
+    (1618, 179, True)
+    """
+    started = time.perf_counter()
+    table = features if isinstance(features, Features) else Features.open(features)
+    name, estimator = _make_head(head, settings or {}, seed)
+    scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if scale == "auto" else scale)
+    rows = choose_rows(table, val, seed)
+    if test and not len(rows.test):
+        raise OptionError("--test needs a test split, and the table has none. Leave out --test.")
+    job = Job(table, scaler, name, memory=None if memory is None else parse_bytes(memory), seed=seed)
+    if name == "logreg" and "C" not in (settings or {}) and search is None and len(rows.val):
+        estimator = make_head("logreg-cv", **settings or {})
+    tried = job.try_settings(estimator, rows, search, cv)
+    estimator.set_params(**tried.best)
+    first = fitted = job.fit(estimator, rows.train, rows.val)
+    own_choice = {key[:-1]: getattr(first.head, key) for key in _CHOSEN if hasattr(first.head, key)}
+    if refit and len(rows.val):
+        fitted = job.fit(_as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
+    model = Model(
+        head=fitted.head,
+        head_name=name,
+        classes=table.classes,
+        scaler=fitted.scaler,
+        temperature=fit_temperature(first.logits(rows.val), table.y[rows.val]) if len(rows.val) else 1.0,
+        recipe=table.recipe,
+        request=_request(table),
+        probe=dict(table.probe),
+        trained_on=table.item_ids[rows.train_and_val if refit else rows.train],
+        chosen_on=table.item_ids[rows.val],
+    )
+    accuracies = {"train": first.accuracy(rows.train), "val": first.accuracy(rows.val)}
+    accuracies["test"] = fitted.accuracy(rows.test) if test else None
+    model.report.update(
+        model=None,
+        head=name,
+        table=None if table.path is None else str(table.path),
+        **{part: found and found.to_dict() for part, found in accuracies.items()},
+        seconds=round(time.perf_counter() - started, 3),
+        n_parameters=model.n_parameters,
+        chosen=tried.best | own_choice,
+        scale=scaler.kind,
+        refit=refit and len(rows.val) > 0,
+        temperature=model.temperature,
+        search=tried.search,
+        cv=tried.cv,
+        history=getattr(first.head, "history_", {}),
+    )
+    return model
+
+
+def _make_head(head: Any, settings: dict[str, Any], seed: int) -> tuple[str, Any]:
+    """Return the name and an unfitted copy of a head, seeded where it draws anything."""
+    if isinstance(head, str):
+        name, estimator = head, make_head(head, **settings)
+    elif settings:
+        raise OptionError("settings belong to a head given by name; set those of an instance on the instance.")
+    else:
+        name, estimator = type(head).__name__, clone(head)
+    if estimator.get_params().get("random_state", seed) is None:
+        estimator.set_params(random_state=seed)
+    return name, estimator
+
+
+def _as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
+    """Return an unfitted head that takes the choice of a fitted `estimator` instead of choosing again."""
+    if not isinstance(estimator, LogisticHeadCV):
+        return clone(estimator)
+    shared = {key: value for key, value in estimator.get_params().items() if hasattr(LogisticHead(), key)}
+    return LogisticHead(**shared, **choice)
+
+
+def _request(table: Features) -> Request | None:
+    """Return what makes this very table again: one of several layers extracted together has its own name."""
+    request, recipe = table.request, table.recipe
+    if request is None or recipe is None or len(request.layers) <= 1:
+        return request
+    return dataclasses.replace(request, layers=(recipe.layer,), pool=recipe.pool)

@@ -1,0 +1,162 @@
+"""One head on one table: scaling learned on train, rows handed over whole or streamed, scores in blocks."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from featx.errors import DataError, OptionError
+from featx.heads.conv import ConvHead
+from featx.model.accuracy import Accuracy
+from featx.model.model import BLOCK_BYTES
+from featx.model.rows import content_groups
+from featx.model.scaling import FeatureScaler, ScaledTable
+from featx.model.scores import logits
+from featx.model.search import grid_search, parse_search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from featx.features import Features
+    from featx.model.rows import Rows
+
+    Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of trying settings: the best of them, and the JSON forms of the search and of the folds."""
+
+    best: dict[str, Any] = field(default_factory=dict)
+    search: list[dict[str, Any]] | None = None
+    cv: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted head behind its scaling, and the table they were fitted on."""
+
+    table: Features
+    scaler: FeatureScaler
+    head: Any
+
+    def logits(self, positions: Positions) -> NDArray[np.float64]:
+        """Return the scores of some rows, shape (n, k)."""
+        parts = [scores for _, scores in self._blocks(positions)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.table.classes)))
+
+    def accuracy(self, positions: Positions) -> Accuracy | None:
+        """Return the share of some rows that is right; None for no rows."""
+        y = self.table.y[positions]
+        n_correct = sum(int((scores.argmax(axis=1) == y[where]).sum()) for where, scores in self._blocks(positions))
+        return Accuracy(len(y), n_correct) if len(y) else None
+
+    def _blocks(self, positions: Positions) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+        for where, X in self.table.select(positions).blocks(BLOCK_BYTES):
+            yield where, logits(self.head, self.scaler.transform(X), len(self.table.classes))
+
+
+@dataclass(frozen=True)
+class Job:
+    """How heads are fitted on a table.
+
+    Attributes
+    ----------
+    table : Features
+        The rows.
+    scaler : FeatureScaler
+        Not fitted; each fit learns a copy on the rows that teach.
+    head_name : str
+        For messages.
+    memory : int or None
+        Bytes that a fit may add to the process.
+    seed : int
+        Of folds.
+    """
+
+    table: Features
+    scaler: FeatureScaler
+    head_name: str
+    memory: int | None
+    seed: int
+
+    def fit(self, estimator: Any, train: Positions, val: Positions) -> Fitted:
+        """Fit `estimator` on rows `train`; heads that watch a validation set get rows `val`."""
+        part = self.table.select(train)
+        scaler = clone(self.scaler).fit_blocks(block for _, block in part.blocks(BLOCK_BYTES))
+        takes = inspect.signature(estimator.fit).parameters
+        if "memory" not in takes:
+            X = scaler.transform(self._whole(train, estimator))
+            return Fitted(self.table, scaler, estimator.fit(X, part.y))
+        options: dict[str, Any] = {"memory": self.memory}
+        # A class without a training row is unknown to the head, and cannot guide it.
+        known = val[np.isin(self.table.y[val], part.y)]
+        if "X_val" in takes and len(known):
+            options["X_val"] = ScaledTable(self.table.select(known), scaler)
+        return Fitted(self.table, scaler, estimator.fit(ScaledTable(part, scaler), part.y, **options))
+
+    def try_settings(self, estimator: Any, rows: Rows, search: str | None, cv: int | None) -> Tried:
+        """Score `estimator` as it is with `cv` folds of train, and the alternatives that `search` names.
+
+        Folds choose among alternatives where they are asked for, else the validation rows do.
+        """
+        if search is None and cv is None:
+            return Tried()
+        grid = {} if search is None else parse_search(search)
+        for name in grid.keys() - estimator.get_params().keys():
+            raise OptionError(f"Head {self.head_name!r} has no setting {name!r} to search. Its settings: featx heads")
+        if cv is not None:
+            positions, folds = rows.train, self._folds(rows.train, cv)
+        elif len(rows.val):
+            positions = np.concatenate([rows.train, rows.val])
+            folds = PredefinedSplit(np.repeat([-1, 0], [len(rows.train), len(rows.val)]))
+        else:
+            raise OptionError("--search chooses on validation rows, and there are none. Give --val 0.1 or --cv 5.")
+        pipeline = Pipeline([("scale", self.scaler), ("head", estimator)])
+        trials = grid_search(pipeline, grid, self._whole(positions, estimator), self.table.y[positions], folds)
+        best = max(trials, key=lambda trial: trial.accuracy)  # of equals the first
+        return Tried(
+            best.settings,
+            search=None if search is None else [trial.to_dict() for trial in trials],
+            cv=None if cv is None else {"k": cv, **best.to_dict()},
+        )
+
+    def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
+        """Cut rows into `k` stratified folds; rows of identical content share one."""
+        y = self.table.y[train]
+        rarest = int(np.bincount(y)[np.unique(y)].min())
+        if not 2 <= k <= rarest:
+            raise OptionError(
+                f"--cv takes 2 to {rarest} folds here, the rows of the rarest class in train; got {k}."
+                if rarest > 1
+                else "--cv needs two rows of each class in train, and a class has one. Leave out --cv."
+            )
+        contents = content_groups(self.table, train)
+        # Groups of one row each are the same folds, but cost seconds.
+        kind = StratifiedKFold if len(np.unique(contents)) == len(contents) else StratifiedGroupKFold
+        return list(kind(k, shuffle=True, random_state=self.seed).split(np.zeros(len(y)), y, contents))
+
+    def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:
+        """Read rows at once, for those who cannot stream."""
+        if len(self.table.shape) > 2 and not isinstance(estimator, ConvHead):
+            raise DataError(
+                f"Head {self.head_name!r} needs one vector an image, got maps of {self.table.shape[1:]}. "
+                "Extract with --pool avg or --pool flatten, or fit --head conv."
+            )
+        # Once as it is and once scaled, in float32.
+        n_bytes = len(positions) * math.prod(self.table.shape[1:]) * (self.table.dtype.itemsize + 4)
+        if self.memory is not None and n_bytes > self.memory:
+            raise OptionError(
+                f"This fit reads the table whole and needs {n_bytes / 2**30:.1f} GiB, more than --memory allows. "
+                "Raise it, or fit a head of featx without --cv and --search, which streams: featx heads"
+            )
+        return self.table[positions]

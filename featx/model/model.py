@@ -1,0 +1,216 @@
+"""`Model`: a recipe, a scaling step, a fitted head and its classes; from image files to labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.errors import DataError, OptionError
+from featx.model.predictions import Predictions
+from featx.model.scores import logits, probabilities
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featx.features import Features
+    from featx.model.scaling import FeatureScaler
+    from featx.recipe import Recipe, Request
+
+#: A table is scaled and predicted this much at a time, in bytes.
+BLOCK_BYTES = 64 << 20
+
+
+def _no_items() -> NDArray[np.uint8]:
+    return np.zeros((0, 32), dtype=np.uint8)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """A classifier of images that remembers how its features are made.
+
+    Made by `featx.fit` and `featx.load`.
+
+    Attributes
+    ----------
+    head : classifier
+        Fitted on class indices, on scaled rows.
+    head_name : str
+        As the user called it: ``mlp``.
+    classes : tuple of str
+        Names of the classes.
+    scaler : FeatureScaler
+        The step before the head, learned on the training rows.
+    temperature : float
+        Divides the logits; fitted on the validation rows, 1 where there were none (Guo et al., "On
+        calibration of modern neural networks", 2017).
+    recipe, request : Recipe, Request or None
+        How rows are made from images; None for a model of rows that came from elsewhere.
+    report : dict
+        The JSON form of ``featx fit``.
+    probe : dict of str to ndarray
+        What this recipe made of the built-in images where the model was fitted.
+    trained_on, chosen_on : ndarray of uint8, shape (n, 32)
+        Content hashes of the training and of the validation rows.
+    network : bytes or None
+        Weights of the backbone as safetensors, if they travel with the model.
+    """
+
+    head: Any
+    head_name: str
+    classes: tuple[str, ...]
+    scaler: FeatureScaler
+    temperature: float = 1.0
+    recipe: Recipe | None = None
+    request: Request | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    probe: dict[str, NDArray[Any]] = field(default_factory=dict)
+    trained_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
+    chosen_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
+    network: bytes | None = field(default=None, repr=False)
+
+    def classify(self, source: Any, *, min_probability: float = 0.0, **options: Any) -> Predictions:
+        """Predict images or a table, with a reason for every row that cannot be predicted.
+
+        Parameters
+        ----------
+        source : Features, path, sequence of paths or PIL images, uint8 array (n, h, w[, c]), or Dataset
+            A table of the model's own recipe (`featx.Features` or the path of an ``.h5`` file), or anything
+            that `featx.extract` takes.
+        min_probability : float
+            Rows whose best class is less probable get no label.
+        **options
+            ``engine``, ``device``, ``batch_size``, ``workers`` as in `featx.extraction.Options`.
+
+        Raises
+        ------
+        DataError
+            If a table was made by another recipe.
+        ProbeError
+            If this machine computes other features than the one the model was fitted on.
+        """
+        from featx.features import Features
+
+        if isinstance(source, str | Path) and Path(source).suffix == ".h5":
+            source = Features.open(source)
+        if isinstance(source, Features):
+            return Predictions(
+                ids=tuple(source.ids),
+                classes=self.classes,
+                probabilities=self._table_probabilities(source),
+                min_probability=min_probability,
+            )
+        return self._classify_images(source, min_probability, options)
+
+    def predict(self, source: Any, **options: Any) -> NDArray[np.object_]:
+        """Return the label of each row, object array of shape (n,); None where there is none. See `classify`."""
+        return np.array(self.classify(source, **options).labels, dtype=object)
+
+    def predict_proba(self, source: Any, **options: Any) -> NDArray[np.float64]:
+        """Return probabilities, float64 of shape (n, k); NaN where an image could not be read. See `classify`."""
+        return self.classify(source, **options).probabilities
+
+    def top(self, source: Any, k: int = 5, **options: Any) -> list[list[tuple[str, float]]]:
+        """Return the `k` most probable (label, probability) of each row, best first. See `classify`."""
+        return self.classify(source, **options).top(k)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of values learned by scaler and head."""
+        from featx.model.saving import head_arrays
+
+        return sum(int(array.size) for array in head_arrays(self).values())
+
+    def save(self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
+        """Write the model to a file and return its path.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to, usually ``….featx``.
+        bundle : bool
+            Put the backbone's weights into the file, so that it needs none elsewhere.
+        unsafe_pickle : bool
+            Pickle a head that has no data-only form. Whoever loads a pickle runs whatever is in it.
+
+        Raises
+        ------
+        ModelFileError
+            If the head has no data-only form and `unsafe_pickle` is not set, or the file cannot be written.
+        """
+        from featx.model.saving import save
+
+        return save(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
+
+    def _rows_probabilities(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        return probabilities(logits(self.head, self.scaler.transform(X), len(self.classes)), self.temperature)
+
+    def _table_probabilities(self, table: Features) -> NDArray[np.float64]:
+        if table.key != (self.recipe.key if self.recipe else ""):
+            raise DataError(self._other_recipe(table))
+        found = np.empty((len(table), len(self.classes)))
+        for indices, X in table.blocks(BLOCK_BYTES):
+            found[indices] = self._rows_probabilities(X)
+        return found
+
+    def _classify_images(self, source: Any, min_probability: float, options: dict[str, Any]) -> Predictions:
+        from featx.datasets import open_dataset
+        from featx.extraction import compute_rows
+        from featx.model.saving import with_network
+
+        if self.recipe is None or self.request is None:
+            raise OptionError(
+                "This model was fitted on rows without a recipe, so it cannot tell how to make them from images. "
+                "Give it rows: Features.from_arrays(X)"
+            )
+        dataset = open_dataset(source)
+        with with_network(self) as request:
+            X, reasons = compute_rows(request, self.recipe, dataset, probe=self.probe or None, **options)
+        found = np.full((len(X), len(self.classes)), np.nan)
+        good = np.array([i for i in range(len(X)) if i not in reasons], dtype=np.intp)
+        if len(good):
+            found[good] = self._rows_probabilities(X[good])
+        return Predictions(
+            ids=tuple(dataset.ids),
+            classes=self.classes,
+            probabilities=found,
+            errors=reasons,
+            min_probability=min_probability,
+        )
+
+    def _other_recipe(self, table: Features) -> str:
+        if self.recipe is None or self.request is None:
+            return (
+                "This model was fitted on rows without a recipe; the table has one. Fit on the table: featx fit TABLE"
+            )
+        mine = f"{self.recipe.backbone} {self.recipe.layer} (key {self.recipe.key[:8]})"
+        other = table.recipe
+        theirs = "no recipe" if other is None else f"{other.backbone} {other.layer} (key {other.key[:8]})"
+        return (
+            f"The table holds features of {theirs}, the model was fitted on {mine}. "
+            f"Make the matching table: {extract_command(self.request)}"
+        )
+
+
+def extract_command(request: Request) -> str:
+    """Return the command that makes a table for `request`.
+
+    Examples
+    --------
+    >>> from featx.recipe import Request
+    >>> extract_command(Request(backbone="vgg16", layers=("block3_pool",), image_size=32))
+    'featx extract DATA --backbone vgg16 --layer block3_pool --image-size 32'
+    """
+    words = ["featx", "extract", "DATA", "--backbone", request.backbone]
+    for layer in request.layers:
+        words += ["--layer", layer]
+    for f in dataclasses.fields(request):
+        value = getattr(request, f.name)
+        if f.name not in ("backbone", "layers") and value != f.default:
+            option = "backbone-version" if f.name == "version" else f.name.replace("_", "-")
+            words += [f"--{option}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,107 @@
+"""What a model says about some rows: a label or a reason for each, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Predictions:
+    """Class probabilities of n rows.
+
+    Attributes
+    ----------
+    ids : tuple of str, length n
+        What each row is called.
+    classes : tuple of str, length k
+        Names of the columns of `probabilities`.
+    probabilities : ndarray of float64, shape (n, k)
+        Each row sums to 1; a row that could not be read is NaN.
+    errors : mapping of int to str
+        Why, by position, for exactly the rows that could not be read.
+    min_probability : float
+        Below this the model abstains: the row has probabilities but no label.
+
+    Examples
+    --------
+    >>> p = Predictions(ids=("a.jpg", "b.jpg"), classes=("cat", "dog"),
+    ...                 probabilities=np.array([[0.9, 0.1], [np.nan, np.nan]]), errors={1: "not an image"})
+    >>> p.labels
+    ('cat', None)
+    >>> p.top(2)
+    [[('cat', 0.9), ('dog', 0.1)], []]
+    """
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    errors: Mapping[int, str] = field(default_factory=dict)
+    min_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_probability <= 1:
+            raise OptionError(f"--min-probability must be between 0 and 1, got {self.min_probability}.")
+        assert self.probabilities.shape == (len(self.ids), len(self.classes))
+        assert set(np.flatnonzero(np.isnan(self.probabilities).any(axis=1)).tolist()) == set(self.errors)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """Index of the most probable class, int64 of shape (n,); -1 for a row that could not be read."""
+        best = np.full(len(self), -1, dtype=np.int64)
+        readable = [i for i in range(len(self)) if i not in self.errors]
+        best[readable] = self.probabilities[readable].argmax(axis=1)
+        return best
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Probability of the most probable class, float64 of shape (n,); NaN for a row that could not be read."""
+        return np.asarray(self.probabilities.max(axis=1))
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Name of the most probable class; None where the row could not be read or the model abstains."""
+        sure = self.confidence >= self.min_probability  # False for NaN
+        return tuple(self.classes[j] if s else None for j, s in zip(self.best, sure, strict=True))
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """Return the `k` most probable classes of each row, best first; nothing for a row that could not be read."""
+        if k < 1:
+            raise OptionError(f"--top must be at least 1, got {k}.")
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [] if i in self.errors else [(self.classes[j], float(self.probabilities[i, j])) for j in columns]
+            for i, columns in enumerate(order)
+        ]
+
+    def to_dict(self, k: int = 5) -> dict[str, Any]:
+        """Return the JSON form of ``featx predict`` with the `k` best classes of each row.
+
+        An abstained row has label null and keeps its probability; an unreadable one has neither, and its reason.
+        """
+        rows = zip(self.ids, self.labels, self.confidence.tolist(), self.top(k), strict=True)
+        return {
+            "classes": list(self.classes),
+            "predictions": [
+                {
+                    "id": name,
+                    "label": label,
+                    "probability": None if i in self.errors else probability,
+                    "top": [list(pair) for pair in top],
+                    "error": self.errors.get(i),
+                }
+                for i, (name, label, probability, top) in enumerate(rows)
+            ],
+        }

@@ -1,0 +1,115 @@
+"""Which rows of a table teach, which choose and which only report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featx.features import Features
+
+#: Share of the training rows that chooses where a table has no validation split of its own.
+DEFAULT_VAL = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Ascending positions of labelled rows, each in one part at most.
+
+    Attributes
+    ----------
+    train, val, test : ndarray of int
+        Rows a head is fitted on, rows that settings are chosen on, rows that nothing is decided on.
+    """
+
+    train: NDArray[np.intp]
+    val: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+    @property
+    def train_and_val(self) -> NDArray[np.intp]:
+        """Both, ascending."""
+        return np.sort(np.concatenate([self.train, self.val]))
+
+
+def choose_rows(features: Features, val: float | str | None = None, seed: int = 0) -> Rows:
+    """Divide the labelled rows of a table.
+
+    Parameters
+    ----------
+    features : Features
+        Its splits decide: ``train`` (or, if there is none, all that is neither ``val`` nor ``test``),
+        ``val``, ``test``.
+    val : float or str, optional
+        Share of the training rows to choose on: ``0.1`` for a stratified draw, ``"last:0.1"`` for the
+        last ones, 0 for none. By default the table's own validation split, else `DEFAULT_VAL`.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    DataError
+        If there are no labels, no rows to train on, or fewer than two classes among them.
+    OptionError
+        If `val` is no share, or the table has a validation split and `val` is given as well.
+    """
+    labelled, splits = features.y >= 0, np.asarray(features.splits)
+    if not labelled.any():
+        raise DataError(
+            "The table has no labels to learn from. Extract class folders, or name them: --label-column COLUMN"
+        )
+    test, own_val = labelled & (splits == "test"), labelled & (splits == "val")
+    train = labelled & (splits == "train") if (splits == "train").any() else labelled & ~test & ~own_val
+    if not train.any():
+        raise DataError("No labelled row is left to train on: the table holds only validation and test rows.")
+    if own_val.any():
+        if val is not None:
+            raise OptionError(f"The table has a validation split of {own_val.sum():,} rows: leave out --val.")
+        chosen = np.flatnonzero(own_val)
+    else:
+        chosen = _carve(features, np.flatnonzero(train), DEFAULT_VAL if val is None else val, seed)
+        train[chosen] = False
+    names = [features.classes[j] for j in np.unique(features.y[train])]
+    if len(names) < 2:
+        raise DataError(f"A classifier needs at least two classes to train on, got one: {names[0]!r}.")
+    return Rows(np.flatnonzero(train), chosen, np.flatnonzero(test))
+
+
+def _carve(features: Features, train: NDArray[np.intp], val: float | str, seed: int) -> NDArray[np.intp]:
+    """Take validation rows out of `train`; rows of identical content stay together, on one side."""
+    text = str(val)
+    try:
+        fraction = float(text.removeprefix("last:"))
+    except ValueError:
+        fraction = -1.0
+    if not 0 <= fraction < 1:
+        raise OptionError(f"--val takes a share of the training rows such as 0.1 or last:0.1, got {text!r}.")
+    if text.startswith("last:"):
+        return train[len(train) - round(fraction * len(train)) :]
+    group = content_groups(features, train)
+    first = np.unique(group, return_index=True)[1]
+    labels, rng = features.y[train][first], np.random.default_rng(seed)
+    picked = np.zeros(len(first), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        # At least one stays: a class that nothing is learned about cannot be validated either.
+        picked[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
+    return train[picked[group]]
+
+
+def content_groups(features: Features, positions: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return which of the distinct contents each row at `positions` has, numbered as they appear, shape (n,).
+
+    Rows of one's own arrays have no content hash: each is distinct.
+    """
+    hashes = features.item_ids[positions]
+    own = ~hashes.any(axis=1)
+    hashes[own, :8] = np.arange(own.sum(), dtype="<u8").view(np.uint8).reshape(-1, 8)
+    _, first, group = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[group.ravel()])

@@ -1,0 +1,218 @@
+"""Between a `Model` in memory and the members of its file: data out, checked data in."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import pickle
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+import featx
+from featx.errors import FeatxError, ModelFileError
+from featx.heads.state import export_state, is_exportable, restore_state
+from featx.model import archive
+from featx.model.card import Card, parse_json
+from featx.model.model import Model
+from featx.model.scaling import SCALES, FeatureScaler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from featx.recipe import Request
+
+    Arrays = dict[str, NDArray[Any]]
+
+#: What the probe of a table consists of.
+_PROBE = {"pixels", "features"}
+
+
+def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
+    """Write `model` to `path`; see `Model.save`."""
+    members: dict[str, bytes] = {}
+    arrays: Arrays = {}
+    meta: dict[str, Any] = {"pickled": type(model.head).__name__}
+    if is_exportable(model.head):
+        meta, state = export_state(model.head)
+        arrays = {f"head.{name}": array for name, array in state.items()}
+        if "booster" in meta:
+            members["head.json"] = json.dumps(meta.pop("booster"), allow_nan=False).encode()
+    elif unsafe_pickle:
+        members["head.pickle"] = pickle.dumps(model.head)
+    else:
+        raise ModelFileError(
+            f"A {type(model.head).__name__} has no form that is data alone, and a pickle runs whatever is in it when "
+            "it is loaded. Save it so all the same, here and where it is loaded: --unsafe-pickle"
+        )
+    arrays |= {f"scaler.{name}": value for name, value in vars(model.scaler).items() if name.endswith("_")}
+    members["head.safetensors"] = save_safetensors(arrays)
+    if model.probe:
+        members["probe.safetensors"] = save_safetensors(dict(model.probe))
+    members["items.safetensors"] = save_safetensors({"trained_on": model.trained_on, "chosen_on": model.chosen_on})
+    network = _network(model) if bundle else model.network
+    if network is not None:
+        members["network.safetensors"] = network
+    card = Card(
+        featx=featx.__version__,
+        recipe=model.recipe,
+        request=model.request,
+        classes=model.classes,
+        scale=model.scaler.kind,
+        head_name=model.head_name,
+        head=meta,
+        temperature=model.temperature,
+        report=model.report,
+    )
+    archive.write(path, {"model.json": card.to_json(members), **members})
+    return path
+
+
+def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = False) -> Model:
+    """Read a model that `Model.save` wrote. Nothing in the file is trusted, imported or executed.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    allow_code : bool
+        Accept a model whose backbone is somebody's own ``package.module:function``, which predicting
+        images imports and calls.
+    unsafe_pickle : bool
+        Accept a pickled head, which runs whatever is in it.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such file.
+    ModelFileError
+        If it is damaged, was not written by featx, or needs a permission that was not given.
+    """
+    path = Path(path)
+    members = archive.read(path)
+    try:
+        return _restore(members, allow_code=allow_code, unsafe_pickle=unsafe_pickle)
+    # What a stranger's values make constructors and numpy say is as much a reason to refuse as our own checks.
+    except (FeatxError, SafetensorError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise archive.refusal(path, str(error).removesuffix(".")) from error
+
+
+def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool) -> Model:
+    if "model.json" not in members or "head.safetensors" not in members or "items.safetensors" not in members:
+        raise ModelFileError("a member is missing")
+    card = Card.from_json(members.pop("model.json"), members)
+    own_code = [made.backbone for made in (card.request, card.recipe) if made is not None and ":" in made.backbone]
+    if own_code and not allow_code:
+        raise ModelFileError(
+            f"its backbone is the code {own_code[0]!r}, which predicting would import and call. "
+            "If you trust it: --allow-code"
+        )
+    arrays = load_safetensors(members["head.safetensors"])
+    scaler = _restore_scaler(card, _part(arrays, "scaler."))
+    head = _restore_head(card, _part(arrays, "head."), members, unsafe_pickle=unsafe_pickle)
+    items = load_safetensors(members["items.safetensors"])
+    if set(items) != {"trained_on", "chosen_on"} or not all(map(_is_hashes, items.values())):
+        raise ModelFileError("its list of trained items is not one of hashes")
+    probe = load_safetensors(members["probe.safetensors"]) if "probe.safetensors" in members else {}
+    if probe and set(probe) != _PROBE:
+        raise ModelFileError("its probe is not one")
+    return Model(
+        head=head,
+        head_name=card.head_name,
+        classes=card.classes,
+        scaler=scaler,
+        temperature=card.temperature,
+        recipe=card.recipe,
+        request=card.request,
+        report=card.report,
+        probe=probe,
+        **items,
+        network=members.get("network.safetensors"),
+    )
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _restore_scaler(card: Card, arrays: Arrays) -> FeatureScaler:
+    if card.scale not in SCALES or set(arrays) != ({"mean_", "scale_"} if card.scale == "standard" else set()):
+        raise ModelFileError("its scaling is not one of featx")
+    scaler = FeatureScaler(card.scale)
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all() or (name == "scale_" and array.min() <= 0):
+            raise ModelFileError(f"the {name} of its scaling are not sensible numbers")
+        setattr(scaler, name, array)
+    if arrays and card.recipe is not None:
+        c, *sides = card.recipe.shape
+        if any(array.shape != (c, *(1 for _ in sides)) for array in arrays.values()):
+            raise ModelFileError("its scaling is for rows of another shape")
+    return scaler
+
+
+def _restore_head(card: Card, arrays: Arrays, members: dict[str, bytes], *, unsafe_pickle: bool) -> Any:
+    if "head.pickle" in members:
+        if not unsafe_pickle:
+            raise ModelFileError(
+                "its head is a pickle, which runs whatever is in it when it is loaded. If you trust it: --unsafe-pickle"
+            )
+        return pickle.loads(members["head.pickle"])  # noqa: S301 - the user said so, and why not is in the message above
+    meta = dict(card.head)
+    if "head.json" in members:
+        meta["booster"] = parse_json(members["head.json"])
+    head = restore_state(meta, arrays)
+    known = np.asarray(head.classes_)
+    if known.dtype.kind not in "iu" or known.min() < 0 or known.max() >= len(card.classes):
+        raise ModelFileError("its head knows classes that the model does not")
+    if card.recipe is not None and head.n_features_in_ != math.prod(card.recipe.shape):
+        raise ModelFileError("its head is for rows of another length")
+    return head
+
+
+def _is_hashes(array: NDArray[Any]) -> bool:
+    return array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == 32
+
+
+def _network(model: Model) -> bytes:
+    """Return the backbone's weights as safetensors."""
+    if model.network is not None:
+        return model.network
+    if model.recipe is None or model.request is None:
+        raise ModelFileError("A model of rows without a recipe has no backbone to bundle. Leave out --bundle.")
+    from featx import backbones
+
+    backbone = backbones.load(model.request)
+    if backbone.weights_digest != model.recipe.weights_digest:
+        raise ModelFileError(
+            f"The weights of {model.request.backbone} are no longer those that the model was fitted on, so they cannot "
+            "be bundled. Extract and fit again: featx extract, featx fit --bundle"
+        )
+    return save_safetensors({name: tensor.cpu().numpy() for name, tensor in backbone.module.state_dict().items()})
+
+
+@contextlib.contextmanager
+def with_network(model: Model) -> Iterator[Request]:
+    """Hold a request whose weights are there: the user's own, or those bundled as a file for so long."""
+    assert model.request is not None
+    if model.network is None:
+        yield model.request
+        return
+    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+        path = Path(folder) / "network.safetensors"
+        path.write_bytes(model.network)
+        yield dataclasses.replace(model.request, weights=str(path))
+
+
+def head_arrays(model: Model) -> Arrays:
+    """Return every array that scaler and head learned; only those of the scaler where the head is not data."""
+    state = export_state(model.head)[1] if is_exportable(model.head) else {}
+    return state | {name: value for name, value in vars(model.scaler).items() if name.endswith("_")}

@@ -1,0 +1,199 @@
+"""Metrics against scikit-learn's, and what they say where scikit-learn's warn."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from featx.errors import DataError
+from featx.evaluate import evaluate, mcnemar
+from featx.evaluate.table import as_text
+from featx.model import Accuracy
+
+CLASSES = tuple("abcdefgh")
+
+
+@pytest.fixture
+def rows():
+    """500 rows of eight classes that a mediocre classifier saw."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 8, 500)
+    logits = rng.normal(size=(500, 8)) + 1.5 * np.eye(8)[y]
+    return y, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_every_number_is_scikit_learns(rows):
+    y, p = rows
+    labels = p.argmax(axis=1)
+    result = evaluate(y, p, CLASSES)
+    precision, recall, f1, support = reference.precision_recall_fscore_support(y, labels)
+
+    assert result.accuracy.value == pytest.approx(reference.accuracy_score(y, labels))
+    assert result.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(y, labels))
+    assert result.top5 == pytest.approx(reference.top_k_accuracy_score(y, p, k=5))
+    assert result.log_loss == pytest.approx(reference.log_loss(y, p))
+    assert result.confusion.tolist() == reference.confusion_matrix(y, labels).tolist()
+    assert [s.precision for s in result.per_class] == pytest.approx(precision.tolist())
+    assert [s.recall for s in result.per_class] == pytest.approx(recall.tolist())
+    assert [s.f1 for s in result.per_class] == pytest.approx(f1.tolist())
+    assert [s.support for s in result.per_class] == support.tolist()
+
+
+def test_false_positive_rates_are_over_the_other_classes(rows):
+    y, p = rows
+    counts = evaluate(y, p, CLASSES).confusion
+
+    for j, scores in enumerate(evaluate(y, p, CLASSES).per_class):
+        others = np.delete(counts, j, axis=0)
+        assert scores.false_positive_rate == pytest.approx(others[:, j].sum() / others.sum())
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_the_interval_is_wilsons(case):
+    n, n_correct = case
+    expected = binomtest(n_correct, n).proportion_ci(method="wilson")
+
+    assert Accuracy(n, n_correct).ci95 == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_labels_alone_give_no_probability_metrics(rows):
+    y, p = rows
+    result = evaluate(y, p.argmax(axis=1), CLASSES)
+
+    assert result.accuracy.value == evaluate(y, p, CLASSES).accuracy.value
+    assert (result.top5, result.log_loss, result.calibration_error, result.reliability) == (None, None, None, ())
+
+
+def test_a_class_without_rows_is_undefined_and_not_zero():
+    result = evaluate([0, 0, 1], [0, 1, 1], ("cat", "dog", "owl"))
+    cat, dog, owl = result.per_class
+
+    assert (cat.recall, dog.recall, owl.support) == (0.5, 1.0, 0)
+    assert np.isnan([owl.precision, owl.recall, owl.f1]).all()
+    assert result.balanced_accuracy == 0.75
+    assert result.to_dict()["per_class"][2]["recall"] is None
+
+
+def test_a_single_class_has_no_false_positive_rate():
+    result = evaluate([0, 0], [0, 0], ("cat",))
+
+    assert result.accuracy.value == 1
+    assert result.to_dict()["per_class"][0]["false_positive_rate"] is None
+
+
+def test_top5_of_constant_probabilities_earns_nothing():
+    assert evaluate([0, 3, 7], np.full((3, 8), 1 / 8), CLASSES).top5 == 0
+
+
+def test_top5_is_left_out_where_it_would_always_be_right():
+    assert evaluate([0, 1], np.full((2, 5), 0.2), CLASSES[:5]).top5 is None
+
+
+def test_most_confused_pairs_come_first():
+    y = [0, 0, 0, 1, 1, 2]
+    predicted = [1, 1, 0, 0, 1, 0]
+
+    pairs = evaluate(y, predicted, ("cat", "dog", "owl")).most_confused()
+
+    assert [(p.true, p.predicted, p.n) for p in pairs] == [("cat", "dog", 2), ("dog", "cat", 1), ("owl", "cat", 1)]
+
+
+def test_no_mistakes_no_confused_pairs():
+    assert evaluate([0, 1], [0, 1], ("cat", "dog")).most_confused() == ()
+
+
+def test_baseline_is_the_most_frequent_class():
+    assert evaluate([0, 1, 1, 1], [0, 0, 0, 0], ("cat", "dog")).baseline == ("dog", 0.75)
+
+
+def test_reliability_bins_hold_every_row_and_give_the_error(rows):
+    y, p = rows
+    result = evaluate(y, p, CLASSES)
+
+    assert sum(b.n for b in result.reliability) == len(y)
+    expected = sum(b.n * abs(b.accuracy - b.confidence) for b in result.reliability) / len(y)
+    assert result.calibration_error == pytest.approx(expected)
+
+
+def test_perfectly_calibrated_coin():
+    y = np.arange(1000) % 2
+    p = np.tile([0.5 + 1e-9, 0.5 - 1e-9], (1000, 1))
+
+    assert evaluate(y, p, ("cat", "dog")).calibration_error == pytest.approx(0, abs=1e-6)
+
+
+def test_json_is_strict(rows):
+    found = json.loads(json.dumps(evaluate(*rows, CLASSES).to_dict(), allow_nan=False))
+
+    assert found["n"] == 500
+    assert found["ci95"][0] < found["accuracy"] < found["ci95"][1]
+    assert np.shape(found["confusion"]) == (8, 8)
+
+
+def test_ten_thousand_classes_need_no_matrix():
+    classes = tuple(map(str, range(10_000)))
+    result = evaluate(np.arange(10_000), np.roll(np.arange(10_000), 1), classes)
+
+    assert result.to_dict()["confusion"] is None
+    assert len(result.to_dict()["most_confused"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("y", "predicted", "reason"),
+    [
+        ([], np.empty((0, 2)), "no labelled row to evaluate"),
+        ([0, 2], [0, 1], "indices into 2 classes"),
+        ([0, -1], [0, 1], "indices into 2 classes"),
+        ([0, 1], [[0.5, np.nan], [0.5, 0.5]], "2 finite probabilities"),
+        ([0, 1], [[1.0], [1.0]], "2 finite probabilities"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_explained(y, predicted, reason):
+    with pytest.raises(DataError, match=reason):
+        evaluate(y, predicted, ("cat", "dog"))
+
+
+def test_mcnemar_is_the_exact_test_on_discordant_rows():
+    y = np.zeros(100, dtype=int)
+    a, b = np.zeros(100, dtype=int), np.zeros(100, dtype=int)
+    a[:3], b[3:15] = 1, 1
+
+    result = mcnemar(y, a, b)
+
+    assert (result.only_a, result.only_b) == (12, 3)
+    assert result.p_value == pytest.approx(binomtest(3, 15).pvalue)
+
+
+def test_mcnemar_of_equal_predictions_finds_no_difference():
+    assert mcnemar([0, 1], [0, 0], [0, 0]).p_value == 1
+
+
+def test_mcnemar_needs_the_same_rows():
+    with pytest.raises(ValueError, match="three vectors of one length"):
+        mcnemar([0, 1], [0], [0, 1])
+
+
+def test_the_text_fits_its_width_and_names_what_was_left_out(rows):
+    y, p = rows
+    long_names = tuple(f"a rather long name of a class, number {i}" for i in range(8))
+    text = as_text(evaluate(y, p, long_names, trained_on=("x.jpg", "y.jpg"), n_chosen_on=7, n_unreadable=2), width=60)
+    table = text.split("\n\n")[1]
+
+    assert max(map(len, table.splitlines())) <= 60
+    assert "Left out: 2 rows that the model was trained on (x.jpg, y.jpg)." in text
+    assert "7 of the rows chose the model's settings" in text
+    assert "2 images that could not be read" in text
+
+
+def test_the_text_shows_the_worst_of_many_classes():
+    y = np.arange(100)
+    predicted = np.where(y == 42, 43, y)
+    text = str(evaluate(y, predicted, tuple(f"c{i:02}" for i in y)))
+
+    assert "worst 30 of 100" in text
+    assert "c42 taken for c43" in text
+    assert text.split("\n\n")[1].splitlines()[1].startswith("c42")
