@@ -1,0 +1,14 @@
+"""From the bytes of any image file to the pixels of a network's input, by one policy for everyone.
+
+`decode` turns bytes into RGB, `fit` brings them to a `featx.recipe.Frame`, `prepare` does both, and
+`DecodePool` does both in processes that may crash, hang or run out of memory without ending the run.
+"""
+
+from __future__ import annotations
+
+from featx.images.geometry import fit, prepare
+from featx.images.policy import POLICY, decode, eight_bit
+from featx.images.pool import DecodePool
+from featx.images.signatures import READABLE, sniff
+
+__all__ = ["POLICY", "READABLE", "DecodePool", "decode", "eight_bit", "fit", "prepare", "sniff"]

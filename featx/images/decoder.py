@@ -1,0 +1,206 @@
+"""The near end of one decoding process: give it jobs, take its answers, notice its death or silence."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from featx.errors import ImageError
+from featx.images.slot import IDLE, Slot, create_memory
+from featx.recipe import Frame
+
+_NO_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# glibc would give an image's memory back to the system after each image and fault it in again for the next,
+# which cost 0.8 ms for a photo of 500×333.
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+
+
+class Job:
+    """A batch of images on its way through one decoding process.
+
+    Parameters
+    ----------
+    batch : list of (int, bytes or ndarray or ImageError)
+        The caller's index and the image; an error is its own result.
+    """
+
+    def __init__(self, batch: list[tuple[int, bytes | np.ndarray | ImageError]]) -> None:
+        self.indices = [index for index, _ in batch]
+        self.images = {k: image for k, (_, image) in enumerate(batch) if not isinstance(image, ImageError)}
+        self.failures = {k: image for k, (_, image) in enumerate(batch) if isinstance(image, ImageError)}
+        self.pixels: np.ndarray | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the process has answered."""
+        return self.pixels is not None
+
+    def fail(self, position: int, error: ImageError) -> None:
+        """Make an error the result of the image at that position."""
+        self.failures[position] = error
+        del self.images[position]
+
+    def results(self) -> Iterator[tuple[int, np.ndarray | ImageError]]:
+        """Yield (index, pixels or error) in the order of the batch."""
+        assert self.pixels is not None
+        for k, index in enumerate(self.indices):
+            yield index, self.failures.get(k, self.pixels[k])
+
+
+class Decoder:
+    """One decoding process, its socket, and the slots of shared memory that it works in.
+
+    Parameters
+    ----------
+    frame : Frame
+        What it fits every image to.
+    depth, batch_size : int
+        Number of slots, and images in each.
+    memory_limit : int
+        Bytes it may allocate.
+    stderr : file
+        Where it may complain while it starts.
+    """
+
+    def __init__(self, frame: Frame, *, depth: int, batch_size: int, memory_limit: int, stderr: IO[bytes]) -> None:
+        self._settings = {
+            "frame": dataclasses.asdict(frame),
+            "batch_size": batch_size,
+            "memory_limit": memory_limit,
+        }
+        self._stderr = stderr
+        size = {"batch_size": batch_size, "height": frame.height, "width": frame.width}
+        self._slots = [Slot(create_memory(), **size) for _ in range(depth)]
+        try:
+            self._start()
+        except OSError:
+            self._free_memory()
+            raise
+
+    def _start(self) -> None:
+        self._free = deque(range(len(self._slots)))
+        self._jobs: deque[tuple[int, Job]] = deque()
+        self._silence = 0.0
+        self._last_seen: tuple[int, int] = (0, IDLE)
+        self._half_line = b""
+        self.n_replies = 0
+        fds = [slot.fd for slot in self._slots]
+        search_path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # it imports what we import
+        near_end, far_end = socket.socketpair()
+        settings = self._settings | {"socket": far_end.fileno(), "slots": fds}
+        with far_end, contextlib.ExitStack() as undo:
+            undo.callback(near_end.close)
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "featx.images.worker", json.dumps(settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=[far_end.fileno(), *fds],
+                env=os.environ | _NO_THREADS | _KEEP_MEMORY | {"PYTHONPATH": search_path},
+                process_group=0,  # Ctrl-C is for the run, which then ends its decoders
+            )
+            undo.pop_all()
+        self.channel = near_end
+
+    @property
+    def n_free(self) -> int:
+        """Number of slots that wait for a job."""
+        return len(self._free)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether an image is being decoded at this moment."""
+        return bool(self._jobs) and self._slots[self._jobs[0][0]].progress != IDLE
+
+    def submit(self, job: Job) -> None:
+        """Send a job to the process; there must be a free slot."""
+        number = self._free.popleft()
+        self._jobs.append((number, job))
+        self._send(number, job)
+
+    def _send(self, number: int, job: Job) -> None:
+        slot = self._slots[number]
+        slot.progress = IDLE
+        parcels = slot.put(list(job.images.items()))
+        try:
+            self.channel.sendall(json.dumps({"slot": number, "parcels": parcels}).encode() + b"\n")
+        except OSError:  # it is dead: `receive` will find out
+            return
+
+    def receive(self) -> bool:
+        """Take in the answers that have come. False when the process has died."""
+        try:
+            data = self.channel.recv(2**16)
+        except OSError:
+            return False
+        *lines, self._half_line = (self._half_line + data).split(b"\n")
+        for line in lines:
+            self._finish(json.loads(line))
+        return bool(data)
+
+    def _finish(self, failures: list[tuple[int, str, bool]]) -> None:
+        number, job = self._jobs.popleft()
+        for position, reason, transient in failures:
+            job.fail(position, ImageError(reason, transient=transient))
+        job.pixels = self._slots[number].pixels[: len(job.indices)].copy()
+        job.images.clear()
+        self._free.append(number)
+        self.n_replies += 1
+
+    def silence(self, waited: float) -> float:
+        """Add to, and return, the seconds that were spent waiting since it last began an image."""
+        seen = (self.n_replies, self._slots[self._jobs[0][0]].progress) if self._jobs else (self.n_replies, IDLE)
+        self._silence = self._silence + waited if self._jobs and seen == self._last_seen else 0.0
+        self._last_seen = seen
+        return self._silence
+
+    def autopsy(self) -> str:
+        """Say how the process died, in words for the image that it had in hand."""
+        code = self.process.wait()
+        if code == -signal.SIGKILL:
+            return "the decoder was killed (SIGKILL), as the system does when memory runs out"
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the decoder crashed ({name})"
+
+    def restart(self, error: ImageError) -> None:
+        """Start a new process for the jobs of the old one, without the image that it was decoding."""
+        jobs = list(self._jobs)
+        if self.at_work:
+            number, job = jobs[0]
+            job.fail(self._slots[number].progress, error)
+        self._stop()
+        self._start()
+        for _, job in jobs:
+            self.submit(job)
+
+    def abandon(self) -> None:
+        """Forget all jobs, with a new process if there are any."""
+        if self._jobs:
+            self._stop()
+            self._start()
+
+    def _stop(self) -> None:
+        self.process.kill()  # it holds nothing that could be lost
+        self.process.wait()
+        self.channel.close()
+
+    def close(self) -> None:
+        """End the process and free its memory."""
+        self._stop()
+        self._free_memory()
+
+    def _free_memory(self) -> None:
+        while self._slots:
+            os.close(self._slots.pop().fd)

@@ -1,0 +1,183 @@
+"""The decode policy: which files are images, and which RGB pixels each of them holds.
+
+In every recipe under the name `POLICY`; whoever changes a pixel here raises it.
+
+===========================  ====================================================================
+container                    by content, never by extension; `signatures.READABLE` only
+size                         at most `MAX_PIXELS`, checked before anything is decoded
+damage                       an error: a file is read whole or not at all
+EXIF orientation 1–8         applied
+animation, pages             the first frame
+alpha, transparent colour    composited on the background
+16 bits a channel            the high byte, so that full scale stays full scale
+CMYK, YCbCr, palette, L, 1   converted to RGB by Pillow; colour profiles are ignored
+floats, 32-bit integers      refused where white is not known
+===========================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+
+from featx.errors import ImageError
+from featx.images.signatures import sniff
+
+#: The name of this policy in `featx.recipe.Frame.decode`.
+POLICY = "pillow-1"
+
+#: Pillow's own limit, past which it warns of a decompression bomb: a quarter of a GiB of RGB.
+MAX_PIXELS = 1024**3 // 4 // 3
+
+# Pillow loads every plugin it has, slowly, unless those beyond its first five are there already.
+_PLUGINS = (Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_TIFF_BITS = 258
+_TIFF_PHOTOMETRIC = 262
+_WHITE_IS_ZERO = 0
+
+
+def decode(data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+    """Turn an encoded image, or an array of pixels, into RGB.
+
+    Parameters
+    ----------
+    data : bytes or ndarray of uint8, shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)
+        A whole file, or grey, RGB or RGBA pixels.
+    background : tuple of int
+        RGB, 0–255, that shows through transparent pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode ``RGB``, upright, of the image's own size.
+
+    Raises
+    ------
+    ImageError
+        With the reason, when this is no image, a damaged one, or one of more than `MAX_PIXELS`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decode(np.full((2, 3), 128, np.uint8)).getpixel((0, 0))
+    (128, 128, 128)
+    """
+    image = _from_array(data) if isinstance(data, np.ndarray) else _from_bytes(data)
+    return _composite(image, background)
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Convert a loaded Pillow image of any mode to ``RGB``, or ``RGBA`` where something shows through.
+
+    Raises
+    ------
+    ImageError
+        If its mode does not say which value is white.
+    """
+    if image.mode == "F":
+        raise ImageError("pixels are floats, so white is not known: save the image with 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        image = _high_byte(image)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    if image.mode == mode:
+        return image
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise ImageError(f"colour mode {image.mode} cannot be converted to RGB: save the image as RGB") from error
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or pixels.size == 0:
+        raise ImageError(
+            f"an image array must be uint8 of shape (h, w) or (h, w, 1|3|4), got {pixels.dtype} of shape {pixels.shape}"
+        )
+    return eight_bit(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels))
+
+
+def _from_bytes(data: bytes) -> Image.Image:
+    kind = sniff(data)
+    try:
+        with _strict(), Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(_bomb(f"{image.width:,} × {image.height:,} pixels, more"))
+            image.load()
+            return _upright(eight_bit(image), _orientation(image))
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_bomb("more pixels")) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"damaged {kind}, or a kind of {kind} that Pillow does not read") from error
+    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImageError(f"damaged or truncated {kind} ({words})") from error
+
+
+def _bomb(size: str) -> str:
+    return f"decompression bomb: {size} than the {MAX_PIXELS:,} that are decoded; scale the image down first"
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Refuse truncated files even where some other library has told Pillow to fill them with grey."""
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF says nothing about the pixels, which are whole
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8, as Pillow itself does with 16-bit colour."""
+    values = np.asarray(image).astype(np.int32)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError(
+            f"integer pixels from {values.min():,} to {values.max():,}, so white is not known: "
+            "save the image with 8 or 16 bits a channel"
+        )
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    bits = 12 if tags.get(_TIFF_BITS) == (12,) else 16
+    grey = (values >> (bits - 8)).astype(np.uint8)
+    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts these at 8 bits only
+        grey = ~grey
+    result = Image.fromarray(grey)
+    if "transparency" in image.info:
+        result.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return result
+
+
+def _composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image, mask=image.getchannel("A"))
+    return canvas

@@ -1,0 +1,80 @@
+"""One decoding process: ``python -m featx.images.worker SETTINGS``, started by `featx.images.DecodePool`.
+
+It reads jobs from a socket, one line of JSON each, decodes into shared memory and answers with what could
+not be decoded. It keeps nothing between jobs, so killing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import warnings
+from typing import Any
+
+from featx.errors import ImageError
+from featx.images.geometry import prepare
+from featx.images.slot import IDLE, Parcel, Slot
+from featx.recipe import Frame
+
+_REASON_LENGTH = 300
+
+
+def main(settings: dict[str, Any]) -> None:
+    """Serve jobs until the socket closes.
+
+    Parameters
+    ----------
+    settings : dict
+        ``frame``, ``batch_size``, ``memory_limit`` (bytes), and the inherited file descriptors ``socket``
+        and ``slots``.
+    """
+    _limit_memory(settings["memory_limit"])
+    warnings.simplefilter("ignore")
+    fields = settings["frame"]
+    frame = Frame(**fields | {"background": tuple(fields["background"])})
+    size = {"batch_size": settings["batch_size"], "height": frame.height, "width": frame.width}
+    slots = [Slot(fd, **size) for fd in settings["slots"]]
+    with socket.socket(fileno=settings["socket"]) as channel, channel.makefile("rb") as jobs:
+        _silence_stderr()
+        for line in jobs:
+            job = json.loads(line)
+            failures = _decode(slots[job["slot"]], [Parcel(*fields) for fields in job["parcels"]], frame)
+            channel.sendall(json.dumps(failures).encode() + b"\n")
+
+
+def _decode(slot: Slot, parcels: list[Parcel], frame: Frame) -> list[tuple[int, str, bool]]:
+    """Decode a batch into its slot; return position, reason and transience of each image that failed."""
+    failures = []
+    for parcel in parcels:
+        slot.progress = parcel.position
+        try:
+            slot.pixels[parcel.position] = prepare(slot.get(parcel), frame)
+        except ImageError as error:
+            failures.append((parcel.position, str(error)[:_REASON_LENGTH], error.transient))
+        except MemoryError:
+            failures.append((parcel.position, "decoding needs more memory than a decoder may use", True))
+    slot.progress = IDLE
+    return failures
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Let an image that balloons meet a MemoryError. Only Linux counts what is asked for here."""
+    if sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _silence_stderr() -> None:
+    """Once imports have worked, what comes here is libtiff and libjpeg talking to themselves."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

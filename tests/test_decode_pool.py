@@ -1,0 +1,345 @@
+"""Decoding processes that are killed, stopped, starved or fed rubbish cost one image, never the run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.errors import FeatxError, ImageError
+from featx.images import DecodePool, prepare
+from featx.recipe import Frame
+
+FRAME = Frame(height=32, width=32, resize="crop", shorter=36, interpolation="bicubic")
+
+
+def encode(image: Image.Image, container: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, container, **options)
+    return buffer.getvalue()
+
+
+def photo(seed: int, side: int = 40) -> bytes:
+    rng = np.random.default_rng(seed)
+    return encode(Image.fromarray(rng.integers(0, 256, (side, side + 5, 3), np.uint8)), "JPEG")
+
+
+PHOTOS = [photo(seed) for seed in range(150)]
+
+
+#: Eighty million pixels in a few kilobytes: a second of work, and 400 MB of memory.
+LARGE = encode(Image.new("L", (8_000, 10_000)))
+
+
+def children() -> set[int]:
+    """Processes, zombies too, that this one started."""
+    text = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+    return {int(pid) for pid in text.split()}
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def holds_large(pid: int) -> bool:
+    """Whether a decoder is in the middle of `LARGE`, by the memory it holds; it needs 50 MB for anything else."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 110e6
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def striking(pool: DecodePool, sign: signal.Signals, times: int = 1):
+    """Meanwhile, send a signal to decoders that are in the middle of `LARGE`."""
+    struck: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while len(struck) < times and not over.wait(0.005):
+            for pid in pool.pids:
+                if pid not in struck and holds_large(pid):
+                    struck.append(pid)
+                    os.kill(pid, sign)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield struck
+    finally:
+        over.set()
+        thread.join()
+
+
+def reasons(results) -> dict[int, str]:
+    return {index: str(result) for index, result in results if isinstance(result, ImageError)}
+
+
+@pytest.mark.parametrize("n_workers", [0, 1, 2])
+def test_pool_gives_the_pixels_of_prepare_in_order(n_workers):
+    images = {7 * k: image for k, image in enumerate(PHOTOS)}
+    with DecodePool(FRAME, n_workers=n_workers) as pool:
+        results = list(pool.map(images.items()))
+
+    assert [index for index, _ in results] == list(images)
+    assert all(np.array_equal(result, prepare(images[index], FRAME)) for index, result in results)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_arrays_bytes_and_errors_may_be_mixed(n_workers):
+    array = np.random.default_rng(0).integers(0, 256, (50, 40, 4), np.uint8)
+    unread = ImageError("no such file", transient=True)
+    images = [array, b"<html>", PHOTOS[0], unread, array[..., 0], b"", array[::2, ::2]]
+    with DecodePool(FRAME, n_workers=n_workers) as pool:
+        results = list(pool.map(enumerate(images)))
+
+    assert reasons(results) == {
+        1: "not an image: an HTML page, as a failed download leaves it",
+        3: "no such file",
+        5: "the file is empty (0 bytes)",
+    }
+    assert [result.transient for _, result in results if isinstance(result, ImageError)] == [False, True, False]
+    for k in (0, 2, 4, 6):
+        assert np.array_equal(results[k][1], prepare(images[k], FRAME))
+
+
+def test_slow_images_do_not_change_the_order():
+    slow = encode(Image.new("L", (2_000, 2_000)))
+    images = [slow, *PHOTOS[:40], slow, *PHOTOS[40:80]]
+    with DecodePool(FRAME, n_workers=2) as pool:
+        assert [index for index, _ in pool.map(enumerate(images))] == list(range(len(images)))
+
+
+def test_no_image_is_no_result():
+    with DecodePool(FRAME, n_workers=1) as pool:
+        assert list(pool.map([])) == []
+
+
+def test_pool_reads_only_so_far_ahead():
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken, PHOTOS[0]
+
+    with DecodePool(FRAME, n_workers=2) as pool:
+        results = pool.map(endless())
+        for _ in range(5):
+            next(results)
+        time.sleep(0.2)
+        next(results)
+
+        assert taken <= 2 * 2 * 3 * 32  # twice what fits in front of two decoders
+
+
+def test_killed_decoder_costs_the_image_in_hand_only():
+    images = [*PHOTOS[:40], LARGE, *PHOTOS[40:]]
+    with DecodePool(FRAME, n_workers=2) as pool, striking(pool, signal.SIGKILL) as struck:
+        results = list(pool.map(enumerate(images)))
+
+        assert set(struck).isdisjoint(pool.pids)
+        assert len(pool.pids) == 2
+    assert reasons(results) == {40: "the decoder was killed (SIGKILL), as the system does when memory runs out"}
+    assert results[40][1].transient
+    assert all(np.array_equal(result, prepare(images[k], FRAME)) for k, result in results if k != 40)
+
+
+def test_crash_is_named_after_its_signal():
+    with DecodePool(FRAME, n_workers=1) as pool, striking(pool, signal.SIGSEGV):
+        results = list(pool.map(enumerate([PHOTOS[0], LARGE, PHOTOS[1]])))
+
+    assert reasons(results) == {1: "the decoder crashed (SIGSEGV)"}
+
+
+def test_hung_decoder_costs_the_image_in_hand_only():
+    images = [*PHOTOS[:3], LARGE, *PHOTOS[3:60]]
+    with DecodePool(FRAME, n_workers=2, timeout=3.0) as pool, striking(pool, signal.SIGSTOP):
+        results = list(pool.map(enumerate(images)))
+
+    assert reasons(results) == {3: "decoding took longer than 3 s"}
+    assert results[3][1].transient
+
+
+def test_busy_consumer_is_not_taken_for_a_hung_decoder():
+    with DecodePool(FRAME, n_workers=1, timeout=0.5) as pool:
+        results = pool.map(enumerate(PHOTOS))
+        first = [next(results)]
+        time.sleep(1.0)
+
+        assert reasons([*first, *results]) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory that a process asks for")
+def test_balloon_costs_itself_only():
+    images = [PHOTOS[0], LARGE, PHOTOS[1]]
+    with DecodePool(FRAME, n_workers=1, memory_limit=150 * 2**20) as pool:
+        results = list(pool.map(enumerate(images)))
+
+    assert reasons(results) == {1: "decoding needs more memory than a decoder may use"}
+    assert results[1][1].transient
+
+
+def test_decoder_killed_between_jobs_costs_no_image():
+    with DecodePool(FRAME, n_workers=2) as pool:
+        assert reasons(pool.map(enumerate(PHOTOS))) == {}
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+
+        assert reasons(pool.map(enumerate(PHOTOS))) == {}
+
+
+def test_every_image_may_kill_its_decoder():
+    with DecodePool(FRAME, n_workers=1) as pool, striking(pool, signal.SIGKILL, times=5):
+        results = list(pool.map((k, LARGE) for k in range(5)))
+
+    assert sorted(reasons(results)) == [0, 1, 2, 3, 4]
+
+
+def test_decoders_that_cannot_start_are_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with DecodePool(FRAME, n_workers=1) as pool, pytest.raises(FeatxError, match="die before they decode anything"):
+        list(pool.map(enumerate(PHOTOS)))
+
+
+def test_interpreter_that_is_not_there_is_an_error(monkeypatch):
+    before = children(), open_files()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FeatxError, match=r"Cannot start 1 decoding processes \(.*No such file.*Try --workers 1"):
+        DecodePool(FRAME, n_workers=1)
+
+    assert (children(), open_files()) == before
+
+
+def test_error_in_the_source_reaches_the_consumer_and_the_pool_lives_on():
+    def broken():
+        yield 0, PHOTOS[0]
+        raise OSError("the disk is gone")
+
+    with DecodePool(FRAME, n_workers=1) as pool:
+        with pytest.raises(OSError, match="the disk is gone"):
+            list(pool.map(broken()))
+
+        assert reasons(pool.map(enumerate(PHOTOS))) == {}
+
+
+def test_consumer_may_stop_early_and_begin_again():
+    with DecodePool(FRAME, n_workers=2) as pool:
+        for index, _ in pool.map(enumerate(PHOTOS)):
+            if index == 3:
+                break
+        results = list(pool.map(enumerate(PHOTOS[::-1])))
+
+    assert all(np.array_equal(result, prepare(PHOTOS[::-1][k], FRAME)) for k, result in results)
+    assert len(results) == len(PHOTOS)
+
+
+def test_two_maps_at_once_are_refused():
+    with DecodePool(FRAME, n_workers=1) as pool:
+        results = pool.map(enumerate(PHOTOS))
+        next(results)
+        with pytest.raises(RuntimeError, match="in the middle of a map"):
+            next(pool.map(enumerate(PHOTOS)))
+        results.close()
+
+        assert len(list(pool.map(enumerate(PHOTOS)))) == len(PHOTOS)
+
+
+def test_close_is_quick_and_leaves_nothing_behind():
+    before = children(), open_files()
+    pool = DecodePool(FRAME, n_workers=2)
+    results = pool.map(enumerate([*PHOTOS[:32], *[LARGE] * 64]))
+    next(results)
+    with striking(pool, signal.SIGSTOP, times=2) as struck:
+        while len(struck) < 2:
+            time.sleep(0.01)
+    start = time.monotonic()
+    pool.close()
+
+    assert time.monotonic() - start < 2
+    assert (children(), open_files()) == before
+
+
+SCRIPT = """
+import pathlib
+import sys
+from featx.images import DecodePool
+from featx.recipe import Frame
+frame = Frame(height=32, width=32, resize="crop", shorter=36, interpolation="bicubic")
+image = pathlib.Path(sys.argv[1]).read_bytes()
+with DecodePool(frame, n_workers=2) as pool:
+    for index, result in pool.map((k, image) for k in range(10**9)):
+        if index == 0:
+            print(*pool.pids, flush=True)
+"""
+
+
+def run_script(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
+    (tmp_path / "photo.jpg").write_bytes(PHOTOS[0])
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path / "photo.jpg")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    return process, [int(pid) for pid in process.stdout.readline().split()]
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_ctrl_c_ends_everything_within_two_seconds(tmp_path):
+    process, pids = run_script(tmp_path)
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=10)
+
+    assert time.monotonic() - start < 2
+    assert stderr.strip().endswith("KeyboardInterrupt")
+    assert stderr.count("Traceback") == 1
+    assert "leaked" not in stderr
+    assert gone(pids)
+
+
+def test_decoders_of_a_killed_run_end_by_themselves(tmp_path):
+    process, pids = run_script(tmp_path)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while not gone(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert gone(pids)
+
+
+def test_decoder_imports_pillow_and_numpy_only():
+    done = subprocess.run(
+        [sys.executable, "-S", "-X", "importtime", "-c", "import featx.images.worker"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = {line.split("|")[-1].strip().partition(".")[0] for line in done.stderr.splitlines()[1:]}
+
+    assert names - sys.stdlib_module_names <= {"featx", "numpy", "PIL", "org"}  # copy.py asks for Jython's org.python
+
+
+def test_decoder_is_not_led_astray_by_files_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
+    monkeypatch.chdir(tmp_path)
+    with DecodePool(FRAME, n_workers=1) as pool:
+        assert reasons(pool.map(enumerate(PHOTOS))) == {}
