@@ -231,7 +231,7 @@ class Sealed:
     def _read_header(self) -> None:
         size = self._disk.stat(self._fd).st_size
         try:
-            preamble = self._bytes(0, _PREAMBLE.size)
+            preamble = self._bytes(0, min(size, _PREAMBLE.size)).ljust(_PREAMBLE.size, b"\0")
             magic, user_block, version, seal = _PREAMBLE.unpack(preamble)
             if magic != MAGIC:
                 raise _Damage("it does not begin as a file of featx")
