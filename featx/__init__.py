@@ -13,9 +13,24 @@ __version__ = "0.1.0"
 
 #: Public name → module that defines it.
 _HOMES = {
+    "CentroidHead": "featx.heads",
+    "ConvHead": "featx.heads",
+    "DenseHead": "featx.heads",
+    "FeatureExtractor": "featx.transformer",
+    "Features": "featx.features",
     "FeatxError": "featx.errors",
+    "KNNHead": "featx.heads",
+    "LogisticHead": "featx.heads",
+    "LogisticHeadCV": "featx.heads",
+    "Model": "featx.model",
     "Recipe": "featx.recipe",
     "Request": "featx.recipe",
+    "RidgeHead": "featx.heads",
+    "SVMHead": "featx.heads",
+    "XGBoostHead": "featx.heads",
+    "extract": "featx.extraction",
+    "fit": "featx.model",
+    "load": "featx.model",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - every name is a literal above

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from featx.engines import Engine
     from featx.recipe import Recipe
 
-    #: A row's position in its dataset, and its pixels (h, w, 3) or why there are none.
-    Pixels = tuple[int, np.ndarray | ImageError]
+#: A row's position in its dataset, and its pixels (h, w, 3) or why there are none.
+Pixels = tuple[int, np.ndarray | ImageError]
 
 
 @dataclass
@@ -84,9 +84,9 @@ def _run_batch(batch: list[Pixels], engine: Engine, recipes: Sequence[Recipe], b
         return
     outputs = engine.run(stack)
     finite = np.logical_and.reduce([np.isfinite(x).reshape(len(batch), -1).all(axis=1) for x in outputs])
-    for place in np.flatnonzero(good & ~finite):
+    for place in np.flatnonzero(good & ~finite).tolist():
         block.failures[batch[place][0]] = ImageError(f"its features are not finite in {recipes[0].precision}")
-    kept = np.flatnonzero(good & finite)
+    kept = np.flatnonzero(good & finite).tolist()
     start = len(block.indices)
     block.indices += [batch[place][0] for place in kept]
     for rows, output in zip(block.rows, outputs, strict=True):

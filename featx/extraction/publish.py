@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx import __version__
 from featx.errors import DataError
 from featx.extraction.probing import stored_probe
 from featx.features import Features
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from featx.extraction.lookup import Lookup
     from featx.recipe import Recipe
 
-_LIBRARIES = ("featx", "torch", "torchvision", "timm", "pillow", "numpy", "h5py")
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "h5py")
 
 
 def publish(lookup: Lookup, recipe: Recipe, ensured: Ensured) -> Features:
@@ -98,7 +99,7 @@ def _provenance(ensured: Ensured) -> dict[str, Any]:
     """Return who computed what, where and how fast. It describes the run that wrote the file."""
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {library: metadata.version(library) for library in _LIBRARIES},
+        "versions": {"featx": __version__} | {library: metadata.version(library) for library in _LIBRARIES},
         "host": platform.node(),
         "machine": platform.machine(),
         "python": platform.python_version(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from featx import __version__
 from featx.errors import OptionError
 from featx.recipe import Recipe, Request
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from featx.store import Store
 
 #: Libraries whose version may change what a name resolves to.
-_LIBRARIES = ("featx", "torch", "torchvision", "timm")
+_LIBRARIES = ("torch", "torchvision", "timm")
 
 
 @dataclass
@@ -71,7 +72,7 @@ def resolve(request: Request, store: Store) -> Resolved:
 
 
 def _note_name(request: Request) -> str:
-    versions = [f"{library} {metadata.version(library)}" for library in _LIBRARIES]
+    versions = [f"featx {__version__}", *(f"{library} {metadata.version(library)}" for library in _LIBRARIES)]
     return "recipe-" + hashlib.sha256("\n".join([request.to_json(), *versions]).encode()).hexdigest()[:32]
 
 

@@ -65,7 +65,7 @@ def compute_rows(
     dataset: Dataset,
     *,
     probe: Mapping[str, np.ndarray] | None = None,
-    options: Options | None = None,
+    **how: Any,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return a row for each image of `dataset`, computed here and kept nowhere.
 
@@ -79,6 +79,8 @@ def compute_rows(
         Images.
     probe : mapping, optional
         What this machine must compute for the probe images, as stored with the model.
+    **how
+        Fields of `Options`: engine, device, batch_size, workers.
 
     Returns
     -------
@@ -95,7 +97,7 @@ def compute_rows(
     from featx import backbones
     from featx.engines import open_engine
 
-    options = options or Options()
+    options = Options(**how)
     backbone, recipes = backbones.resolve(request)
     own = _the_same(recipe, recipes, request)
     engine = open_engine(

@@ -1,0 +1,79 @@
+"""``featx demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli.common import Console, common, seconds_text, table
+from featx.cli.extract import STAND_IN, extraction_text
+from featx.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from featx.features import Features
+    from featx.model import Model
+
+HEADS = ("logreg", "mlp", "xgboost")
+
+
+@click.command()
+@common
+def demo(console: Console, cache: Path) -> None:
+    """Run the whole line on built-in data: extract, three heads, a leaderboard, predictions.
+
+    \b
+    featx demo
+    """
+    from featx import extraction
+
+    console.note(STAND_IN)
+    console.note("\n1. featx extract digits   (efficientnet_lite0, ImageNet weights that came with the installation)")
+    with ProgressLine(quiet=console.quiet) as progress:
+        done = extraction.run(
+            extraction.open_dataset("digits", val="0.2"), extraction.Request(), cache=cache, tick=progress
+        )
+    console.note(extraction_text(done))
+    console.note(f"\n2. featx fit --head {'|'.join(HEADS)}")
+    models = _fit_all(console, done.tables[0])
+    best = max(models, key=lambda model: model.report["val"]["accuracy"])
+    path = best.save(cache / "demo.featx")
+    rows = [_row(model.report) for model in models]
+    console.note(f"\nChosen on validation: {best.head_name}, saved as {path}")
+    console.result(
+        {"extraction": done.to_dict(), "rows": [model.report for model in models], "best": best.head_name, "model": str(path)},
+        _leaderboard(rows, path),
+    )
+
+
+def _fit_all(console: Console, features: Features) -> list[Model]:
+    from featx.model import fit
+
+    models = []
+    for head in HEADS:
+        models.append(fit(features, head))
+        console.note(f"   {head}: {seconds_text(models[-1].report['seconds'])}")
+    return models
+
+
+def _row(report: dict[str, Any]) -> list[str]:
+    val = report["val"]
+    low, high = val["ci95"]
+    return [
+        report["head"],
+        f"{100 * report['train']['accuracy']:.1f} %",
+        f"{100 * val['accuracy']:.1f} %",
+        f"{100 * low:.1f}–{100 * high:.1f}",
+        f"{report['n_parameters']:,}",
+        f"{report['seconds']:.1f} s",
+    ]
+
+
+def _leaderboard(rows: list[list[str]], path: Path) -> str:
+    board = table(sorted(rows, key=lambda row: row[2], reverse=True), ["head", "train", "validation", "95 %", "parameters", "fit"], "lrrrrr")
+    return (
+        f"\n{board}\n\n"
+        "Run it again: 0 images computed. Your own images, in one folder a class:\n"
+        "  featx extract photos/\n  featx fit --head logreg -o model.featx\n  featx predict model.featx photo.jpg"
+    )

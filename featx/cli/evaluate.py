@@ -1,0 +1,38 @@
+"""``featx evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx.cli.common import Console, common
+from featx.cli.options import extract_options
+from featx.cli.tables import find_table
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("source", metavar="[TABLE|DATA]", required=False)
+@click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
+@click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
+@click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
+@extract_options
+@common
+def evaluate(console: Console, cache: Path, model: Path, source: str | None, split: str | None, **options: Any) -> None:
+    """Print accuracy with its interval, per-class scores, and what is confused with what.
+
+    \b
+    featx evaluate model.featx
+
+    Rows whose content the model was trained on are counted, named, and left out of the headline. DATA are
+    extracted by the model's own recipe.
+    """
+    from featx.evaluate import evaluate_model
+    from featx.model import load
+
+    classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
+    table = find_table(console, source, cache, options | classifier.extract_options())
+    found = evaluate_model(classifier, table, split=split)
+    console.result(found.to_dict(), str(found))

@@ -1,0 +1,87 @@
+"""``featx fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx.cli.common import Console, common, seconds_text
+from featx.cli.options import extract_options
+from featx.cli.tables import find_table, is_table
+from featx.errors import OptionError
+
+
+@click.command()
+@click.argument("source", metavar="[TABLE|DATA]", required=False)
+@click.option("--head", default="mlp", show_default=True, help="A name of `featx heads`, or package.module:Class.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the head; repeatable.")
+@click.option("--scale", default="auto", show_default=True, metavar="auto|none|standard|l2", help="Part of the model.")
+@click.option("--cv", type=int, metavar="K", help="Also cross-validate on train; with --search the folds choose.")
+@click.option("--search", metavar="SPEC", help='Alternatives, for example "C=0.1,1,10"; validation chooses.')
+@click.option("--memory", metavar="2GiB", help="A larger table is streamed.")
+@click.option("--test", is_flag=True, help="Report the test split as well. It never chooses.")
+@click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
+@click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
+@extract_options
+@common
+def fit(console: Console, cache: Path, source: str | None, head: str, output: Path, **options: Any) -> None:
+    """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
+
+    \b
+    featx fit --head logreg -o model.featx
+
+    It is fitted on train and chosen on validation (a tenth of train where there is no such split); both are
+    reported. The test split is looked at with --test only.
+    """
+    from featx.model import fit as fit_model
+
+    table = find_table(console, source, cache, options)
+    model = fit_model(
+        table,
+        head,
+        settings=parse_settings(options["settings"]),
+        # Data that were extracted for this fit had their validation split drawn when they were read.
+        val=options["val"] if source is None or is_table(source) else None,
+        **{name: options[name] for name in ("scale", "cv", "search", "test", "seed", "memory")},
+    )
+    path = model.save(output, bundle=options["bundle"], unsafe_pickle=options["unsafe_pickle"])
+    report = {"model": str(path), "table": str(table.path), **model.report}
+    console.result(report, report_text(report))
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
+    """Split ``key=value`` words.
+
+    Examples
+    --------
+    >>> parse_settings(("hidden=256,128", "dropout=0.3"))
+    {'hidden': '256,128', 'dropout': '0.3'}
+    """
+    for setting in settings:
+        if "=" not in setting:
+            raise OptionError(f"--set takes KEY=VALUE, for example --set dropout=0.3; got {setting!r}.")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """Return what a fit came to, in a few lines."""
+    lines = []
+    for split in ("train", "val", "test"):
+        if scores := report.get(split):
+            low, high = scores["ci95"]
+            lines.append(
+                f"{split:5}  {100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  "
+                f"of {scores['n']:,} rows right"
+            )
+    chosen = ", ".join(
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in report["chosen"].items()
+    )
+    lines.append(
+        f"{report['head']}: {report['n_parameters']:,} parameters{', ' + chosen if chosen else ''}, {seconds_text(report['seconds'])}"
+    )
+    lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""Which table a command means: a file, the one used last, or data that have to be extracted first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.cli.common import Console
+from featx.cli.options import split_options
+from featx.cli.progress import ProgressLine
+from featx.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from featx.features import Features
+
+
+def is_table(source: str | None) -> bool:
+    """Say whether `source` names a table file."""
+    return source is not None and Path(source).suffix.lower() in {".h5", ".hdf5"}
+
+
+def find_table(console: Console, source: str | None, cache: Path, options: dict[str, Any]) -> Features:
+    """Open the table that `source` names, or the one used last, or extract the data that `source` names.
+
+    Raises
+    ------
+    DataError
+        If there is none, or several that it could be.
+    """
+    from featx.extraction import last_used, note_last_used, open_store
+    from featx.features import Features
+
+    if source is not None and not is_table(source):
+        return _extracted(console, source, cache, options)
+    store = open_store(cache)
+    path = Path(source) if source is not None else _only(last_used(store), cache)
+    table = Features.open(path)
+    if path.is_relative_to(store.root):
+        note_last_used(store, [path])
+    console.note(f"Reading {' × '.join(f'{n:,}' for n in table.shape)} features from {path}")
+    return table
+
+
+def _only(paths: list[Path], cache: Path) -> Path:
+    if not paths:
+        raise DataError(
+            f"No table used yet in {cache}. Make one: featx extract photos/   (or name one: featx fit TABLE)"
+        )
+    if len(paths) > 1:
+        names = "  ".join(str(path) for path in paths)
+        raise DataError(f"{len(paths)} layers were extracted last; name the table to take: {names}")
+    return paths[0]
+
+
+def _extracted(console: Console, source: str, cache: Path, options: dict[str, Any]) -> Features:
+    from featx import extraction
+
+    request, how, about = split_options(options)
+    if len(request.layers) > 1:
+        raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
+    dataset = extraction.open_dataset(source, **about)
+    with ProgressLine(quiet=console.quiet) as progress:
+        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress)
+    (table,) = done.tables
+    console.note("\n".join([*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}"]))
+    return table
