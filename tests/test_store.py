@@ -5,39 +5,10 @@ import json
 import h5py
 import numpy as np
 import pytest
+from toy_rows import KEY, features, items, publish, segment_files
 
 from featx.errors import CacheError, CorruptFileError
 from featx.store import Store, Table
-
-KEY = "0123456789abcdef" * 4
-
-
-def items(n, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8)
-
-
-def features(item_ids, d=5, dtype=np.float32):
-    """Rows that follow from the items, so that a misjoined row shows."""
-    weights = np.random.default_rng(1).normal(size=(32, d))
-    return (item_ids.astype(float) @ weights).astype(dtype)
-
-
-def publish(store, item_ids, *, dataset="photos-12345678", y=None, **changes):
-    n = len(item_ids)
-    arguments = {
-        "recipe": json.dumps({"backbone": "toy"}),
-        "request": "{}",
-        "ids": [f"{i}.jpg" for i in range(n)],
-        "item_ids": item_ids,
-        "y": np.arange(n) % 2 if y is None else y,
-        "classes": ("cat", "dog"),
-        "splits": ["train"] * n,
-    }
-    return store.publish(dataset, "toy-last-avg", KEY, **(arguments | changes))
-
-
-def segment_files(store):
-    return sorted((store.root / ".segments").rglob("*.h5"))
 
 
 def test_committed_rows_are_found_and_read_in_any_order(tmp_path):
@@ -328,3 +299,27 @@ def test_a_new_folder_is_made_and_stays_writable(tmp_path):
     Store(tmp_path / "a" / "cache").require_writable()
 
     assert (tmp_path / "a" / "cache" / ".featx").is_file()
+
+
+def test_rows_that_are_set_aside_are_missing(tmp_path):
+    store, ids = Store(tmp_path), items(6)
+    store.commit(KEY, ids[:4], features(ids[:4]))
+    publish(store, ids[:4])
+    store.commit(KEY, ids[4:], features(ids[4:]))
+    store.set_aside(KEY)
+
+    assert not store.find(KEY, ids).any()
+    assert not Store(tmp_path).find(KEY, ids).any()
+
+
+def test_no_plan_is_an_empty_plan(tmp_path):
+    assert Store(tmp_path).plan(KEY) == {}
+
+
+def test_a_dropped_note_is_gone(tmp_path):
+    store = Store(tmp_path)
+    store.put_note("probe", {"a": 1})
+    store.drop_note("probe")
+    store.drop_note("probe")
+
+    assert store.note("probe") is None

@@ -6,11 +6,11 @@ import os
 import h5py
 import numpy as np
 import pytest
+from toy_rows import KEY, features, items, publish, segment_files
 
 from featx.errors import CacheError, MissingDataError
 from featx.store import Store, Table
 from featx.store.maintenance import collect, entries, reclaimable, remove_table, verify
-from test_store import KEY, features, items, publish, segment_files
 
 
 def table_of(store, item_ids, **changes):
@@ -162,7 +162,7 @@ def test_collect_takes_segments_that_a_table_made_superfluous(tmp_path):
     store, ids = Store(tmp_path), items(4)
     table_of(store, ids)
     late = store.commit(KEY, ids[:2], features(ids[:2]))  # by a worker that did not see the table
-    damaged = late.with_name("x.h5.damaged")
+    damaged = late.with_name("x.h5.aside")
     damaged.write_bytes(b"bad")
 
     assert {one.path for one in collect(store)} == {late, damaged}

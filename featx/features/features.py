@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featx.errors import DataError
 from featx.features.memory import ArrayRows, ArrayTable
 from featx.recipe import Recipe, Request
-from featx.store import Table
+from featx.store import Table, use_table
 
 #: Rows that stay together when blocks are shuffled, in bytes.
 _SHUFFLED_BYTES = 1 << 20
@@ -67,7 +67,7 @@ class Features:
 
     @classmethod
     def open(cls, path: str | Path) -> Features:
-        """Open the table at `path`.
+        """Open the table at `path`, which counts as a use of it.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Features:
         CorruptFileError
             If it is damaged, or no table of featx.
         """
-        return cls(Table(Path(path)))
+        return cls(use_table(Path(path)))
 
     @classmethod
     def from_arrays(

@@ -15,6 +15,6 @@ row), `publish` (from segments to tables), `cache` (the `Store`), `maintenance`.
 from featx.store.cache import LIMIT, Store
 from featx.store.disk import Disk
 from featx.store.names import clean_name, segment_name
-from featx.store.tables import Table
+from featx.store.tables import Table, use_table
 
-__all__ = ["LIMIT", "Disk", "Store", "Table", "clean_name", "segment_name"]
+__all__ = ["LIMIT", "Disk", "Store", "Table", "clean_name", "segment_name", "use_table"]

@@ -21,7 +21,7 @@ from featx.store.names import KEY_DIGITS, clean_name, segment_name
 from featx.store.notes import adopt_note, create_exclusively, read_note, remove, write_note
 from featx.store.publish import Publisher
 from featx.store.segments import list_segments, set_aside, write_segment
-from featx.store.tables import Table, TableContent
+from featx.store.tables import Table, TableContent, use_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,11 +189,6 @@ class Store:
 
     segment_name = staticmethod(segment_name)
 
-    def set_aside(self, key: str) -> None:
-        """Rename every file with rows of `key`, so that nobody finds them and they are computed again."""
-        for path in [*self.catalog.table_paths(key), *list_segments(self.disk, self.root, key)]:
-            set_aside(self.disk, path, f"{path} is to be refreshed")
-
     # Tables
 
     def table_path(self, dataset: str, stem: str, key: str) -> Path:
@@ -269,12 +264,7 @@ class Store:
 
     def table(self, path: str | Path) -> Table:
         """Open a table, which counts as a use of it."""
-        table = Table(Path(path), self.disk)
-        try:
-            self.disk.mark_used(table.path)
-        except OSError as error:  # a folder of someone else: its own matter
-            logger.debug("%s: %s", table.path, error)
-        return table
+        return use_table(Path(path), self.disk)
 
     def tables(self) -> Iterator[Table]:
         """Yield every sound table of the cache; the others are named in the log."""
@@ -283,6 +273,12 @@ class Store:
                 yield Table(path, self.disk)
             except CorruptFileError as error:
                 logger.warning("%s See: featx cache verify", error)
+
+    def set_aside(self, key: str) -> None:
+        """Put all rows of `key` out of use, so that they are computed again. ``featx cache gc`` removes them."""
+        tables = [holding.path for holding in self.catalog.rows(key).holdings if holding.is_table]
+        for path in [*tables, *list_segments(self.disk, self.root, key)]:
+            set_aside(self.disk, path, f"{path}, as was asked for.")
 
     # Hints and notes
 

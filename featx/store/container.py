@@ -234,12 +234,12 @@ class Sealed:
             preamble = self._bytes(0, min(size, _PREAMBLE.size)).ljust(_PREAMBLE.size, b"\0")
             magic, user_block, version, seal = _PREAMBLE.unpack(preamble)
             if magic != MAGIC:
-                raise _Damage("it does not begin as a file of featx")
+                raise _DamageError("it does not begin as a file of featx")
             if not _PREAMBLE.size < user_block <= min(size, _LARGEST_USER_BLOCK):
-                raise _Damage("its user block is cut off")
+                raise _DamageError("its user block is cut off")
             body = self._bytes(_PREAMBLE.size, user_block - _PREAMBLE.size)
             if digest(preamble[:-DIGEST_BYTES] + body) != seal:
-                raise _Damage("its user block is damaged")
+                raise _DamageError("its user block is damaged")
             if version != FORMAT:
                 raise CacheError(
                     f"{self.path} is of format {version}, this featx reads {FORMAT}. "
@@ -247,7 +247,7 @@ class Sealed:
                 )
             self.identity = bytes(seal)
             self._parse(json.loads(body.rstrip(b"\0")), user_block, size)
-        except (_Damage, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (_DamageError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, CacheError):
                 raise
             raise self._damaged(str(error)) from error
@@ -255,26 +255,26 @@ class Sealed:
     def _parse(self, header: Any, user_block: int, size: int) -> None:
         self.size = size
         if header["size"] != size:
-            raise _Damage(f"it has {size:,} bytes instead of {header['size']:,}")
+            raise _DamageError(f"it has {size:,} bytes instead of {header['size']:,}")
         self.kind: str = _text(header["kind"])
         self.attributes = {_text(name): _text(value) for name, value in header["attributes"].items()}
         self.extents = {_text(name): _from_json(extent) for name, extent in header["arrays"].items()}
         self._digests = {name: bytes.fromhex(text) for name, text in header["digests"].items()}
         if set(self._digests) != set(self.extents) - {"X"}:
-            raise _Damage("its user block names other digests than arrays")
+            raise _DamageError("its user block names other digests than arrays")
         gaps = gaps_between(self.extents, user_block, size)
         if sum(stop - start for start, stop in gaps) > _LARGEST_USER_BLOCK:
-            raise _Damage("its arrays do not fill it")
+            raise _DamageError("its arrays do not fill it")
         found = digest(b"".join(self._bytes(start, stop - start) for start, stop in gaps))
         if found.hex() != header["gaps"]:
-            raise _Damage("its HDF5 structures are damaged")
+            raise _DamageError("its HDF5 structures are damaged")
 
     def _bytes(self, offset: int, n_bytes: int) -> bytearray:
         try:
             with explained("read", self.path):
                 return read_bytes(self._disk, self._fd, offset, n_bytes)
         except EOFError as error:
-            raise _Damage(str(error)) from error
+            raise _DamageError(str(error)) from error
 
     def _damaged(self, reason: str) -> CorruptFileError:
         return CorruptFileError(f"{self.path} is damaged: {reason}.")
@@ -291,7 +291,7 @@ class Sealed:
         extent = self.extents[name]
         try:
             data = self._bytes(extent.offset, extent.n_bytes)
-        except _Damage as error:
+        except _DamageError as error:
             raise self._damaged(str(error)) from error
         if digest(data) != self._digests[name]:
             raise self._damaged(f"its {name!r} is not what was written")
@@ -344,13 +344,13 @@ class Sealed:
             self.payload().verify(progress)
 
 
-class _Damage(Exception):
+class _DamageError(Exception):
     """What is wrong with a file, before its name is put in front."""
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _Damage("its user block is not as featx writes it")
+        raise _DamageError("its user block is not as featx writes it")
     return value
 
 
@@ -359,8 +359,8 @@ def _from_json(fields: Mapping[str, Any]) -> Extent:
     kinds = fields["dtype"] if isinstance(fields["dtype"], list) else [["", fields["dtype"]]]
     numbers = [fields["offset"], *fields["shape"]]
     if not all(_DTYPE.fullmatch(_text(kind)) for _, kind in kinds):
-        raise _Damage(f"its user block names a type that featx does not write ({fields['dtype']})")
+        raise _DamageError(f"its user block names a type that featx does not write ({fields['dtype']})")
     if len(numbers) > 1 + _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-        raise _Damage("its user block names an impossible shape")
+        raise _DamageError("its user block names an impossible shape")
     dtype = np.dtype([(_text(name), kind) for name, kind in kinds] if kinds[0][0] else kinds[0][1])
     return Extent(fields["offset"], dtype, tuple(fields["shape"]))

@@ -38,37 +38,48 @@ class Disk:
             return os.open(path, flags, 0o666)
 
     def close(self, fd: int) -> None:
+        """Close a descriptor."""
         os.close(fd)
 
     def read(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        """Read into `buffers` from `offset` on; return how many bytes came."""
         return os.preadv(fd, buffers, offset)
 
     def map(self, fd: int, n_bytes: int) -> mmap.mmap:
+        """Map a file into memory, read-only."""
         return mmap.mmap(fd, n_bytes, access=mmap.ACCESS_READ)
 
     def write(self, fd: int, data: memoryview, offset: int) -> int:
+        """Write `data` at `offset`; return how many bytes were taken."""
         return os.pwrite(fd, data, offset)
 
     def sync(self, fd: int) -> None:
+        """Return when the file, or folder, would survive a power cut."""
         os.fsync(fd)
 
     def stat(self, target: Path | int) -> os.stat_result:
-        return os.stat(target)
+        """Return size, times and inode of a path or a descriptor."""
+        return os.stat(target)  # noqa: PTH116 - of a descriptor too
 
     def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; `FileExistsError` if that is taken."""
         os.link(source, target)
 
     def replace(self, source: Path, target: Path) -> None:
+        """Rename a file, in the place of any of that name."""
         source.replace(target)
 
     def unlink(self, path: Path) -> None:
+        """Take a name away."""
         path.unlink()
 
     def make_folder(self, path: Path) -> None:
+        """Make a folder whose parent exists."""
         path.mkdir()
 
     def list_folder(self, path: Path) -> list[str]:
-        return sorted(os.listdir(path))
+        """Return the names in a folder, sorted."""
+        return sorted(entry.name for entry in path.iterdir())
 
     def mark_used(self, path: Path) -> None:
         """Set the time of last access by hand: mounts with ``noatime`` would not."""

@@ -19,7 +19,7 @@ from featx.store.container import Sealed
 from featx.store.disk import TEMPORARY
 from featx.store.notes import remove
 from featx.store.publish import covered_segments, rescue
-from featx.store.segments import DAMAGED, Segment, list_files, list_segments, segment_path, set_aside
+from featx.store.segments import ASIDE, Segment, list_files, list_segments, segment_path, set_aside
 from featx.store.segments import FOLDER as SEGMENTS
 from featx.store.structure import check_structure
 from featx.store.tables import Table
@@ -299,8 +299,8 @@ def _rubbish(store: Store) -> Iterator[Reclaimable]:
         leases = (now - status.st_mtime) / store.claims.lease_seconds
         if path.name.endswith(TEMPORARY) and leases > _TEMPORARY_LEASES:
             yield Reclaimable(path, status.st_size, "left by a process that died")
-        elif path.name.endswith(DAMAGED):
-            yield Reclaimable(path, status.st_size, "damaged")
+        elif path.name.endswith(ASIDE):
+            yield Reclaimable(path, status.st_size, "set aside")
         elif path.is_relative_to(store.root / CLAIMS) and leases > 1:
             yield Reclaimable(path, status.st_size, "expired")
 

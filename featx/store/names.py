@@ -21,8 +21,8 @@ def clean_name(text: str) -> str:
 
     Examples
     --------
-    >>> clean_name("My Photos/α"), clean_name("../x"), clean_name("")
-    ('my-photos--', 'x', 'unnamed')
+    >>> clean_name("My Photos/2"), clean_name("../x"), clean_name("")
+    ('my-photos-2', 'x', 'unnamed')
     """
     name = re.sub(r"[^a-z0-9._-]", "-", text.lower()).lstrip(".-") or "unnamed"
     if len(name) > _LONGEST:

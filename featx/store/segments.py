@@ -23,7 +23,7 @@ from featx.store.text import from_utf8, to_utf8
 FOLDER = ".segments"
 SUFFIX = ".h5"
 #: What is set aside keeps its name with this behind it.
-DAMAGED = ".damaged"
+ASIDE = ".aside"
 KIND = "segment"
 
 logger = logging.getLogger("featx.store")
@@ -134,12 +134,12 @@ class Segment:
 
 
 def set_aside(disk: Disk, path: Path, reason: str) -> None:
-    """Rename a damaged file, so that nobody reads it again, and say so in the log.
+    """Rename a file so that nobody reads it again, and say so in the log.
 
     In a folder that cannot be written it stays, and is passed over again next time.
     """
     logger.warning("Set aside, its rows are computed again: %s", reason)
     try:
-        disk.replace(path, path.with_name(path.name + DAMAGED))
+        disk.replace(path, path.with_name(path.name + ASIDE))
     except OSError as error:
         logger.warning("%s could not be renamed: %s", path, error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -294,6 +295,14 @@ class Table:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
+
+
+def use_table(path: Path, disk: Disk | None = None) -> Table:
+    """Open the table at `path`, and note that it was used."""
+    table = Table(path, disk)
+    with contextlib.suppress(OSError):  # in a folder of someone else
+        (disk or Disk()).mark_used(path)
+    return table
 
 
 def _within(numbers: npt.NDArray[np.int64], length: int) -> bool:
