@@ -27,13 +27,12 @@ def demo(console: Console, cache: Path) -> None:
     featx demo
     """
     from featx import extraction
+    from featx.recipe import Request
 
     console.note(STAND_IN)
     console.note("\n1. featx extract digits   (efficientnet_lite0, ImageNet weights that came with the installation)")
     with ProgressLine(quiet=console.quiet) as progress:
-        done = extraction.run(
-            extraction.open_dataset("digits", val="0.2"), extraction.Request(), cache=cache, tick=progress
-        )
+        done = extraction.run(extraction.open_dataset("digits", val="0.2"), Request(), cache=cache, tick=progress)
     console.note(extraction_text(done))
     console.note(f"\n2. featx fit --head {'|'.join(HEADS)}")
     models = _fit_all(console, done.tables[0])
@@ -42,8 +41,13 @@ def demo(console: Console, cache: Path) -> None:
     rows = [_row(model.report) for model in models]
     console.note(f"\nChosen on validation: {best.head_name}, saved as {path}")
     console.result(
-        {"extraction": done.to_dict(), "rows": [model.report for model in models], "best": best.head_name, "model": str(path)},
-        _leaderboard(rows, path),
+        {
+            "extraction": done.to_dict(),
+            "rows": [model.report for model in models],
+            "best": best.head_name,
+            "model": str(path),
+        },
+        _leaderboard(rows),
     )
 
 
@@ -70,8 +74,12 @@ def _row(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _leaderboard(rows: list[list[str]], path: Path) -> str:
-    board = table(sorted(rows, key=lambda row: row[2], reverse=True), ["head", "train", "validation", "95 %", "parameters", "fit"], "lrrrrr")
+def _leaderboard(rows: list[list[str]]) -> str:
+    board = table(
+        sorted(rows, key=lambda row: row[2], reverse=True),
+        ["head", "train", "validation", "95 %", "parameters", "fit"],
+        "lrrrrr",
+    )
     return (
         f"\n{board}\n\n"
         "Run it again: 0 images computed. Your own images, in one folder a class:\n"

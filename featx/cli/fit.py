@@ -76,12 +76,8 @@ def report_text(report: dict[str, Any]) -> str:
                 f"{split:5}  {100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  "
                 f"of {scores['n']:,} rows right"
             )
-    chosen = ", ".join(
-        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
-        for name, value in report["chosen"].items()
-    )
-    lines.append(
-        f"{report['head']}: {report['n_parameters']:,} parameters{', ' + chosen if chosen else ''}, {seconds_text(report['seconds'])}"
-    )
+    chosen = [f"{k} = {v:.3g}" if isinstance(v, float) else f"{k} = {v}" for k, v in report["chosen"].items()]
+    facts = [f"{report['n_parameters']:,} parameters", *chosen, seconds_text(report["seconds"])]
+    lines.append(f"{report['head']}: {', '.join(facts)}")
     lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
     return "\n".join(lines)

@@ -40,9 +40,11 @@ def layers(console: Console, cache: Path, backbone: str, image_size: int | None)
     \b
     featx layers vgg16 --image-size 32
     """
-    from featx.backbones import list_layers
+    from featx.backbones import load
+    from featx.recipe import Request
 
-    found = list_layers(backbone, image_size=image_size)
+    # The weights decide nothing that is listed here, and need not be on this machine.
+    found = load(Request(backbone=backbone, weights="none", image_size=image_size)).layers()
     rows = [
         [e.name, e.keras or "", "×".join(map(str, e.shape)), f"{e.parameters:,}", f"{100 * e.share:.1f} %"]
         for e in found

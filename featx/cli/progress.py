@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from featx.cli.common import seconds_text
+from featx.cli.common import n_bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,14 +37,28 @@ class ProgressLine:
             sys.stderr.write("\n")
             self._open = False
 
+    def bytes_counter(self, step: str) -> Callable[[int], None]:
+        """Return a function that takes bytes as they are done and draws their sum."""
+        total, started = 0, time.perf_counter()
+
+        def count(n_bytes: int) -> None:
+            nonlocal total
+            total += n_bytes
+            seconds = max(time.perf_counter() - started, 1e-9)
+            self._draw(f"{step} {n_bytes_text(total)}  {n_bytes_text(total / seconds)}/s", last=False)
+
+        return count
+
     def __call__(self, progress: Progress) -> None:
         """Draw `progress` if it is time to."""
+        self._draw(describe(progress), last=progress.done == progress.total)
+
+    def _draw(self, text: str, *, last: bool) -> None:
         now = time.perf_counter()
-        last = self._terminal and progress.done == progress.total
+        last = last and self._terminal
         if self._quiet or (now - self._drawn_at < (DRAW_SECONDS if self._terminal else LINE_SECONDS) and not last):
             return
         self._drawn_at = now
-        text = describe(progress)
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write("\r" + text[:width].ljust(width))

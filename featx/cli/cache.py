@@ -1,0 +1,196 @@
+"""``featx cache``: look after the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from featx.cli.common import Console, common, n_bytes_text, seconds_text, table
+from featx.errors import CorruptFileError, OptionError
+
+if TYPE_CHECKING:
+    from featx.store.maintenance import Entry, Verdict
+
+
+@click.group()
+def cache() -> None:
+    """Look after the cache.
+
+    \b
+    featx cache list
+    """
+
+
+@cache.command("path")
+@common
+def path_command(console: Console, cache: Path) -> None:
+    """Print where the cache is.
+
+    \b
+    featx cache path
+    """
+    console.result({"path": str(cache.resolve())}, str(cache.resolve()))
+
+
+@cache.command("list")
+@common
+def list_command(console: Console, cache: Path) -> None:
+    """List tables, unfinished work and damaged files: rows, size, age, last use.
+
+    \b
+    featx cache list
+    """
+    from featx.extraction import open_store
+    from featx.store.maintenance import entries, reclaimable
+
+    store = open_store(cache)
+    found = entries(store)
+    rows = [_row(entry) for entry in found]
+    spare = sum(one.n_bytes for one in reclaimable(store, orphans=True))
+    text = table(rows, ["table", "rows", "size", "made", "used", ""], "lrrrrl") if rows else f"Nothing in {cache} yet."
+    if spare:
+        text += f"\n{n_bytes_text(spare)} can be reclaimed: featx cache gc --orphans"
+    console.result({"entries": [_entry_dict(entry) for entry in found], "reclaimable": spare}, text)
+
+
+@cache.command("info")
+@click.argument("table_path", metavar="TABLE", type=click.Path(path_type=Path))
+@common
+def info_command(console: Console, cache: Path, table_path: Path) -> None:  # noqa: ARG001
+    """Print what TABLE holds and how it was made.
+
+    \b
+    featx cache info cache/photos-0123abcd/vgg16-features.16-flatten-89ab4567.h5
+    """
+    from featx.features import Features
+
+    t = Features.open(table_path)
+    labels, counts = [*t.classes, "unlabelled"], [int((t.y == i).sum()) for i in [*range(len(t.classes)), -1]]
+    data = {
+        "path": str(table_path),
+        "key": t.key,
+        "shape": list(t.shape),
+        "dtype": str(t.dtype),
+        "classes": dict(zip(labels, counts, strict=True)),
+        "splits": {name or "none": int((t.splits == name).sum()) for name in sorted(set(t.splits.tolist()))},
+        "errors": len(t.errors),
+        "recipe": json.loads(t.recipe.to_json()) if t.recipe else None,
+        "provenance": t.provenance,
+    }
+    console.result(data, json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@cache.command("verify")
+@click.option("--repair", is_flag=True, help="Set damaged files aside, keeping the rows that are sound.")
+@common
+def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
+    """Read every byte of every file and hold it against its checksums.
+
+    \b
+    featx cache verify
+    """
+    from featx.cli.progress import ProgressLine
+    from featx.extraction import open_store
+    from featx.store.maintenance import verify
+
+    started = time.perf_counter()
+    with ProgressLine(quiet=console.quiet) as line:
+        found = list(verify(open_store(cache), progress=line.bytes_counter("verify"), repair=repair))
+    n_bytes, seconds = sum(one.n_bytes for one in found), time.perf_counter() - started
+    bad = [one for one in found if one.problem]
+    data = {"files": len(found), "bytes": n_bytes, "damaged": [_verdict_dict(one) for one in bad], "seconds": seconds}
+    text = f"{len(found):,} files, {n_bytes_text(n_bytes)} in {seconds_text(seconds)}: {len(bad)} damaged"
+    if bad and not repair:
+        raise CorruptFileError(
+            f"{text}; the first: {bad[0].problem} "
+            "Type: featx cache verify --repair, then extract again: only the lost rows are computed."
+        )
+    console.result(data, "\n".join([text, *[f"set aside, {one.n_rescued:,} rows kept: {one.path}" for one in bad]]))
+
+
+@cache.command("gc")
+@click.option("--orphans", is_flag=True, help="Also rows of unfinished runs.")
+@click.option("--max-size", metavar="10GiB", help="Then the tables used longest ago, until the cache is that small.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and keep it.")
+@common
+def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | None, dry_run: bool) -> None:
+    """Remove what nobody needs: leftovers of killed runs, files set aside, superfluous segments.
+
+    \b
+    featx cache gc --max-size 10GiB --dry-run
+    """
+    from featx.extraction import open_store
+    from featx.store.maintenance import collect, reclaimable
+
+    how = reclaimable if dry_run else collect
+    found = how(open_store(cache), orphans=orphans, max_size=None if max_size is None else parse_size(max_size))
+    n_bytes = sum(one.n_bytes for one in found)
+    lines = [f"{one.path}  {n_bytes_text(one.n_bytes)}  {one.reason}" for one in found]
+    lines.append(f"{n_bytes_text(n_bytes)} {'would be freed' if dry_run else 'freed'}")
+    console.result(
+        {
+            "removed": [{"path": str(one.path), "bytes": one.n_bytes, "reason": one.reason} for one in found],
+            "bytes": n_bytes,
+            "dry_run": dry_run,
+        },
+        "\n".join(lines),
+    )
+
+
+@cache.command("rm")
+@click.argument("tables", metavar="TABLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@common
+def rm_command(console: Console, cache: Path, tables: tuple[Path, ...]) -> None:
+    """Remove tables, and the segments that only they need.
+
+    \b
+    featx cache rm cache/photos-0123abcd/*.h5
+    """
+    from featx.extraction import open_store
+    from featx.store.maintenance import remove_table
+
+    store = open_store(cache)
+    freed = sum(remove_table(store, path) for path in tables)
+    console.result({"removed": [str(path) for path in tables], "bytes": freed}, f"{n_bytes_text(freed)} freed")
+
+
+def parse_size(text: str) -> int:
+    """Read a size.
+
+    Examples
+    --------
+    >>> parse_size("10GiB"), parse_size("500 MB"), parse_size("7")
+    (10737418240, 500000000, 7)
+    """
+    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise OptionError(f"A size is a number with a unit, for example 10GiB or 500MB; got {text!r}.")
+    step = 1024 if match[3] else 1000
+    return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
+
+
+def _row(entry: Entry) -> list[str]:
+    rows = f"{entry.shape[0]:,}" if entry.shape else ""
+    note = {"table": "", "unfinished": "unfinished", "damaged": "damaged: featx cache verify --repair"}[entry.kind]
+    if entry.n_errors:
+        note += f"{entry.n_errors:,} errors"
+    return [str(entry.path), rows, n_bytes_text(entry.n_bytes), _age(entry.created), _age(entry.used), note]
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds_text(max(0.0, time.time() - seconds))} ago"
+
+
+def _entry_dict(entry: Entry) -> dict[str, object]:
+    recipe = json.loads(entry.recipe) if entry.recipe else None
+    return dataclasses.asdict(entry) | {"path": str(entry.path), "shape": list(entry.shape), "recipe": recipe}
+
+
+def _verdict_dict(verdict: Verdict) -> dict[str, object]:
+    return dataclasses.asdict(verdict) | {"path": str(verdict.path)}
