@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from featx.cli.common import Console, common
-from featx.cli.options import extract_options
+from featx.cli.options import source_options
 from featx.cli.tables import find_table
 
 
@@ -18,7 +18,7 @@ from featx.cli.tables import find_table
 @click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
 @click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
 @click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
-@extract_options
+@source_options
 @common
 def evaluate(console: Console, cache: Path, model: Path, source: str | None, split: str | None, **options: Any) -> None:
     """Print accuracy with its interval, per-class scores, and what is confused with what.
@@ -33,6 +33,6 @@ def evaluate(console: Console, cache: Path, model: Path, source: str | None, spl
     from featx.model import load
 
     classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
-    table = find_table(console, source, cache, options | classifier.extract_options())
+    table = find_table(console, source, cache, options, classifier.request)
     found = evaluate_model(classifier, table, split=split)
     console.result(found.to_dict(), str(found))

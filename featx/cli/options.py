@@ -47,7 +47,16 @@ _SEED = [click.option("--seed", type=int, default=0, show_default=True, help="Of
 
 def extract_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add all options of ``featx extract`` but ``--dry-run``."""
-    for option in reversed([*_REQUEST, *_SOURCE, *_OPTIONS, *_SEED]):
+    return _add([*_REQUEST, *_SOURCE, *_OPTIONS, *_SEED], command)
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add those that say how to read data and how to compute, for commands that know the recipe already."""
+    return _add([*_SOURCE, *_OPTIONS, *_SEED], command)
+
+
+def _add(options: list[Callable[..., Any]], command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(options):
         command = option(command)
     return command
 

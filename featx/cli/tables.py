@@ -12,6 +12,7 @@ from featx.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from featx.features import Features
+    from featx.recipe import Request
 
 
 def is_table(source: str | None) -> bool:
@@ -19,8 +20,12 @@ def is_table(source: str | None) -> bool:
     return source is not None and Path(source).suffix.lower() in {".h5", ".hdf5"}
 
 
-def find_table(console: Console, source: str | None, cache: Path, options: dict[str, Any]) -> Features:
+def find_table(
+    console: Console, source: str | None, cache: Path, options: dict[str, Any], request: Request | None = None
+) -> Features:
     """Open the table that `source` names, or the one used last, or extract the data that `source` names.
+
+    Data are extracted as `request` says, or without one as `options` do.
 
     Raises
     ------
@@ -31,7 +36,7 @@ def find_table(console: Console, source: str | None, cache: Path, options: dict[
     from featx.features import Features
 
     if source is not None and not is_table(source):
-        return _extracted(console, source, cache, options)
+        return _extracted(console, source, cache, options, request)
     store = open_store(cache)
     path = Path(source) if source is not None else _only(last_used(store), cache)
     table = Features.open(path)
@@ -52,10 +57,11 @@ def _only(paths: list[Path], cache: Path) -> Path:
     return paths[0]
 
 
-def _extracted(console: Console, source: str, cache: Path, options: dict[str, Any]) -> Features:
+def _extracted(console: Console, source: str, cache: Path, options: dict[str, Any], known: Request | None) -> Features:
     from featx import extraction
 
-    request, how, about = split_options(options)
+    asked, how, about = split_options(options)
+    request = known or asked
     if len(request.layers) > 1:
         raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
     dataset = extraction.open_dataset(source, **about)
