@@ -1,0 +1,277 @@
+"""What heads accept: arrays or tables with labels and weights, read whole or block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from featx.errors import DataError, OptionError
+
+Array = NDArray[Any]
+ClassWeight = dict[Any, float] | str | None
+
+#: Predictions on a table read this much of it at a time.
+BLOCK_BYTES = 64 << 20
+
+
+class Table(Protocol):
+    """What heads ask of a table: `featx.Features` has it, and so may anything else."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    X: Array
+    y: NDArray[np.int64]
+
+    def __getitem__(self, rows: Any) -> Array: ...
+
+    def select(self, rows: Any) -> Table: ...
+
+    def blocks(self, n_bytes: int = ..., *, shuffle: bool = ..., seed: int = ...) -> Iterator[tuple[Any, Array]]: ...
+
+
+def is_table(X: object) -> TypeGuard[Table]:
+    """Whether `X` reads its rows on request; everything else is taken as an array."""
+    return callable(getattr(X, "blocks", None))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of an array or a table, in blocks of bounded size.
+
+    Attributes
+    ----------
+    source : ndarray or Table
+        Rows of shape (n, …).
+    shape : tuple of int
+        Of the whole.
+    dtype : dtype
+        float32 or float64: what blocks are given as.
+    n_bytes : int
+        Bound on one block.
+    """
+
+    source: Array | Table
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    n_bytes: int = BLOCK_BYTES
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all rows are one array."""
+        return isinstance(self.source, np.ndarray)
+
+    def blocks(self, *, shuffle: bool = False, seed: int = 0) -> Iterator[tuple[Any, Array]]:
+        """Yield (indices, rows): in order, or from a table in shuffled blocks."""
+        if isinstance(self.source, np.ndarray):
+            step = max(1, self.n_bytes // max(1, self.source[:1].nbytes))
+            for start in range(0, len(self), step):
+                block = slice(start, min(start + step, len(self)))
+                yield block, self.source[block]
+            return
+        for indices, block in self.source.blocks(self.n_bytes, shuffle=shuffle, seed=seed):
+            yield indices, block.astype(self.dtype, copy=False)
+
+    def take(self, indices: NDArray[np.intp]) -> Array:
+        """Return the rows at ascending `indices` as one array."""
+        return np.asarray(self.source[indices], self.dtype)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Rows with what is known about each.
+
+    Attributes
+    ----------
+    rows : Rows
+        n rows.
+    codes : ndarray of int64, shape (n,)
+        Index into `classes`.
+    weights : ndarray of float64, shape (n,)
+        Sample weight times class weight.
+    classes : ndarray, shape (k,)
+        Sorted labels.
+    """
+
+    rows: Rows
+    codes: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    classes: Array
+
+    def select(self, indices: NDArray[np.intp]) -> Training:
+        """Return the part at ascending `indices`; a table's rows stay where they are."""
+        source = self.rows.source
+        part = source[indices] if isinstance(source, np.ndarray) else source.select(indices)
+        rows = replace(self.rows, source=part, shape=(len(indices), *self.rows.shape[1:]))
+        return Training(rows, self.codes[indices], self.weights[indices], self.classes)
+
+
+def read_training(
+    head: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    class_weight: ClassWeight = None,
+    memory: int | str | None = None,
+    maps: bool = False,
+) -> Training:
+    """Check what was given to ``fit``, and set ``n_features_in_`` and ``classes_`` of `head`.
+
+    Parameters
+    ----------
+    head : estimator
+        Whose ``fit`` asks.
+    X : array-like of shape (n, d), or Table
+        Arrays stay as they are. A table is read whole when half of `memory` holds it in its computing
+        dtype (the other half is for the fit), else it is read block by block.
+    y : array-like of shape (n,), or None
+        None takes the labels of the table; its unlabelled rows (-1) are then left out.
+    sample_weight : array-like of shape (n,), or None
+        Not negative, not all zero.
+    class_weight : dict, "balanced" or None
+        As in scikit-learn.
+    memory : int, str or None
+        Limit in bytes (or "2GiB") for everything the fit adds to the process; None for no limit.
+    maps : bool
+        Whether rows may be maps of shape (c, h, w).
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, no positive weights, or maps where vectors are needed.
+    """
+    if is_table(X):
+        limit = None if memory is None else parse_bytes(memory)
+        if y is None:
+            y = X.y
+            if (np.asarray(y) < 0).any():
+                X = X.select(np.flatnonzero(np.asarray(y) >= 0))
+                y = X.y
+        rows, labels = _table_rows(head, X, limit, maps=maps), column_or_1d(y, warn=True)
+        check_consistent_length(range(len(rows)), labels)
+    else:
+        X, labels = validate_data(head, X, y, dtype=[np.float32, np.float64], allow_nd=maps)
+        head.n_features_in_ = int(np.prod(X.shape[1:]))
+        rows = Rows(X, X.shape, X.dtype)
+    check_classification_targets(labels)
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(f"A classifier needs at least two classes, got 1 class: {classes.tolist()[:1]}.")
+    head.classes_ = classes
+    weights = _row_weights(sample_weight, len(rows))
+    weights *= compute_class_weight(class_weight, classes=classes, y=labels)[codes]
+    return Training(rows, codes.astype(np.int64), weights, classes)
+
+
+def read_labelled(
+    head: Any,
+    X: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    class_weight: ClassWeight = None,
+    maps: bool = False,
+    reset: bool = False,
+) -> Training:
+    """Check further rows with labels, for a `head` whose ``classes_`` are known.
+
+    Raises
+    ------
+    DataError
+        If a label is not one of ``classes_``.
+    """
+    if is_table(X):
+        if reset:
+            head.n_features_in_ = int(np.prod(X.shape[1:]))
+        labels = column_or_1d(X.y if y is None else y, warn=True)
+        rows = read_rows(head, X, maps=maps)
+        check_consistent_length(range(len(rows)), labels)
+    else:
+        X, labels = validate_data(head, X, y, reset=reset, dtype=[np.float32, np.float64], allow_nd=maps)
+        head.n_features_in_ = int(np.prod(X.shape[1:]))
+        rows = Rows(X, X.shape, X.dtype)
+    unknown = np.setdiff1d(labels, head.classes_)
+    if len(unknown):
+        raise DataError(f"Labels {unknown[:3].tolist()} are not among the classes {head.classes_[:10].tolist()}.")
+    codes = np.searchsorted(head.classes_, labels)
+    weights = _row_weights(sample_weight, len(rows))
+    weights *= compute_class_weight(class_weight, classes=head.classes_, y=labels)[codes] if class_weight else 1
+    return Training(rows, codes.astype(np.int64), weights, head.classes_)
+
+
+def read_rows(head: Any, X: Any, *, maps: bool = False) -> Rows:
+    """Check what was given to ``predict`` of a fitted `head`; a table is read in blocks."""
+    if is_table(X):
+        expected = head.n_features_in_
+        if int(np.prod(X.shape[1:])) != expected or (len(X.shape) > 2 and not maps):
+            raise DataError(f"{type(head).__name__} was fitted on rows of {expected} values, got a table of {X.shape}.")
+        return Rows(X, X.shape, _computing_dtype(X.dtype))
+    array = validate_data(head, X, reset=False, dtype=[np.float32, np.float64], allow_nd=maps)
+    return Rows(array, array.shape, array.dtype)
+
+
+def parse_bytes(size: int | str) -> int:
+    """Return a size in bytes from a number or a text such as ``2GiB``.
+
+    Examples
+    --------
+    >>> parse_bytes("2GiB"), parse_bytes("500 MB"), parse_bytes(4096)
+    (2147483648, 500000000, 4096)
+    """
+    units = {"": 1, "b": 1}
+    for power, letter in enumerate("kmgt", start=1):
+        units |= {letter: 1024**power, letter + "ib": 1024**power, letter + "b": 1000**power}
+    text = str(size).strip().lower()
+    number = text.rstrip("bikmgt ")
+    try:
+        n_bytes = int(float(number) * units[text[len(number) :].strip()])
+    except (KeyError, ValueError):
+        n_bytes = 0
+    if n_bytes < 1:
+        raise OptionError(f"A memory limit is a size such as 2GiB or 500MB, got {size!r}.")
+    return n_bytes
+
+
+def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:
+    if len(X.shape) > 2 and not maps:
+        raise DataError(
+            f"{type(head).__name__} needs one vector an image, got maps of {X.shape[1:]}. "
+            "Extract with --pool avg or --pool flatten, or fit --head conv."
+        )
+    head.n_features_in_ = int(np.prod(X.shape[1:]))
+    dtype = _computing_dtype(X.dtype)
+    whole = int(np.prod(X.shape)) * dtype.itemsize
+    if limit is None or 2 * whole <= limit:
+        array = np.asarray(X.X, dtype)
+        return Rows(array, array.shape, dtype)
+    return Rows(X, X.shape, dtype, n_bytes=max(limit // 16, 1 << 16))
+
+
+def _computing_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def _row_weights(sample_weight: Any, n: int) -> NDArray[np.float64]:
+    if sample_weight is None:
+        return np.ones(n)
+    weights: NDArray[np.float64] = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, copy=True, input_name="sample_weight"
+    )
+    if weights.ndim == 0:
+        return np.full(n, float(weights))
+    if weights.shape != (n,):
+        raise DataError(f"sample_weight needs one weight a row, shape ({n},), got {weights.shape}.")
+    if (weights < 0).any() or not weights.any():
+        raise DataError("sample_weight must not be negative, and not all of it zero.")
+    return weights

@@ -1,0 +1,265 @@
+"""Stacks of layers written as text: ``256 relu 128 relu drop.3 64 relu bn``.
+
+Words, each one layer:
+
+- ``256``: dense with so many outputs
+- ``conv32``: convolution 3×3 with 32 channels, same size; ``conv32x5`` for 5×5
+- ``relu leaky gelu silu elu tanh sigmoid``: activations; ``leaky.1`` for its slope
+- ``bn``: batch normalisation; ``drop.3``: dropout of 30 %
+- ``max``, ``avg``: pooling 2×2 (a side of one pixel stays one); ``gap``: average over the whole map
+- ``flat``: map to vector, in (c, h, w) order; put in by itself before a dense layer
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import expit, ndtr
+
+from featx.errors import OptionError
+from featx.heads.inputs import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: torch's default.
+BATCH_NORM_EPS = 1e-5
+
+ACTIVATIONS = ("relu", "leaky", "gelu", "silu", "elu", "tanh", "sigmoid")
+
+_WORD = re.compile(r"(?P<kind>conv|drop|leaky|[a-z]+)?(?P<number>\d+|\.\d+|\d*\.\d+)?(?:x(?P<kernel>\d+))?")
+_KINDS = ("dense", "conv", "drop", "bn", "max", "avg", "gap", "flat", *ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its kind and the number it was given (outputs, share dropped or slope)."""
+
+    kind: str
+    number: float = 0.0
+    kernel: int = 3
+
+
+def parse_layers(text: str) -> tuple[Layer, ...]:
+    """Return the layers that `text` names, see the module's list of words.
+
+    Raises
+    ------
+    OptionError
+        If a word is not on that list.
+
+    Examples
+    --------
+    >>> parse_layers("64 relu drop.3")
+    (Layer(kind='dense', number=64.0, kernel=3), Layer(kind='relu', number=0.0, kernel=3),
+     Layer(kind='drop', number=0.3, kernel=3))
+    """
+    return tuple(_parse_word(word) for word in str(text).lower().replace(",", " ").split())
+
+
+def _parse_word(word: str) -> Layer:
+    match = _WORD.fullmatch(word)
+    kind, number, kernel = match.group("kind", "number", "kernel") if match else (None, None, None)
+    kind = kind or "dense"
+    value = float(number) if number else 0.0
+    wants_number = kind in ("dense", "conv", "drop")
+    fits = (
+        match
+        and kind in _KINDS
+        and (bool(number) == wants_number or kind == "leaky")
+        and not (kernel and kind != "conv")
+    )
+    if fits and kind in ("dense", "conv"):
+        fits = value >= 1 and value.is_integer()
+    if fits and kind == "drop":
+        fits = 0 <= value < 1
+    if not fits:
+        raise OptionError(
+            f"Unknown layer {word!r}. A stack is written like '256 relu drop.3 64 relu bn' or 'conv32 relu max flat 128'."
+        )
+    if kind == "leaky" and not number:
+        value = 0.01
+    return Layer(kind, value, int(kernel or 3))
+
+
+def dense_stack(hidden: Any, *, activation: str, dropout: float, batch_norm: bool) -> tuple[Layer, ...]:
+    """Return dense layers of the widths `hidden`, each with batch normalisation, activation and dropout as asked.
+
+    Examples
+    --------
+    >>> [layer.kind for layer in dense_stack((8,), activation="relu", dropout=0.5, batch_norm=True)]
+    ['dense', 'bn', 'relu', 'drop']
+    """
+    widths = (hidden,) if isinstance(hidden, int | float) else tuple(hidden)
+    words = []
+    for width in widths:
+        words += [f"{width:g}", "bn" if batch_norm else "", activation, f"drop{dropout:f}" if dropout else ""]
+    return parse_layers(" ".join(words))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One module of a network: its layer, and the shapes of a row before and after it."""
+
+    layer: Layer
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def trace(layers: tuple[Layer, ...], shape: tuple[int, ...], n_outputs: int) -> list[Step]:
+    """Return the modules that the layers and a last dense one with `n_outputs` make, with their shapes.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+    shape : tuple of int
+        Of one row: (c, h, w), or (d,), which layers for maps take as a map of one pixel.
+    n_outputs : int
+        Scores a row.
+
+    Raises
+    ------
+    OptionError
+        If a layer for maps comes after the map was flattened.
+
+    Examples
+    --------
+    >>> [(step.layer.kind, step.after) for step in trace(parse_layers("conv8 max 16"), (3, 4, 4), 2)]
+    [('conv', (8, 4, 4)), ('max', (8, 2, 2)), ('flat', (32,)), ('dense', (16,)), ('dense', (2,))]
+    """
+    steps: list[Step] = []
+
+    def add(layer: Layer, after: tuple[int, ...]) -> None:
+        steps.append(Step(layer, steps[-1].after if steps else shape, after))
+
+    if len(shape) == 1 and any(layer.kind in ("conv", "max", "avg", "gap") for layer in layers):
+        add(Layer("unflat"), (*shape, 1, 1))
+    for layer in (*layers, Layer("dense", n_outputs)):
+        now = steps[-1].after if steps else shape
+        if len(now) == 1 and layer.kind in ("conv", "max", "avg", "gap"):
+            raise OptionError(f"Layer {layer.kind!r} needs a map, but comes after the map was flattened.")
+        if len(now) == 3 and layer.kind == "dense":
+            add(Layer("flat"), (now[0] * now[1] * now[2],))
+        match layer.kind:
+            case "dense":
+                add(layer, (int(layer.number),))
+            case "conv":
+                add(layer, (int(layer.number), *now[1:]))
+            case "max" | "avg":
+                add(layer, (now[0], max(1, now[1] // 2), max(1, now[2] // 2)))
+            case "gap":
+                add(layer, (now[0],))
+            case "flat":
+                add(layer, (int(np.prod(now)),))
+            case _:
+                add(layer, now)
+    return steps
+
+
+def state_shapes(steps: list[Step]) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every array in the state dict of `build_network`.
+
+    Examples
+    --------
+    >>> state_shapes(trace(parse_layers("16 relu"), (4,), 2))
+    {'0.weight': (16, 4), '0.bias': (16,), '2.weight': (2, 16), '2.bias': (2,)}
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, step in enumerate(steps):
+        outputs, inputs = step.after[0], step.before[0]
+        if step.layer.kind == "dense":
+            shapes |= {f"{i}.weight": (outputs, inputs), f"{i}.bias": (outputs,)}
+        elif step.layer.kind == "conv":
+            kernel = (step.layer.kernel, step.layer.kernel)
+            shapes |= {f"{i}.weight": (outputs, inputs, *kernel), f"{i}.bias": (outputs,)}
+        elif step.layer.kind == "bn":
+            names = ("weight", "bias", "running_mean", "running_var")
+            shapes |= {f"{i}.{name}": (outputs,) for name in names} | {f"{i}.num_batches_tracked": ()}
+    return shapes
+
+
+def build_network(steps: list[Step], *, init: str = "glorot") -> nn.Sequential:
+    """Return the modules of `trace` as a torch network.
+
+    Parameters
+    ----------
+    steps : list of Step
+    init : {"glorot", "he"}
+        Distribution of the weights, uniform (Glorot and Bengio 2010; He et al. 2015); biases are zero.
+    """
+    from torch import nn
+
+    network = nn.Sequential(*map(_module, steps))
+    fill = nn.init.xavier_uniform_ if init == "glorot" else nn.init.kaiming_uniform_
+    for module in network:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fill(module.weight)
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def _module(step: Step) -> nn.Module:
+    from torch import nn
+
+    number, inputs = int(step.layer.number), step.before[0]
+    match step.layer.kind:
+        case "dense":
+            return nn.Linear(inputs, number)
+        case "conv":
+            return nn.Conv2d(inputs, number, step.layer.kernel, padding="same")
+        case "max" | "avg":
+            # A side of one pixel stays one.
+            size = (min(2, step.before[1]), min(2, step.before[2]))
+            return nn.MaxPool2d(size) if step.layer.kind == "max" else nn.AvgPool2d(size)
+        case "gap":
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case "flat":
+            return nn.Flatten()
+        case "unflat":
+            return nn.Unflatten(1, step.after)
+        case "bn":
+            return nn.BatchNorm2d(inputs) if len(step.before) == 3 else nn.BatchNorm1d(inputs)
+        case "drop":
+            return nn.Dropout(step.layer.number)
+        case "leaky":
+            return nn.LeakyReLU(step.layer.number)
+    plain = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+    return plain[step.layer.kind]()
+
+
+def apply_dense(steps: list[Step], state: dict[str, Array], X: Array) -> Array:
+    """Return the scores (n, k) of rows X (n, d) by numpy: `build_network` in evaluation, for stacks without maps.
+
+    `state` is the network's state dict, whose names begin with the number of the module.
+    """
+    for i, layer in enumerate(step.layer for step in steps):
+        if layer.kind == "dense":
+            X = X @ state[f"{i}.weight"].T + state[f"{i}.bias"]
+        elif layer.kind == "bn":
+            scale = state[f"{i}.weight"] / np.sqrt(state[f"{i}.running_var"] + BATCH_NORM_EPS)
+            X = (X - state[f"{i}.running_mean"]) * scale + state[f"{i}.bias"]
+        elif layer.kind not in ("drop", "flat"):
+            X = _activate(layer, X)
+    return X
+
+
+def _activate(layer: Layer, X: Array) -> Array:
+    """Apply an activation as torch defines it."""
+    match layer.kind:
+        case "relu":
+            return np.maximum(X, 0)
+        case "leaky":
+            return np.where(X > 0, X, X * X.dtype.type(layer.number))
+        case "gelu":
+            return X * ndtr(X)
+        case "silu":
+            return X * expit(X)
+        case "elu":
+            return np.where(X > 0, X, np.expm1(np.minimum(X, 0)))
+        case "tanh":
+            return np.tanh(X)
+        case _:
+            return expit(X)

@@ -1,0 +1,227 @@
+"""`LogisticHeadCV`: a path of penalties with folds side by side, from one factorisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+
+from featx.errors import DataError
+from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_training
+from featx.heads.linear import (
+    ROWS_PER_FEATURE,
+    LinearClassifier,
+    make_problem,
+    softmax,
+    uncentred,
+    warn_unless_converged,
+)
+from featx.heads.losses import Binomial, Multinomial
+from featx.heads.settings import check_choice, check_number
+from featx.heads.solver import Curvature, minimise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from featx.heads.solver import Problem
+
+
+class LogisticHeadCV(LinearClassifier, BaseEstimator):
+    """Logistic regression whose C is chosen by cross-validation, or on given validation rows.
+
+    The folds, and the fit on all rows, are solved side by side, so that they share every product with
+    the rows; each C starts from the solution of the one before.
+
+    Parameters
+    ----------
+    Cs : int or sequence of float
+        Values of C; an int gives so many, evenly spaced in logarithm from 1e-5 to 1.
+    cv : int, splitter or iterable
+        Folds, stratified (and by group, where ``fit`` is given groups), or what scikit-learn takes as
+        ``cv``; rows that are not held out are trained on. Not used where ``fit`` is given ``X_val``.
+    scoring : {"accuracy", "neg_log_loss"}
+    one_standard_error : bool
+        Take the smallest C whose mean score is within one standard error of the best (Breiman et al.,
+        "Classification and regression trees", 1984), instead of the best.
+    tol, max_iter, class_weight, device
+        As in `LogisticHead`.
+    random_state : int, RandomState or None
+        Shuffles rows before they are cut into folds; None keeps their order.
+
+    Attributes
+    ----------
+    coef_, intercept_, classes_, objective_, gradient_norm_, n_iter_
+        As in `LogisticHead`, of the fit on all rows with ``C_``.
+    C_ : float
+    Cs_ : ndarray of shape (n_Cs,)
+        Ascending.
+    scores_ : ndarray of shape (n_folds, n_Cs)
+        On the rows held out; one fold where validation rows were given.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> head = LogisticHeadCV(Cs=(1e-4, 1e-2, 1), cv=3).fit(X, y)
+    >>> head.C_, head.scores_.mean(axis=0).round(2)
+    (0.01, array([0.91, 0.93, 0.92]))
+    """
+
+    def __init__(
+        self,
+        Cs: int | Sequence[float] = 20,
+        *,
+        cv: Any = 5,
+        scoring: str = "accuracy",
+        one_standard_error: bool = False,
+        tol: float = 1e-5,
+        max_iter: int = 1000,
+        class_weight: ClassWeight = None,
+        device: str = "auto",
+        random_state: Any = None,
+    ) -> None:
+        self.Cs = Cs
+        self.cv = cv
+        self.scoring = scoring
+        self.one_standard_error = one_standard_error
+        self.tol = tol
+        self.max_iter = max_iter
+        self.class_weight = class_weight
+        self.device = device
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: Any = None,
+        memory: int | str | None = None,
+    ) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`.
+
+        Parameters
+        ----------
+        X_val, y_val : as `X` and `y`
+            Rows that choose C, instead of folds. They are not fitted on.
+        groups : array-like of shape (n,), or None
+            Rows of one group stay in one fold.
+        """
+        import torch
+
+        Cs = self._path()
+        training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
+        validation = None if X_val is None else read_labelled(self, X_val, y_val)
+        held_out = np.zeros((len(training.codes), 0), bool) if validation else self._folds(training, groups)
+        weights = training.weights[:, None] * np.column_stack([~held_out, np.ones(len(held_out), bool)])
+        if not weights.any(axis=0).all():
+            raise DataError("A fold has no rows with a positive weight. Lower cv.")
+        loss = Multinomial() if len(self.classes_) > 2 else Binomial()
+        problem = make_problem(training, weights, loss, self.device)
+        curvature = Curvature.of(problem, max_rows=ROWS_PER_FEATURE * problem.rows.shape[1])
+        totals = torch.from_numpy(weights.sum(axis=0)).to(problem.device)
+        theta = problem.mean.new_zeros(problem.shape)
+        scores, solutions = [], []
+        for C in Cs:
+            solution = minimise(problem, curvature, 1 / (C * totals), theta, tol=self.tol, max_iter=self.max_iter)
+            theta = solution.theta
+            scores.append(self._score(problem, theta, training, held_out, validation))
+            solutions.append(solution)
+        self.Cs_, self.scores_ = Cs, np.array(scores).T
+        chosen = _choose(self.scores_, one_standard_error=self.one_standard_error)
+        self.C_ = float(Cs[chosen])
+        solution = solutions[chosen]
+        coef, intercept = uncentred(problem, solution.theta)
+        self.coef_, self.intercept_ = coef[-1], intercept[-1]
+        self.objective_ = float(solution.values[-1]) * self.C_ * float(totals[-1])
+        self.gradient_norm_ = float(solution.gradient_norms[-1])
+        self.n_iter_ = max(1, int(solution.n_iter[-1]))
+        warn_unless_converged(self.gradient_norm_, self.tol, self.n_iter_)
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
+        return softmax(self.decision_function(X))
+
+    def _path(self) -> NDArray[np.float64]:
+        if isinstance(self.Cs, int | np.integer):
+            check_number("Cs", self.Cs, least=1)
+            Cs = np.logspace(-5, 0, self.Cs)
+        else:
+            Cs = np.atleast_1d(np.asarray(self.Cs, dtype=object))
+        for C in Cs:
+            check_number("C", C, above=0, most=np.finfo(np.float32).max)
+        check_choice("scoring", self.scoring, ("accuracy", "neg_log_loss"))
+        check_number("tol", self.tol, above=0)
+        check_number("max_iter", self.max_iter, least=1, whole=True)
+        return np.sort(Cs.astype(np.float64))
+
+    def _folds(self, training: Training, groups: Any) -> NDArray[np.bool_]:
+        """Return which rows each fold holds out, shape (n, cv)."""
+        n, splitter = len(training.codes), self.cv
+        if isinstance(splitter, int | np.integer):
+            check_number("cv", splitter, least=2)
+            kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+            shuffle = self.random_state is not None
+            splitter = kind(splitter, shuffle=shuffle, random_state=self.random_state)
+        splits = check_cv(splitter, training.codes, classifier=True).split(np.zeros((n, 1)), training.codes, groups)
+        columns = []
+        for _, rows in splits:
+            columns.append(np.zeros(n, bool))
+            columns[-1][rows] = True
+        return np.column_stack(columns)
+
+    def _score(
+        self,
+        problem: Problem,
+        theta: Tensor,
+        training: Training,
+        held_out: NDArray[np.bool_],
+        validation: Training | None,
+    ) -> NDArray[np.float64]:
+        """Return the weighted score of each fold on its own rows, shape (n_folds,)."""
+        coef, intercept = uncentred(problem, theta)
+        if validation is not None:
+            coef, intercept = coef[-1:], intercept[-1:]
+            training, held_out = validation, np.ones((len(validation.codes), 1), bool)
+        folds = held_out.shape[1]
+        sums, totals = np.zeros(folds), np.zeros(folds)
+        for indices, block in training.rows.blocks():
+            codes, weights, held = training.codes[indices], training.weights[indices], held_out[indices]
+            Z = block @ coef[:folds].reshape(-1, coef.shape[2]).T + intercept[:folds].reshape(-1)
+            Z = Z.reshape(len(block), folds, -1)
+            for fold in range(folds):
+                rows = held[:, fold]
+                q = softmax(Z[rows, fold] if Z.shape[2] > 1 else Z[rows, fold, 0])
+                sums[fold] += weights[rows] @ self._gain(q, codes[rows])
+                totals[fold] += weights[rows].sum()
+        return sums / np.maximum(totals, np.finfo(float).tiny)
+
+    def _gain(self, probabilities: Array, codes: NDArray[np.int64]) -> Array:
+        if self.scoring == "accuracy":
+            return probabilities.argmax(axis=1) == codes
+        true = probabilities[np.arange(len(codes)), codes]
+        return np.log(np.maximum(true, np.finfo(true.dtype).tiny))
+
+
+def _choose(scores: NDArray[np.float64], *, one_standard_error: bool) -> int:
+    """Return the index of the best column of (n_folds, n_Cs), the first of equals.
+
+    Examples
+    --------
+    >>> _choose(np.array([[0.7, 0.8, 0.81], [0.7, 0.9, 0.91]]), one_standard_error=True)
+    1
+    """
+    means = scores.mean(axis=0)
+    best = int(means.argmax())
+    if one_standard_error and len(scores) > 1:
+        error = scores[:, best].std(ddof=1) / np.sqrt(len(scores))
+        return int(np.flatnonzero(means >= means[best] - error)[0])
+    return best

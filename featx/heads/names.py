@@ -1,0 +1,131 @@
+"""Heads by name: ours, those of installed plug-ins, and any scikit-learn class."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any
+
+from featx.errors import OptionError, UnknownHeadError
+from featx.heads.settings import parse_setting
+
+#: Name → class, as ``module:Class``. Plug-ins add theirs by the entry point group ``featx.heads``.
+REGISTRY = {
+    "mlp": "featx.heads.dense:DenseHead",
+    "logreg": "featx.heads.logistic:LogisticHead",
+    "logreg-cv": "featx.heads.logistic_cv:LogisticHeadCV",
+    "xgboost": "featx.heads.boosted:XGBoostHead",
+    "knn": "featx.heads.neighbors:KNNHead",
+    "ridge": "featx.heads.ridge:RidgeHead",
+    "centroid": "featx.heads.centroid:CentroidHead",
+    "svm": "featx.heads.svm:SVMHead",
+    "conv": "featx.heads.conv:ConvHead",
+}
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """One line of ``featx heads``.
+
+    Attributes
+    ----------
+    name : str
+        As ``--head`` takes it.
+    path : str
+        ``module:Class``.
+    summary : str
+        First line of the class's documentation.
+    settings : dict of str to object
+        Name → default, as ``--set`` takes them.
+    """
+
+    name: str
+    path: str
+    summary: str
+    settings: dict[str, Any]
+
+
+def list_heads() -> list[HeadInfo]:
+    """Return every head that has a name, ours first.
+
+    Examples
+    --------
+    >>> [head.name for head in list_heads()][:3]
+    ['mlp', 'logreg', 'logreg-cv']
+    """
+    found = []
+    for name, path in _named_paths().items():
+        head_class = head_class_of(name)
+        summary = (inspect.getdoc(head_class) or "").partition("\n")[0]
+        found.append(HeadInfo(name, path, summary, _defaults(head_class)))
+    return found
+
+
+def make_head(name: str, **settings: Any) -> Any:
+    """Return an unfitted head.
+
+    Parameters
+    ----------
+    name : str
+        A name from ``featx heads``, ``package.module:Class``, or a dotted path in scikit-learn such as
+        ``sklearn.ensemble.RandomForestClassifier``.
+    **settings
+        Constructor arguments. Text is read as on the command line (`featx.heads.settings.parse_setting`).
+
+    Raises
+    ------
+    UnknownHeadError
+        If there is no such head.
+    OptionError
+        If it has no such setting.
+
+    Examples
+    --------
+    >>> make_head("mlp", hidden="64,32", dropout="0.3")
+    DenseHead(dropout=0.3, hidden=(64, 32))
+    """
+    head_class = head_class_of(name)
+    known = _defaults(head_class)
+    for setting in settings:
+        if known and setting not in known:
+            near = get_close_matches(setting, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise OptionError(
+                f"Head {name!r} has no setting {setting!r}.{hint} Its settings: {', '.join(known)}. See: featx heads"
+            )
+    return head_class(**{key: parse_setting(v) if isinstance(v, str) else v for key, v in settings.items()})
+
+
+def head_class_of(name: str) -> type:
+    """Return the class that `name` stands for; see `make_head`."""
+    paths = _named_paths()
+    path = paths.get(name, name)
+    if ":" not in path and path.startswith("sklearn."):
+        path = ":".join(path.rsplit(".", 1))
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise UnknownHeadError.among("head", name, paths, "featx heads")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownHeadError(f"Head {name!r} cannot be imported: {error}. All names: featx heads") from error
+    if not (inspect.isclass(found) and hasattr(found, "fit") and hasattr(found, "predict")):
+        raise UnknownHeadError(f"{name!r} is not a class with fit and predict. All names: featx heads")
+    return found
+
+
+def _named_paths() -> dict[str, str]:
+    plugged = {point.name: point.value for point in entry_points(group="featx.heads")}
+    return plugged | REGISTRY
+
+
+def _defaults(head_class: type) -> dict[str, Any]:
+    parameters = inspect.signature(head_class).parameters.values()
+    return {
+        p.name: None if p.default is p.empty else p.default
+        for p in parameters
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }

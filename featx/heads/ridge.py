@@ -1,0 +1,181 @@
+"""`RidgeHead`: least squares on ±1 targets, every penalty and exact leave-one-out from one factorisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from sklearn.base import BaseEstimator
+
+from featx.heads.inputs import Array, ClassWeight, Training, read_training
+from featx.heads.linear import LinearClassifier, softmax
+from featx.heads.settings import check_choice, check_number
+
+
+class RidgeHead(LinearClassifier, BaseEstimator):
+    """Ridge regression on targets ±1, each class against the rest, as in `sklearn.linear_model.RidgeClassifier`.
+
+    Minimises Σ_i s_i ‖t_i - W x_i - b‖² + α ‖W‖² exactly. Of several α, the one with the best exact
+    leave-one-out score is taken.
+
+    Parameters
+    ----------
+    alpha : float or sequence of float
+        Strength of the penalty, at least 0 (above 0 where d ≥ n).
+    scoring : {"accuracy", "mse"}
+        What leave-one-out compares: top-1 accuracy (the larger α of equals), or the mean squared error
+        of `sklearn.linear_model.RidgeClassifierCV`.
+    class_weight : dict, "balanced" or None
+        As in scikit-learn.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (k, d), or (1, d) for two classes
+    intercept_ : ndarray of shape (k,) or (1,)
+    classes_ : ndarray of shape (k,)
+    alpha_ : float
+        The penalty taken.
+    loo_scores_ : ndarray of shape (n_alphas,), or None
+        Leave-one-out score of each α in the order given (accuracy, or minus the mean squared error); None for one α.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> head = RidgeHead(alpha=(1, 100, 10_000)).fit(X, y)
+    >>> head.alpha_, head.loo_scores_.round(3)
+    (100.0, array([0.934, 0.936, 0.934]))
+    """
+
+    def __init__(
+        self,
+        alpha: float | Sequence[float] = 1.0,
+        *,
+        scoring: str = "accuracy",
+        class_weight: ClassWeight = None,
+    ) -> None:
+        self.alpha = alpha
+        self.scoring = scoring
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
+        alphas = np.atleast_1d(np.asarray(self.alpha, dtype=object))
+        for alpha in alphas:
+            check_number("alpha", alpha, least=0)
+        check_choice("scoring", self.scoring, ("accuracy", "mse"))
+        alphas = alphas.astype(np.float64)
+        training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
+        moments = _Moments.of(training)
+        self.loo_scores_ = None
+        chosen = 0
+        if len(alphas) > 1:
+            self.loo_scores_ = moments.leave_one_out(training, alphas, self.scoring)
+            best = np.flatnonzero(self.loo_scores_ == self.loo_scores_.max())
+            chosen = int(best[np.argmax(alphas[best])])
+        self.alpha_ = float(alphas[chosen])
+        coef = moments.coefficients(alphas[[chosen]])[0]
+        dtype = training.rows.dtype
+        self.coef_ = coef.astype(dtype)
+        self.intercept_ = (moments.target_mean - coef @ moments.mean).astype(dtype)
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the softmax of twice the scores, shape (n, k): ranked like them, but not calibrated."""
+        return softmax(2 * self.decision_function(X))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Weighted second moments of rows and targets, factorised.
+
+    With x̃ = x - mean and t̃ = t - target_mean: Σ s x̃ x̃ᵀ = V diag(values) Vᵀ and cross = Vᵀ Σ s x̃ t̃ᵀ,
+    so that W(α)ᵀ = V diag(1 / (values + α)) cross for every α.
+    """
+
+    mean: Array  # (d,)
+    target_mean: Array  # (k,)
+    vectors: Array  # (d, r)
+    values: Array  # (r,)
+    cross: Array  # (r, k)
+    total: float
+
+    @classmethod
+    def of(cls, training: Training) -> _Moments:
+        """Read the rows twice: for the mean, then for the moments about it."""
+        rows, weights = training.rows, training.weights
+        n, d = rows.shape
+        total = float(weights.sum())
+        mean = sum(weights[indices] @ block for indices, block in rows.blocks()) / total
+        target_mean = sum(weights[i] @ _targets(training, i) for i, _ in rows.blocks()) / total
+        if n < d:
+            return cls._from_rows(training, mean, target_mean, total)
+        gram, cross = np.zeros((d, d)), np.zeros((d, len(target_mean)))
+        for indices, block in rows.blocks():
+            root = np.sqrt(weights[indices])[:, None]
+            A = ((block - mean) * root).astype(rows.dtype)
+            gram += A.T @ A
+            cross += A.T @ ((_targets(training, indices) - target_mean) * root)
+        values, vectors = linalg.eigh(gram.astype(rows.dtype), overwrite_a=True, check_finite=False)
+        return cls(mean, target_mean, vectors, np.maximum(values, 0), vectors.T @ cross, total)
+
+    @classmethod
+    def _from_rows(cls, training: Training, mean: Array, target_mean: Array, total: float) -> _Moments:
+        """Factorise the smaller n by n side, where there are fewer rows than features."""
+        root = np.sqrt(training.weights)[:, None]
+        A = np.concatenate([(block - mean) * root[indices] for indices, block in training.rows.blocks()])
+        targets = np.concatenate([_targets(training, indices) for indices, _ in training.rows.blocks()])
+        values, left = linalg.eigh(A @ A.T, check_finite=False)
+        kept = values > values[-1] * np.finfo(training.rows.dtype).eps * len(values)
+        values, left = values[kept], left[:, kept]
+        vectors = A.T @ (left / np.sqrt(values))
+        return cls(mean, target_mean, vectors, values, vectors.T @ (A.T @ ((targets - target_mean) * root)), total)
+
+    def shrinkage(self, alphas: NDArray[np.float64]) -> Array:
+        """Return 1 / (values + α), shape (n_alphas, r), and zero where both are zero."""
+        sums = self.values + alphas[:, None]
+        # Directions in which rows do not differ are left at zero, as the pseudo-inverse does.
+        floor = np.finfo(self.vectors.dtype).eps * self.values[-1]
+        return np.where(sums > floor, 1 / np.maximum(sums, np.finfo(float).tiny), 0)
+
+    def coefficients(self, alphas: NDArray[np.float64]) -> Array:
+        """Return coefficients for every α, shape (n_alphas, k, d)."""
+        shrunk = self.shrinkage(alphas)[:, :, None] * self.cross
+        return np.swapaxes(self.vectors @ shrunk, 1, 2)
+
+    def leave_one_out(self, training: Training, alphas: NDArray[np.float64], scoring: str) -> NDArray[np.float64]:
+        """Return the weighted leave-one-out score of every α, shape (n_alphas,).
+
+        A row's prediction by the fit without it is t - (t - ŷ) / (1 - h), where
+        h = s (1/Σs + x̃ᵀ V diag(1 / (values + α)) Vᵀ x̃) is its leverage.
+        """
+        shrinkage = self.shrinkage(alphas)
+        scores = np.zeros(len(alphas))
+        for indices, block in training.rows.blocks():
+            Z = (block - self.mean).astype(self.vectors.dtype) @ self.vectors
+            weights = training.weights[indices]
+            leverage = weights[:, None] * (1 / self.total + Z**2 @ shrinkage.T.astype(Z.dtype))
+            targets = _targets(training, indices)
+            for a, shrunk in enumerate(shrinkage[:, :, None] * self.cross):
+                residual = targets - self.target_mean - Z @ shrunk.astype(Z.dtype)
+                residual /= np.maximum(1 - leverage[:, [a]], np.finfo(Z.dtype).eps)
+                if scoring == "mse":
+                    scores[a] -= weights @ (residual**2).mean(axis=1)
+                else:
+                    scores[a] += weights @ (_labels(targets - residual) == training.codes[indices])
+        return scores / self.total
+
+
+def _targets(training: Training, indices: Any) -> Array:
+    """Return ±1 targets (n, k), one column for two classes."""
+    codes, k = training.codes[indices], len(training.classes)
+    columns = np.arange(k) if k > 2 else np.ones(1, int)
+    return np.where(codes[:, None] == columns, 1.0, -1.0).astype(training.rows.dtype)
+
+
+def _labels(scores: Array) -> Array:
+    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)

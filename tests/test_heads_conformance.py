@@ -1,0 +1,39 @@
+"""Every head is a scikit-learn classifier, by scikit-learn's own checks."""
+
+from __future__ import annotations
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featx.heads.boosted import XGBoostHead
+from featx.heads.centroid import CentroidHead
+from featx.heads.conv import ConvHead
+from featx.heads.dense import DenseHead
+from featx.heads.logistic import LogisticHead
+from featx.heads.logistic_cv import LogisticHeadCV
+from featx.heads.neighbors import KNNHead
+from featx.heads.ridge import RidgeHead
+from featx.heads.svm import SVMHead
+
+HEADS = [
+    LogisticHead(tol=1e-9),
+    LogisticHeadCV(Cs=3, cv=2),
+    SVMHead(tol=1e-9),
+    RidgeHead(),
+    RidgeHead(alpha=(0.1, 10)),
+    CentroidHead(),
+    CentroidHead(metric="euclidean"),
+    KNNHead(k=3),
+    DenseHead(hidden=(16,)),
+    ConvHead("conv8 relu max flat 16 relu"),
+    XGBoostHead(n_estimators=5, components=2),
+]
+
+
+def expected_failures(head):
+    return {}
+
+
+@parametrize_with_checks(HEADS, expected_failed_checks=expected_failures, xfail_strict=True)
+def test_head_follows_scikit_learn(estimator, check):
+    check(estimator)
