@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from featx.errors import ImageError, OptionError
-from featx.images import READABLE, decode, eight_bit, fit, prepare, sniff
+from featx.images import READABLE, decode, fit, pixels_of, prepare, sniff
 from featx.recipe import INTERPOLATIONS, Frame
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -224,7 +224,7 @@ def test_lab_tiff_becomes_rgb():
 
 def test_colour_mode_without_a_way_to_rgb_is_refused():
     with pytest.raises(ImageError, match="colour mode La cannot be converted to RGB: save the image as RGB"):
-        eight_bit(Image.new("La", (2, 2)).copy())
+        pixels_of(Image.new("La", (2, 2)))
 
 
 @pytest.mark.parametrize("container", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -330,9 +330,24 @@ def test_other_arrays_are_refused(array):
         decode(array)
 
 
-def test_eight_bit_keeps_alpha_for_a_later_background():
-    assert eight_bit(Image.new("LA", (1, 1), (7, 8))).getpixel((0, 0)) == (7, 7, 7, 8)
-    assert eight_bit(Image.new("L", (1, 1), 7)).mode == "RGB"
+def test_pillow_images_keep_their_alpha_for_a_later_background():
+    assert pixels_of(Image.new("LA", (1, 1), (7, 8))).tolist() == [[[7, 7, 7, 8]]]
+    assert pixels_of(Image.new("L", (1, 1), 7)).tolist() == [[[7, 7, 7]]]
+
+
+def test_pillow_image_that_was_only_opened_gives_the_pixels_of_its_file():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(noise(5, 4), "PNG", exif=exif)
+
+    assert np.array_equal(pixels_of(Image.open(io.BytesIO(data))), np.asarray(decode(data)))
+
+
+def test_truncated_pillow_image_is_an_error():
+    data = encode(noise(64, 64), "JPEG")
+
+    with pytest.raises(ImageError, match="damaged or truncated JPEG"):
+        pixels_of(Image.open(io.BytesIO(data[:-1000])))
 
 
 # What is said of files that are no images

@@ -82,7 +82,71 @@ def decode(data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255,
     return _composite(image, background)
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Return the upright pixels of a Pillow image, loaded or not, as `decode` takes them.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3) or (h, w, 4)
+
+    Raises
+    ------
+    ImageError
+        As `decode`.
+    """
+    with _naming_damage(image.format or "image"):
+        return np.asarray(_read(image))
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or pixels.size == 0:
+        raise ImageError(
+            f"an image array must be uint8 of shape (h, w) or (h, w, 1|3|4), got {pixels.dtype} of shape {pixels.shape}"
+        )
+    return _eight_bit(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels))
+
+
+def _from_bytes(data: bytes) -> Image.Image:
+    kind = sniff(data)
+    with _naming_damage(kind), Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        return _read(image)
+
+
+def _read(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(_bomb(f"{image.width:,} × {image.height:,} pixels, more"))
+    image.load()
+    return _upright(_eight_bit(image), _orientation(image))
+
+
+@contextmanager
+def _naming_damage(kind: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an `ImageError`.
+
+    Truncated files are refused even where another library has told Pillow to fill them with grey.
+    """
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_bomb("more pixels")) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"damaged {kind}, or a kind of {kind} that Pillow does not read") from error
+    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImageError(f"damaged or truncated {kind} ({words})") from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _bomb(size: str) -> str:
+    return f"decompression bomb: {size} than the {MAX_PIXELS:,} that are decoded; scale the image down first"
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
     """Convert a loaded Pillow image of any mode to ``RGB``, or ``RGBA`` where something shows through.
 
     Raises
@@ -101,48 +165,6 @@ def eight_bit(image: Image.Image) -> Image.Image:
         return image.convert(mode)
     except ValueError as error:
         raise ImageError(f"colour mode {image.mode} cannot be converted to RGB: save the image as RGB") from error
-
-
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or pixels.size == 0:
-        raise ImageError(
-            f"an image array must be uint8 of shape (h, w) or (h, w, 1|3|4), got {pixels.dtype} of shape {pixels.shape}"
-        )
-    return eight_bit(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels))
-
-
-def _from_bytes(data: bytes) -> Image.Image:
-    kind = sniff(data)
-    try:
-        with _strict(), Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(_bomb(f"{image.width:,} × {image.height:,} pixels, more"))
-            image.load()
-            return _upright(eight_bit(image), _orientation(image))
-    except (ImageError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_bomb("more pixels")) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"damaged {kind}, or a kind of {kind} that Pillow does not read") from error
-    except Exception as error:  # Pillow's plugins raise a dozen types on damaged files
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"damaged or truncated {kind} ({words})") from error
-
-
-def _bomb(size: str) -> str:
-    return f"decompression bomb: {size} than the {MAX_PIXELS:,} that are decoded; scale the image down first"
-
-
-@contextmanager
-def _strict() -> Iterator[None]:
-    """Refuse truncated files even where some other library has told Pillow to fill them with grey."""
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
 def _orientation(image: Image.Image) -> int:

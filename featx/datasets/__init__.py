@@ -1,0 +1,13 @@
+"""Datasets: ordered rows of an id, an image, a label or none, and a split or none, from any source.
+
+`open_dataset` understands what users have: folders, CSV files, arrays, Parquet, archives, the names of public
+datasets. Nothing is decoded here, and nothing is kept in memory that can be read again.
+"""
+
+from __future__ import annotations
+
+from featx.datasets.dataset import UNLABELLED, Dataset, ImageData, item_id
+from featx.datasets.opening import open_dataset
+from featx.datasets.splits import shared_across_splits
+
+__all__ = ["UNLABELLED", "Dataset", "ImageData", "item_id", "open_dataset", "shared_across_splits"]

@@ -1,0 +1,200 @@
+"""DATA that is an array: in memory, in an ``.npz`` file, or scikit-learn's digits."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.datasets.dataset import Dataset, ImageData, item_id, one_by_one
+from featx.datasets.files import stamps_of_parts
+from featx.datasets.labels import encode_labels, numbered_labels
+from featx.datasets.splits import no_splits, split_name
+from featx.errors import DataError, ImageError
+
+_SPLIT = "train|validation|valid|val|test"
+_PIXELS = re.compile(rf"(?:({_SPLIT})_)?(?:x|images|data)(?:_({_SPLIT}))?")
+_LABELS = re.compile(rf"(?:({_SPLIT})_)?(?:y|labels|targets)(?:_({_SPLIT}))?")
+_CLASSES = ("classes", "class_names", "label_names")
+
+
+class Arrays:
+    """Images in one or several arrays.
+
+    Parameters
+    ----------
+    parts : list of ndarray, each of shape (n, h, w) or (n, h, w, 1|3|4)
+        uint8, or floats in 0–1.
+    path : Path, optional
+        The file they come from, which tells when they have changed.
+    """
+
+    def __init__(self, parts: list[np.ndarray], path: Path | None = None) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self._path = path
+
+    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
+        """Give each image as uint8."""
+        return one_by_one(self._read, indices)
+
+    def _read(self, i: int) -> np.ndarray:
+        part = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return as_uint8(self._parts[part][i - self._starts[part]])
+
+    def stamps(self) -> np.ndarray | None:
+        """Digest the status of the file, if there is one, and the row."""
+        return None if self._path is None else stamps_of_parts([str(self._path)], [int(self._starts[-1])])
+
+
+def as_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Scale floats in 0–1 to 0–255; leave uint8 as it is."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
+
+
+def open_array(pixels: np.ndarray, labels: Sequence[Any] | np.ndarray | None = None) -> Dataset:
+    """Open an array of images in memory."""
+    check_pixels(pixels, "The array")
+    numbers, classes = encode_labels(flat_labels(labels, len(pixels), "The labels"))
+    return Dataset(
+        title="array",
+        identity=lambda: item_id(pixels).hex() + item_id(numbers).hex(),
+        ids=row_numbers(len(pixels)),
+        classes=classes,
+        labels=numbers,
+        splits=no_splits(len(pixels)),
+        images=Arrays([pixels]),
+    )
+
+
+def open_digits() -> Dataset:
+    """Open the 1,797 handwritten digits, 8×8, that come with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return Dataset(
+        title="digits",
+        identity=lambda: "digits",
+        ids=row_numbers(len(digits.images)),
+        classes=tuple(str(name) for name in digits.target_names),
+        labels=digits.target.astype(np.int64),
+        splits=no_splits(len(digits.images)),
+        images=Arrays([as_uint8(digits.images / 16)]),
+    )
+
+
+def open_npz(path: Path) -> Dataset:
+    """Open ``X, y``, ``x_train, y_train, x_test, y_test`` or ``train_images, train_labels, …`` of a file.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, holds Python objects, or no such arrays.
+    """
+    arrays = _load(path)
+    pixels, labels = _by_split(arrays, _PIXELS), _by_split(arrays, _LABELS)
+    if not pixels:
+        raise DataError(
+            f"{path.name} holds {', '.join(arrays) or 'nothing'}. "
+            "It needs X and y, or x_train, y_train, x_test and y_test."
+        )
+    for split, part in pixels.items():
+        check_pixels(part, f"{path.name}: X {split}".rstrip())
+    values = [flat_labels(labels.get(split), len(part), f"{path.name}: y {split}") for split, part in pixels.items()]
+    names = next((arrays[name] for name in arrays if name.lower() in _CLASSES), None)
+    if names is None:
+        numbers, classes = encode_labels(chain(*values))
+    else:
+        classes = tuple(str(name) for name in names.ravel().tolist())
+        numbers = numbered_labels(chain(*values), classes, path.name)
+    return Dataset(
+        title=path.stem,
+        identity=lambda: f"npz {path.resolve()}",
+        ids=[i for split, part in pixels.items() for i in row_numbers(len(part), split)],
+        classes=classes,
+        labels=numbers,
+        splits=np.repeat([split_name(split) or "" for split in pixels], [len(part) for part in pixels.values()]),
+        images=Arrays(list(pixels.values()), path.resolve()),
+    )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path.name} is no .npz file, or a damaged one ({error}). Save it with np.savez.") from error
+    except ValueError as error:
+        raise DataError(f"{path.name} holds Python objects. Save plain arrays: np.savez(path, X=X, y=y)") from error
+
+
+def _by_split(arrays: dict[str, np.ndarray], pattern: re.Pattern[str]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names fit, by ``train``, ``val``, ``test`` or the empty string."""
+    found = {}
+    for name, array in arrays.items():
+        match = pattern.fullmatch(name.lower())
+        if match:
+            found[split_name(match[1] or match[2] or "") or ""] = array
+    return {split: found[split] for split in ("", "train", "val", "test") if split in found}
+
+
+def row_numbers(n: int, split: str = "") -> list[str]:
+    """Return ids for rows without names.
+
+    Examples
+    --------
+    >>> row_numbers(2), row_numbers(1, "test")
+    (['0', '1'], ['test/0'])
+    """
+    prefix = f"{split}/" if split else ""
+    return [f"{prefix}{i}" for i in range(n)]
+
+
+def check_pixels(pixels: np.ndarray, what: str) -> None:
+    """Refuse arrays that are no images, a block of them at a time.
+
+    Raises
+    ------
+    DataError
+        Unless the shape is (n, h, w) or (n, h, w, 1|3|4), and the values are uint8 or floats in 0–1.
+    """
+    if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3, 4)) or pixels.size == 0:
+        channels_first = pixels.ndim == 4 and pixels.shape[1] in (1, 3, 4)
+        hint = " Put the channels last: X.transpose(0, 2, 3, 1)" if channels_first else ""
+        raise DataError(f"{what} must be of shape (n, h, w) or (n, h, w, 1|3|4), got {pixels.shape}.{hint}")
+    if pixels.dtype == np.uint8:
+        return
+    if pixels.dtype.kind != "f":
+        raise DataError(f"{what} must be uint8, or floats in 0–1; got {pixels.dtype}. Scale it: X.astype('uint8')")
+    for start in range(0, len(pixels), 1024):
+        low, high = pixels[start : start + 1024].min(), pixels[start : start + 1024].max()
+        if not (low >= 0 and high <= 1):
+            raise DataError(f"{what} has floats from {low:g} to {high:g}; they must lie in 0–1. Scale it: X / 255")
+
+
+def flat_labels(labels: Sequence[Any] | np.ndarray | None, n: int, what: str) -> list[Any]:
+    """Return one label a row, from a list, an array (n,) or (n, 1), a one-hot array (n, k), or None.
+
+    Raises
+    ------
+    DataError
+        If there are not `n` of them.
+    """
+    if labels is None:
+        return [None] * n
+    array = labels if isinstance(labels, np.ndarray) else None
+    if array is not None and array.ndim == 2 and array.shape[1] > 1 and _is_one_hot(array):
+        array = array.argmax(axis=1)
+    values = list(labels) if array is None else array.ravel().tolist()
+    if len(values) != n:
+        raise DataError(f"{what} must be one an image, {n:,}; got {len(values):,}.")
+    return values
+
+
+def _is_one_hot(array: np.ndarray) -> bool:
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())

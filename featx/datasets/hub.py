@@ -1,0 +1,192 @@
+"""DATA by name: torchvision's datasets and the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.datasets.arrays import row_numbers
+from featx.datasets.columns import IMAGE_NAMES, LABEL_NAMES, Columns, find_column
+from featx.datasets.dataset import Dataset, ImageData, one_by_one
+from featx.datasets.files import read_file
+from featx.datasets.labels import encode_labels, numbered_labels
+from featx.datasets.splits import split_name
+from featx.errors import DataError, ImageError, MissingExtraError, UnknownNameError
+from featx.images import pixels_of
+
+#: Where torchvision's files go unless ``--images`` says otherwise.
+TORCHVISION_FOLDER = Path("~/.cache/featx/torchvision")
+
+_TORCHVISION_SPLITS = ("train", "trainval", "val", "valid", "test")
+
+
+class Parts:
+    """Images of several map-style datasets, one behind the other.
+
+    Parameters
+    ----------
+    parts : sequence of sequences
+        Each gives a row of a split.
+    image_of : callable
+        Takes the image from a row.
+    """
+
+    def __init__(self, parts: Sequence[Any], image_of: Callable[[Any], ImageData]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self._image_of = image_of
+
+    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
+        """Read each from its library."""
+        return one_by_one(self._read, indices)
+
+    def _read(self, i: int) -> ImageData:
+        part = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self._image_of(self._parts[part][i - int(self._starts[part])])
+
+    def stamps(self) -> None:
+        """Say nothing: the libraries do not tell where an image comes from."""
+
+
+def open_torchvision(name: str, folder: Path | None = None) -> Dataset:
+    """Open a classification dataset of torchvision, all splits of it, downloaded where it can be.
+
+    Parameters
+    ----------
+    name : str
+        A class of `torchvision.datasets`, as ``CIFAR10``.
+    folder : Path, optional
+        Where its files are, or go; `TORCHVISION_FOLDER` by default.
+    """
+    from torchvision import datasets
+
+    if name not in datasets.__all__:
+        listing = "https://docs.pytorch.org/vision/stable/datasets.html"
+        raise UnknownNameError.among("torchvision dataset", name, datasets.__all__, listing)
+    parts = _torchvision_parts(name, getattr(datasets, name), (folder or TORCHVISION_FOLDER).expanduser())
+    values = [_targets(name, part) for part in parts.values()]
+    classes = getattr(next(iter(parts.values())), "classes", None)
+    return _joined(
+        f"torchvision-{name}",
+        f"torchvision:{name}",
+        parts,
+        values,
+        None if classes is None else [one if isinstance(one, str) else ", ".join(one) for one in classes],
+        lambda row: pixels_of(row[0]),
+    )
+
+
+def _torchvision_parts(name: str, kind: Callable[..., Any], folder: Path) -> dict[str, Any]:
+    taken = inspect.signature(kind).parameters
+    fixed = {key: value for key, value in {"root": str(folder), "download": True}.items() if key in taken}
+    variants: dict[str, dict[str, Any]] = {"": {}}
+    if "train" in taken:
+        variants = {"train": {"train": True}, "test": {"train": False}}
+    elif "split" in taken:
+        variants = {split: {"split": split} for split in _TORCHVISION_SPLITS}
+    parts: dict[str, Any] = {}
+    unknown = ""
+    for split, choice in variants.items():
+        if split == "trainval" and "train" in parts:
+            continue
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # it reports its downloads there
+                parts[split.removesuffix("val") or split] = kind(**fixed, **choice)
+        except (TypeError, ValueError) as error:  # no such split
+            unknown = _line(error)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"torchvision:{name} is not in {folder} and cannot be downloaded ({_line(error)}). "
+                "Put its files there, or name the folder they are in with --images."
+            ) from error
+    if not parts:
+        raise DataError(
+            f"torchvision:{name} cannot be opened by its name alone ({unknown}). Save it as a folder of images."
+        )
+    return parts
+
+
+def _targets(name: str, part: Any) -> list[Any]:
+    targets = getattr(part, "targets", getattr(part, "labels", None))
+    if targets is None:
+        targets = [part[row][1] for row in range(len(part))]
+    array = np.asarray(targets)
+    if array.shape != (len(part),):
+        raise DataError(f"torchvision:{name} has no single label an image. Choose a classification dataset.")
+    return list(array.tolist())
+
+
+def open_hf(name: str, columns: Columns) -> Dataset:
+    """Open a dataset of the Hugging Face Hub, or what else ``datasets.load_dataset`` takes.
+
+    Raises
+    ------
+    MissingExtraError
+        If the package ``datasets`` is not installed.
+    DataError
+        If it cannot be loaded, or has no column of images.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError.of("datasets", "hf", f"hf:{name}") from error
+    try:
+        parts = dict(datasets.load_dataset(name))
+    except Exception as error:  # whatever the hub, the network or the dataset's own files raise
+        raise DataError(f"hf:{name} cannot be loaded: {_line(error)}") from error
+    features = next(iter(parts.values())).features
+    source = f"hf:{name}"
+    images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
+    image = find_column(images, columns.image, IMAGE_NAMES, option="--image-column", source=source) or next(
+        iter(images), None
+    )
+    if image is None:
+        raise DataError(f"{source} has no column of images. It has: {', '.join(features)}.")
+    rest = [key for key in features if key != image]
+    label = find_column(rest, columns.label, LABEL_NAMES, option="--label-column", source=source)
+    names = getattr(features[label], "names", None) if label else None
+    values = [list(part[label]) if label else [None] * len(part) for part in parts.values()]
+    encoded = {
+        split: part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        for split, part in parts.items()
+    }
+
+    def image_of(row: Any) -> bytes:
+        stored = row[image]
+        return stored["bytes"] if stored["bytes"] is not None else read_file(stored["path"])
+
+    return _joined(name.replace("/", "-"), f"{source} {image} {label}", encoded, values, names, image_of)
+
+
+def _joined(
+    title: str,
+    identity: str,
+    parts: dict[str, Any],
+    values: list[list[Any]],
+    names: Sequence[str] | None,
+    image_of: Callable[[Any], ImageData],
+) -> Dataset:
+    if names is None:
+        labels, classes = encode_labels(chain(*values))
+    else:
+        labels, classes = numbered_labels(chain(*values), names, title), tuple(names)
+    return Dataset(
+        title=title,
+        identity=lambda: identity,
+        ids=[i for split, part in parts.items() for i in row_numbers(len(part), split)],
+        classes=classes,
+        labels=labels,
+        splits=np.repeat([split_name(split) or split for split in parts], [len(part) for part in parts.values()]),
+        images=Parts(list(parts.values()), image_of),
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,214 @@
+"""From DATA as a user types it to a `Dataset`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.datasets.arrays import open_array, open_digits, open_npz
+from featx.datasets.columns import Columns
+from featx.datasets.dataset import Dataset
+from featx.datasets.folders import open_folder, open_paths
+from featx.datasets.hub import open_hf, open_torchvision
+from featx.datasets.labelled_csv import open_csv
+from featx.datasets.listing import IMAGE_SUFFIXES, list_folder
+from featx.datasets.objects import Foreign, open_foreign, open_objects
+from featx.datasets.shards import find_shards, open_shards
+from featx.datasets.splits import hold_out
+from featx.errors import DataError, MissingDataError, OptionError
+
+FORMS = (
+    "a folder of images, labels.csv with --images, .npz, .parquet, .tar, torchvision:CIFAR10, hf:owner/name, or digits"
+)
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def open_dataset(
+    source: Any,
+    *,
+    labels: Sequence[Any] | np.ndarray | None = None,
+    images: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    allow_outside: bool = False,
+    val: str | float | None = None,
+    name: str | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """List the images of any source; none of them is decoded.
+
+    Parameters
+    ----------
+    source : str, Path, sequence, ndarray or dataset
+        A path or name:
+
+        - a folder: the first folder below it is the class; train, val (valid, validation) and test folders
+          over them are splits; images in no folder are unlabelled;
+        - ``labels.csv``: columns recognised by name, images in `images` or beside it;
+        - ``.npz``: ``X, y`` or ``x_train, y_train, x_test, y_test``;
+        - ``.parquet``, or a folder of them: the form of Hugging Face;
+        - ``.tar``, ``.tar.gz``, ``.tgz``, a folder, glob or brace pattern of them: class folders, or WebDataset;
+        - ``torchvision:NAME``, ``hf:owner/name``, ``digits``;
+        - an image file.
+
+        Or a list of paths, Pillow images, uint8 arrays or encoded images; an array (n, h, w[, 1|3|4]) of
+        uint8 or of floats in 0–1; anything with `ids`, `labels` and `read(i)`.
+    labels : sequence, optional
+        Labels of a list or an array.
+    images : str or Path, optional
+        The folder that a CSV file's ids are relative to, or where torchvision's files are.
+    image_column, label_column, split_column : str, optional
+        Columns of a CSV or Parquet file; the label's key in WebDataset's JSON.
+    allow_outside : bool
+        Let a CSV file name images outside of `images`.
+    val : str or float, optional
+        Validation part, taken from the training rows: ``0.1`` or ``last:0.1`` (`splits.hold_out`).
+    name : str, optional
+        What to call the dataset.
+    seed : int
+        Chooses the rows of `val`.
+
+    Returns
+    -------
+    Dataset
+        Rows in an order that depends on the source alone.
+
+    Raises
+    ------
+    MissingDataError
+        If there is nothing at that path.
+    DataError
+        If what is there has no images, or is damaged.
+    OptionError
+        If an option does not go with the source.
+
+    Examples
+    --------
+    >>> digits = open_dataset("digits", val="0.2")
+    >>> len(digits), digits.read(0).shape, digits.classes[:3]
+    (1797, (8, 8), ('0', '1', '2'))
+    """
+    columns = Columns(image_column, label_column, split_column)
+    folder = None if images is None else Path(images).expanduser()
+    if folder is not None and not folder.is_dir():
+        raise _missing(folder, "--images")
+    if isinstance(source, str | Path):
+        _refuse(labels is not None, "labels=", "a list or an array of images")
+        dataset = _open_named(str(source), folder, columns, allow_outside=allow_outside)
+    else:
+        _refuse(columns.named is not None, columns.named or "", "a CSV or Parquet file")
+        _refuse(folder is not None, "--images", "a CSV file")
+        dataset = _open_object(source, labels)
+    if name is not None:
+        dataset = dataclasses.replace(dataset, title=name)
+    if val is not None:
+        dataset = dataclasses.replace(dataset, splits=hold_out(dataset, str(val), seed=seed))
+    return dataset
+
+
+def _open_object(source: Any, labels: Sequence[Any] | np.ndarray | None) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, np.ndarray) and source.dtype.kind not in "OUS":
+        return open_array(source, labels)
+    if isinstance(source, Foreign):
+        return open_foreign(source)
+    try:
+        elements = list(source)
+    except TypeError as error:
+        raise DataError(f"An object of type {type(source).__name__} is no dataset. DATA is {FORMS}.") from error
+    if not elements:
+        raise DataError("The list of images is empty.")
+    if all(isinstance(element, str | Path) for element in elements):
+        return open_paths([os.fspath(element) for element in elements], labels)
+    return open_objects(elements, labels)
+
+
+def _open_named(source: str, images: Path | None, columns: Columns, *, allow_outside: bool) -> Dataset:
+    kind, colon, rest = source.partition(":")
+    path = Path(source).expanduser()
+    suffix = path.suffix.lower()
+    is_csv = suffix in (".csv", ".tsv")
+    is_archive = source.lower().endswith(_ARCHIVES)
+    takes_columns = is_csv or is_archive or suffix == ".parquet" or kind == "hf" or path.is_dir()
+    _refuse(columns.named is not None and not takes_columns, columns.named or "", "a CSV or Parquet file")
+    _refuse(images is not None and not is_csv and kind != "torchvision", "--images", "a CSV file")
+    _refuse(allow_outside and not is_csv, "--allow-outside", "a CSV file")
+    if source == "digits":
+        return open_digits()
+    if colon and kind == "torchvision":
+        return open_torchvision(rest, images)
+    if colon and kind == "hf":
+        return open_hf(rest, columns)
+    if is_archive and not path.exists() and ("{" in source or glob.has_magic(source)):
+        return open_shards(find_shards(str(path)), path.parent.resolve().name, columns)
+    if not path.exists():
+        raise _missing(path, "DATA")
+    if path.is_dir():
+        return _open_folder(path, columns)
+    if is_csv:
+        return open_csv(path, images, columns, allow_outside=allow_outside)
+    if is_archive:
+        return open_shards([path], path.name.partition(".")[0], columns)
+    if suffix == ".npz":
+        return open_npz(path)
+    if suffix == ".parquet":
+        from featx.datasets.parquet import open_parquet
+
+        return open_parquet(path, [path], columns)
+    if suffix.removeprefix(".") in IMAGE_SUFFIXES:
+        return open_paths([str(path)])
+    raise DataError(f"{source} is not of a kind that holds images{_advice(suffix)}. DATA is {FORMS}.")
+
+
+def _open_folder(path: Path, columns: Columns) -> Dataset:
+    root = path.resolve()
+    listing = list_folder(str(root))
+    tables = [root / name for name in listing.tables]
+    parquet = [file for file in tables if file.suffix.lower() == ".parquet"]
+    archives = [file for file in tables if file.name.lower().endswith(_ARCHIVES)]
+    if listing.images:
+        _refuse(columns.named is not None, columns.named or "", "a CSV or Parquet file")
+        return open_folder(root, listing)
+    if parquet:
+        from featx.datasets.parquet import open_parquet
+
+        return open_parquet(root, parquet, columns)
+    if archives:
+        return open_shards(archives, root.name, columns)
+    hint = f" There is {tables[0].name}: give that file as DATA." if tables else ""
+    there = f" ({listing.notes[0]})" if listing.others else ""
+    raise DataError(f"No images in {path}{there}.{hint or f' DATA is {FORMS}.'}")
+
+
+def _refuse(wrong: bool, option: str, fitting: str) -> None:
+    if wrong:
+        raise OptionError(f"{option} goes with {fitting}, not with this DATA. Leave it out.")
+
+
+def _missing(path: Path, what: str) -> MissingDataError:
+    try:
+        near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1, cutoff=0.6)
+    except OSError:
+        near = []
+    hint = f" Did you mean {str(path.parent / near[0])!r}?" if near else ""
+    forms = f" DATA is {FORMS}." if what == "DATA" and not near else ""
+    return MissingDataError(
+        f"{what}: no such {'folder' if what == '--images' else 'file or folder'}: {str(path)!r}.{hint}{forms}"
+    )
+
+
+def _advice(suffix: str) -> str:
+    if suffix in (".zip", ".7z", ".rar"):
+        return ": unpack it, and give the folder"
+    if suffix == ".h5":
+        return "; a table of features goes to featx fit"
+    return ""
