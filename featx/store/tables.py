@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from featx.store.segments import Segment, segment_path
 from featx.store.text import from_utf8, to_utf8
 
 KIND = "table"
+_SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 #: Segments that one reader holds open at a time.
 _OPEN_SEGMENTS = 16
 
@@ -218,7 +220,8 @@ class Table:
         fields = json.loads(text)
         self.segments = from_utf8(self._file.array("segments")).tolist()
         places = Places(self.segments, self._file.array("place"), tuple(fields["shape"]), np.dtype(fields["dtype"]))
-        if places.place.shape != (places.shape[0], 2) or not _within(places.place[:, 0], len(self.segments)):
+        named = all(_SEGMENT_NAME.fullmatch(name) for name in self.segments)
+        if not named or places.place.shape != (places.shape[0], 2) or not _within(places.place[:, 0], len(self.segments)):
             raise CorruptFileError(f"{self.path} is damaged: rows of it lie nowhere.")
         root = self.path.absolute().parent.parent
         return SegmentedRows(

@@ -1,0 +1,119 @@
+"""FAULTS rows 1 to 4 and 10: a process dies, or the power goes, at any moment."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faulty_disks import Forgetful, KilledError, Linkless, Watched, dying
+from story import check, check_ending, live
+
+from featx.store import Store
+from featx.store.maintenance import collect
+
+LIMITS = pytest.mark.parametrize("limit", [1 << 30, 100], ids=["one file", "segments"])
+
+
+def n_calls(root, limit):
+    root.mkdir()
+    disk = Watched()
+    live(Store(root, limit=limit, disk=disk))
+    return disk.count
+
+
+@LIMITS
+def test_row_02_killed_at_each_step_of_commit_and_publish(folder, limit):
+    total = n_calls(folder / "oracle", limit)
+    assert total > 100
+    for step in range(total):
+        root, acknowledged = folder / str(step), set()
+        root.mkdir()
+        with pytest.raises(KilledError):
+            live(Store(root, limit=limit, disk=dying(step)), acknowledged)
+        check(root, acknowledged)
+        if step % 3 == 0:
+            live(Store(root, limit=limit, lease_seconds=-1))
+            check_ending(root)
+        shutil.rmtree(root)
+
+
+def test_row_02_killed_at_each_step_without_hard_links(folder):
+    class DyingLinkless(Linkless, Watched):
+        pass
+
+    for step in range(0, 150, 5):
+        root, acknowledged = folder / str(step), set()
+        disk = DyingLinkless(dying(step).before)
+        with pytest.raises(KilledError):
+            live(Store(root, disk=disk), acknowledged)
+        check(root, acknowledged)
+        live(Store(root, lease_seconds=-1, disk=Linkless()))
+        check_ending(root)
+
+
+@LIMITS
+def test_row_03_power_cut_at_each_step(folder, limit):
+    total = n_calls(folder / "oracle", limit)
+    for step in range(total):
+        root, left, acknowledged = folder / str(step), folder / f"{step} left", set()
+        root.mkdir()
+        disk = Forgetful(root, step)
+        with pytest.raises(KilledError):
+            live(Store(root, limit=limit, disk=disk), acknowledged)
+        disk.cut_power(left, seed=step)
+        check(left, acknowledged)
+        if step % 10 == 0:
+            live(Store(left, limit=limit, lease_seconds=-1))
+            check_ending(left)
+        shutil.rmtree(root)
+        shutil.rmtree(left)
+
+
+def test_row_01_kill_minus_9_at_random_times(tmp_path):
+    """The short loop; examples/soak_cache.py is the long one."""
+    script = Path(__file__).parents[2] / "examples" / "soak_cache.py"
+    command = [sys.executable, str(script), "--kills", "40", "--seed", "1", "--json", "--folder", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["kills"] >= 40
+    assert report["kills_in_mid_work"] >= 20
+    assert report["unreadable"] == report["lost"] == report["wrong"] == 0
+
+
+def test_row_04_ctrl_c_leaves_no_partial_segment(folder):
+    """A signal raises somewhere in a commit: what is not finished is taken away again."""
+    for step in range(3, 12):
+        root = folder / str(step)
+
+        def interrupt(number, name, step=step):
+            if number == step:
+                raise KeyboardInterrupt
+
+        acknowledged = set()
+        with pytest.raises(KeyboardInterrupt):
+            live(Store(root, disk=Watched(interrupt)), acknowledged)
+        check(root, acknowledged)
+        assert list(root.rglob("*.tmp")) == []
+
+
+def test_row_10_stale_temporary_files_are_ignored_and_collected_after_a_lease(tmp_path):
+    calls = []
+    live(Store(tmp_path / "oracle", disk=Watched(lambda number, name: calls.append(name))))
+    with pytest.raises(KilledError):
+        live(Store(tmp_path / "cache", disk=dying(calls.index("link"))))
+    (leftover,) = (tmp_path / "cache").rglob("*.tmp")
+    live(Store(tmp_path / "cache"))
+    check_ending(tmp_path / "cache")
+
+    assert leftover not in [one.path for one in collect(Store(tmp_path / "cache"))]
+    then = time.time() - 10_000
+    os.utime(leftover, (then, then))
+    assert leftover in [one.path for one in collect(Store(tmp_path / "cache"))]
+    assert not leftover.exists()
+    check_ending(tmp_path / "cache")

@@ -1,0 +1,91 @@
+"""FAULTS rows 9, 11 and 25: many processes write, publish and read one cache."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_rows import KEY, features, items, publish, segment_files
+
+from featx.features import Features
+from featx.store import Store
+
+HERE = Path(__file__).parent
+N, SEGMENT = 400, 10
+
+
+def run_all(root, roles):
+    """Run one process for each of the roles of `worker.py`, and return what they printed."""
+    commands = [[sys.executable, str(HERE / "worker.py"), str(root), *map(str, role)] for role in roles]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands
+    ]
+    results = []
+    for process in processes:
+        output, complaints = process.communicate(timeout=240)
+        assert process.returncode == 0, complaints
+        results.append(json.loads(output))
+    return results
+
+
+@pytest.mark.parametrize("n_writers", [2, 8])
+def test_row_09_many_extractors_on_one_cache(tmp_path, n_writers):
+    results = run_all(tmp_path, [("extract", seed, N, SEGMENT) for seed in range(n_writers)])
+
+    computed = sum(result["computed"] for result in results)
+    (table,) = Store(tmp_path).tables()
+    assert N <= computed <= 1.05 * N
+    assert len(table) == N
+    assert np.array_equal(table.rows.read(0, N), features(items(N)))
+    assert segment_files(Store(tmp_path)) == []
+
+
+def test_row_09_without_claims_the_result_is_the_same(tmp_path):
+    """Claims are hints: eight writers that ignore them write the same rows eight times, and every row is once in the table."""
+    results = run_all(tmp_path, [("extract-unclaimed", seed, 120, SEGMENT) for seed in range(8)])
+
+    (table,) = Store(tmp_path).tables()
+    assert sum(result["computed"] for result in results) > 120
+    assert np.array_equal(table.item_ids, items(120))
+    assert np.array_equal(table.rows.read(0, 120), features(items(120)))
+
+
+def test_row_09_publishers_of_different_tables_lose_no_rows(tmp_path):
+    store, ids = Store(tmp_path), items(N)
+    for start in range(0, N, SEGMENT):
+        store.commit(KEY, ids[start : start + SEGMENT], features(ids[start : start + SEGMENT]))
+    run_all(tmp_path, [("publish", seed, N, SEGMENT) for seed in range(4)])
+
+    after = Store(tmp_path)
+    assert after.find(KEY, ids).all()
+    assert np.array_equal(after.read(KEY, ids), features(ids))
+
+
+def test_row_11_readers_see_the_old_table_or_the_new_one(tmp_path):
+    store, ids = Store(tmp_path), items(N)
+    store.commit(KEY, ids, features(ids))
+    publish(store, ids)
+    (writer, *readers) = run_all(
+        tmp_path, [("republish", 0, N, SEGMENT), *[("watch", seed, N, SEGMENT) for seed in range(3)]]
+    )
+
+    assert writer["published"] > 10
+    assert all(reader["wrong"] == 0 and reader["reads"] > 10 for reader in readers)
+    assert sum(reader["versions"] for reader in readers) > 3
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 10], ids=["one file", "segments"])
+def test_row_25_workers_that_fork_after_open_read_correct_rows(tmp_path, limit):
+    """As DataLoader does: the parent opens and reads, forked and spawned workers go on with the same reader."""
+    store, ids = Store(tmp_path, limit=limit), items(N)
+    for start in range(0, N, 40):
+        store.commit(KEY, ids[start : start + 40], features(ids[start : start + 40]))
+    path = publish(store, ids)
+    (result,) = run_all(tmp_path, [("fork", 0, N, SEGMENT)])
+
+    assert result == {"children": 4, "right": 4}
+    t = pickle.loads(pickle.dumps(Features.open(path)))
+    assert np.array_equal(t.X, features(ids))
