@@ -137,7 +137,9 @@ def test_members_stand_in_order(tmp_path):
 def test_a_link_is_no_member(tmp_path):
     link = info("head.json", external_attr=(stat.S_IFLNK | 0o777) << 16)
 
-    refused(tmp_path, forge([("model.json", b"{}"), (link, b"/etc/passwd")]), "head.json is compressed, encrypted, linked")
+    refused(
+        tmp_path, forge([("model.json", b"{}"), (link, b"/etc/passwd")]), "head.json is compressed, encrypted, linked"
+    )
 
 
 def test_a_compressed_bomb_is_not_inflated(tmp_path):

@@ -6,9 +6,10 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sklearn.base import clone
 
-from featx.errors import OptionError
+from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.heads.boosted import XGBoostHead
 from featx.heads.centroid import CentroidHead
@@ -18,7 +19,6 @@ from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
 from featx.heads.neighbors import KNNHead
-from featx.model.calibration import fit_temperature
 from featx.model.job import Job
 from featx.model.model import Model
 from featx.model.rows import choose_rows
@@ -26,6 +26,8 @@ from featx.model.scaling import FeatureScaler
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from featx.recipe import Request
 
@@ -82,7 +84,7 @@ def fit(
     Returns
     -------
     Model
-        Its ``report`` is the JSON form of ``featx fit``, with more beside.
+        Its ``report`` is the JSON form of ``featx fit`` (but for the model's path), with more beside.
 
     Raises
     ------
@@ -103,6 +105,7 @@ def fit(
     name, estimator = _make_head(head, settings or {}, seed)
     scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if scale == "auto" else scale)
     rows = choose_rows(table, val, seed)
+    _check_numbers(table, rows.train_and_val)
     if test and not len(rows.test):
         raise OptionError("--test needs a test split, and the table has none. Leave out --test.")
     job = Job(table, scaler, name, memory=None if memory is None else parse_bytes(memory), seed=seed)
@@ -119,7 +122,7 @@ def fit(
         head_name=name,
         classes=table.classes,
         scaler=fitted.scaler,
-        temperature=fit_temperature(first.logits(rows.val), table.y[rows.val]) if len(rows.val) else 1.0,
+        temperature=first.temperature(rows.val),
         recipe=table.recipe,
         request=_request(table),
         probe=dict(table.probe),
@@ -129,7 +132,6 @@ def fit(
     accuracies = {"train": first.accuracy(rows.train), "val": first.accuracy(rows.val)}
     accuracies["test"] = fitted.accuracy(rows.test) if test else None
     model.report.update(
-        model=None,
         head=name,
         table=None if table.path is None else str(table.path),
         **{part: found and found.to_dict() for part, found in accuracies.items()},
@@ -157,6 +159,17 @@ def _make_head(head: Any, settings: dict[str, Any], seed: int) -> tuple[str, Any
     if estimator.get_params().get("random_state", seed) is None:
         estimator.set_params(random_state=seed)
     return name, estimator
+
+
+def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
+    """Find the row that is no row of numbers. Tables in files were checked when they were made."""
+    if table.path is not None:
+        return
+    for where, X in table.select(positions).blocks():
+        bad = ~np.isfinite(X).reshape(len(X), -1).all(axis=1)
+        if bad.any():
+            row = positions[where[bad.argmax()]]
+            raise DataError(f"Row {row} ({table.ids[row]}) of the features holds NaN or infinity. Leave it out.")
 
 
 def _as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from featx.errors import DataError, OptionError
 from featx.heads.conv import ConvHead
 from featx.model.accuracy import Accuracy
+from featx.model.calibration import fit_temperature
 from featx.model.model import BLOCK_BYTES
 from featx.model.rows import content_groups
 from featx.model.scaling import FeatureScaler, ScaledTable
@@ -53,6 +54,12 @@ class Fitted:
         """Return the scores of some rows, shape (n, k)."""
         parts = [scores for _, scores in self._blocks(positions)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.table.classes)))
+
+    def temperature(self, positions: Positions) -> float:
+        """Return the temperature that calibrates on some rows; 1 where there are none."""
+        # What the head has never seen says nothing about how sure it may be of the rest.
+        known = positions[np.isin(self.table.y[positions], self.head.classes_)]
+        return fit_temperature(self.logits(known), self.table.y[known]) if len(known) else 1.0
 
     def accuracy(self, positions: Positions) -> Accuracy | None:
         """Return the share of some rows that is right; None for no rows."""
@@ -141,9 +148,11 @@ class Job:
                 else "--cv needs two rows of each class in train, and a class has one. Leave out --cv."
             )
         contents = content_groups(self.table, train)
-        # Groups of one row each are the same folds, but cost seconds.
-        kind = StratifiedKFold if len(np.unique(contents)) == len(contents) else StratifiedGroupKFold
-        return list(kind(k, shuffle=True, random_state=self.seed).split(np.zeros(len(y)), y, contents))
+        if len(np.unique(contents)) == len(contents):  # the same folds, without seconds for groups of one row
+            splitter, contents = StratifiedKFold(k, shuffle=True, random_state=self.seed), None
+        else:
+            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
+        return list(splitter.split(np.zeros(len(y)), y, contents))
 
     def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:
         """Read rows at once, for those who cannot stream."""

@@ -95,7 +95,7 @@ class Model:
         """
         from featx.features import Features
 
-        if isinstance(source, str | Path) and Path(source).suffix == ".h5":
+        if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):
             return Predictions(
@@ -117,6 +117,10 @@ class Model:
     def top(self, source: Any, k: int = 5, **options: Any) -> list[list[tuple[str, float]]]:
         """Return the `k` most probable (label, probability) of each row, best first. See `classify`."""
         return self.classify(source, **options).top(k)
+
+    def extract_options(self) -> dict[str, Any]:
+        """Return the options of ``featx extract`` that make a table for this model, none if it has no recipe."""
+        return {f.name: getattr(self.request, f.name) for f in dataclasses.fields(self.request)} if self.request else {}
 
     @property
     def n_parameters(self) -> int:

@@ -98,8 +98,9 @@ def _carve(features: Features, train: NDArray[np.intp], val: float | str, seed: 
     picked = np.zeros(len(first), dtype=bool)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        # At least one stays: a class that nothing is learned about cannot be validated either.
-        picked[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
+        # Rounded up or down by chance, so that many small classes together still give the fraction. At least
+        # one member stays: a class that nothing is learned about cannot be validated either.
+        picked[members[: min(int(fraction * len(members) + rng.random()), len(members) - 1)]] = True
     return train[picked[group]]
 
 
