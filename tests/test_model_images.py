@@ -1,0 +1,189 @@
+"""From image files to labels: the same line as extraction, with a model at its end."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import featx
+from featx.errors import DataError, ModelFileError, ProbeError, WeightsError
+from featx.evaluate import evaluate_model
+from featx.model import archive, fit, load
+
+HOW = {"workers": 0, "engine": "eager"}
+SMALL = {"backbone": "squeezenet1_1", "weights": "none", "image_size": 64, **HOW}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 12 PNGs in three classes: noise tinted blue, green or red. Nobody changes it."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for channel, name in enumerate(["red", "green", "blue"]):
+        (folder / name).mkdir()
+        for i in range(4):
+            pixels = rng.integers(0, 120, (40, 50, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features(photos, tmp_path_factory):
+    return featx.extract(photos, cache=tmp_path_factory.mktemp("cache"), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def saved(features, tmp_path_factory):
+    return fit(features, "ridge", val=0).save(tmp_path_factory.mktemp("models") / "m.featx")
+
+
+def test_images_and_their_table_get_the_same_predictions(photos, features, saved):
+    model = load(saved)
+    from_images = model.classify(photos, **HOW)
+    from_table = model.classify(features)
+
+    assert from_images.ids == tuple(features.ids)
+    assert from_images.labels == from_table.labels
+    np.testing.assert_allclose(from_images.probabilities, from_table.probabilities, atol=1e-4)
+
+
+def test_the_colours_are_learned(photos, saved):
+    model = load(saved)
+
+    assert model.predict([photos / "red" / "0.png", photos / "blue" / "1.png"], **HOW).tolist() == ["red", "blue"]
+    assert model.top([photos / "green" / "3.png"], 1, **HOW)[0][0][0] == "green"
+
+
+def test_a_bad_image_is_a_row_with_its_reason_and_moves_nobody(photos, features, saved, tmp_path):
+    mixed = shutil.copytree(photos, tmp_path / "mixed")
+    (mixed / "green" / "1.png").write_bytes(b"no image")
+    model = load(saved)
+    found = model.classify(mixed, **HOW)
+    bad = found.ids.index("green/1.png")
+
+    assert set(found.errors) == {bad}
+    assert found.labels[bad] is None
+    assert found.to_dict()["predictions"][bad]["error"]
+    good = np.arange(12) != bad
+    np.testing.assert_allclose(found.probabilities[good], model.predict_proba(features)[good], atol=1e-4)
+
+
+def test_only_bad_images_are_all_reasons(tmp_path, saved):
+    (tmp_path / "x.png").write_bytes(b"")
+    found = load(saved).classify([tmp_path / "x.png"], **HOW)
+
+    assert found.labels == (None,)
+    assert found.errors[0]
+
+
+def test_arrays_and_pillow_images_are_images(photos, saved):
+    image = Image.open(photos / "red" / "0.png")
+    model = load(saved)
+
+    assert model.predict([image], **HOW).tolist() == ["red"]
+    assert model.predict(np.asarray(image)[None], **HOW).tolist() == ["red"]
+
+
+def test_a_new_photo_in_another_process(photos, saved, tmp_path):
+    Image.new("RGB", (50, 40), (200, 30, 30)).save(tmp_path / "photo.png")
+    script = (
+        "import json, sys; from featx.model import load; "
+        "print(json.dumps(load(sys.argv[1]).classify([sys.argv[2]], workers=0, engine='eager').to_dict()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(saved), str(tmp_path / "photo.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = load(saved).classify([tmp_path / "photo.png"], **HOW).to_dict()
+
+    assert json.loads(done.stdout)["predictions"][0]["label"] == here["predictions"][0]["label"]
+
+
+def test_rows_that_were_trained_on_are_left_out_of_the_evaluation(photos, features, saved, tmp_path):
+    grown, rng = shutil.copytree(photos, tmp_path / "grown"), np.random.default_rng(7)
+    for i in range(3):
+        pixels = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
+        pixels[..., 0] += 100
+        Image.fromarray(pixels).save(grown / "red" / f"new{i}.png")
+    more = featx.extract(grown, cache=tmp_path / "cache", **SMALL)
+    found = evaluate_model(load(saved), more)
+
+    assert found.accuracy.n == 3
+    assert len(found.trained_on) == 12
+    assert "red/0.png" in found.trained_on
+    with pytest.raises(DataError, match="trained on all 12 rows: nothing is left"):
+        evaluate_model(load(saved), features)
+
+
+def test_other_weights_are_refused(features, photos, tmp_path):
+    model = fit(features, "ridge", val=0)
+    other = dataclasses.replace(model, request=dataclasses.replace(model.request, seed=1))
+
+    with pytest.raises(WeightsError, match="other weights here"):
+        other.predict(photos, **HOW)
+
+
+def test_a_machine_that_computes_other_features_is_refused(features, photos):
+    model = fit(features, "ridge", val=0)
+    drifted = {"pixels": model.probe["pixels"], "features": model.probe["features"] * 1.01}
+
+    with pytest.raises(ProbeError, match="computes other features"):
+        dataclasses.replace(model, probe=drifted).predict(photos, **HOW)
+    shifted = {"pixels": model.probe["pixels"] ^ 1, "features": model.probe["features"]}
+    with pytest.raises(ProbeError, match="other pixels"):
+        dataclasses.replace(model, probe=shifted).predict(photos, **HOW)
+
+
+def test_a_bundled_model_needs_no_weights_elsewhere(photos, tmp_path):
+    import torch
+
+    weights = tmp_path / "weights.pth"
+    torch.manual_seed(0)
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1().state_dict(), weights)
+    table = featx.extract(photos, cache=tmp_path / "cache", **SMALL | {"weights": str(weights)})
+    model = fit(table, "ridge", val=0)
+    expected = model.predict_proba(photos, **HOW)
+    lean, whole = model.save(tmp_path / "lean.featx"), model.save(tmp_path / "whole.featx", bundle=True)
+    weights.unlink()
+
+    np.testing.assert_allclose(load(whole).predict_proba(photos, **HOW), expected, atol=1e-6)
+    assert load(whole).save(tmp_path / "again.featx").read_bytes() == whole.read_bytes()
+    with pytest.raises(featx.FeatxError, match="No weights file at"):
+        load(lean).predict(photos, **HOW)
+    assert "network.safetensors" not in archive.read(lean)
+
+
+def test_weights_that_changed_cannot_be_bundled(features, tmp_path):
+    model = fit(features, "ridge", val=0)
+    other = dataclasses.replace(model, request=dataclasses.replace(model.request, seed=1))
+
+    with pytest.raises(ModelFileError, match="no longer those that the model was fitted on"):
+        other.save(tmp_path / "m.featx", bundle=True)
+
+
+def test_one_of_several_layers_predicts_from_images(photos, tmp_path):
+    tables = featx.extract(photos, layer=["features.5", "features.12"], cache=tmp_path / "cache", **SMALL)
+    model = fit(tables[0], "ridge", val=0)
+
+    assert model.request.layers == (tables[0].recipe.layer,)
+    np.testing.assert_allclose(model.predict_proba(photos, **HOW), model.predict_proba(tables[0]), atol=1e-4)
+    with pytest.raises(
+        DataError, match=r"Make the matching table: featx extract DATA --backbone squeezenet1_1 --layer"
+    ):
+        model.predict(tables[1])
+
+
+def test_the_command_for_a_matching_table_is_the_models_request(features):
+    model = fit(features, "ridge", val=0)
+    again = featx.Request(**model.extract_options())
+
+    assert again == model.request
