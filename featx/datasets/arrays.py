@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -124,11 +125,14 @@ def open_npz(path: Path) -> Dataset:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
+    damaged = f"{path.name} is no .npz file, or a damaged one. Save it with np.savez(path, X=X, y=y)"
+    if not zipfile.is_zipfile(path):
+        raise DataError(damaged)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path.name} is no .npz file, or a damaged one ({error}). Save it with np.savez.") from error
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(damaged) from error
     except ValueError as error:
         raise DataError(f"{path.name} holds Python objects. Save plain arrays: np.savez(path, X=X, y=y)") from error
 

@@ -66,7 +66,7 @@ def _hints(root: Path, listing: Listing, labels: np.ndarray, classes: tuple[str,
     n_without = int((labels == UNLABELLED).sum())
     tables = [path for path in listing.tables if path.lower().endswith((".csv", ".tsv"))]
     if classes and n_without:
-        hints.append(f"{n_without:,} images lie in no class folder and have no label.")
+        hints.append(f"Images in no class folder, and so without a label: {n_without:,}.")
     if not classes and tables:
         hints.append(f"No class folders, so no labels. If they are in {tables[0]}: {root / tables[0]} --images {root}")
     if len(classes) == 1:

@@ -40,14 +40,14 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         If the file is no such table, or none of its images is there.
     """
     header, rows = _read_rows(path)
-    image, label, split = _choose_columns(header, columns, path.name)
+    image, label, split, unknown = _choose_columns(header, columns, path.name)
     cells = {name: [row[k].strip() for row in rows] for k, name in enumerate(header)}
     root = (path.parent if images is None else images).resolve()
     files, n_unused, n_missing = _find_files(cells[image], root, allow_outside=allow_outside, source=path.name)
     labels, classes = encode_labels(cells[label] if label else [None] * len(rows))
     splits = cells[split] if split else [""] * len(rows)
     identity = f"csv {path.resolve()} {root} {image} {label}"
-    notes = [f"{path.name}: images from column {image!r}, labels from {repr(label) if label else 'none of'} {header}."]
+    notes = [f"{path.name}: images from column {image!r}, {_label_note(label, unknown)}."]
     if n_missing:
         notes.append(f"{n_missing:,} images of {path.name} are not in {root}.")
     if n_unused:
@@ -87,8 +87,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _choose_columns(header: list[str], columns: Columns, source: str) -> tuple[str, str | None, str | None]:
-    """Return the columns of image, label and split."""
+def _choose_columns(header: list[str], columns: Columns, source: str) -> tuple[str, str | None, str | None, list[str]]:
+    """Return the columns of image, label and split, and those that say nothing to us."""
     image = find_column(header, columns.image, IMAGE_NAMES, option="--image-column", source=source)
     if image is None:
         raise DataError(
@@ -98,7 +98,13 @@ def _choose_columns(header: list[str], columns: Columns, source: str) -> tuple[s
     split = find_column(header, columns.split, SPLIT_NAMES, option="--split-column", source=source)
     label = find_column(header, columns.label, LABEL_NAMES, option="--label-column", source=source)
     rest = [name for name in header if name not in (image, split) and name.lower() not in IMAGE_NAMES]
-    return image, label or (rest[0] if len(rest) == 1 else None), split
+    return image, label or (rest[0] if len(rest) == 1 else None), split, rest
+
+
+def _label_note(label: str | None, unknown: list[str]) -> str:
+    if label:
+        return f"labels from {label!r}"
+    return f"no labels; name their column: --label-column {'|'.join(unknown[:9])}" if unknown else "no labels"
 
 
 def _find_files(cells: list[str], root: Path, *, allow_outside: bool, source: str) -> tuple[list[str], int, int]:

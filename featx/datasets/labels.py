@@ -83,4 +83,8 @@ def _name(value: Any) -> str | None:
 
 
 def _order(names: set[str]) -> Callable[[str], Any]:
-    return int if all(name.isascii() and name.isdecimal() for name in names) else str
+    return _by_number if all(name.isascii() and name.isdecimal() for name in names) else str
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    return int(name), name

@@ -48,7 +48,8 @@ class Listing:
         """Sentences about what was left out."""
         notes = []
         if self.others:
-            kinds = [f"{n:,} {suffix or 'without a suffix'}" for suffix, n in self.others.most_common(4)]
+            commonest = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+            kinds = [f"{n:,} {suffix or 'without a suffix'}" for suffix, n in commonest[:4]]
             kinds += ["…"] if len(self.others) > 4 else []
             notes.append(f"Left out, as no images: {', '.join(kinds)}.")
         if self.loops:

@@ -22,7 +22,7 @@ from featx.datasets.splits import split_in_path, split_name
 from featx.errors import DataError, ImageError
 
 #: Rows that are in memory at a time.
-_BATCH_ROWS = 64
+_BATCH_ROWS = 32
 
 
 class ParquetImages:

@@ -153,7 +153,7 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns) -> Dataset:
         labels=labels,
         splits=np.array([split for shard in shards for split in shard.splits], dtype=str),
         images=TarImages(absolute, [shard.places for shard in shards], refused),
-        notes=(f"{n_others:,} members that are no images were left out.",) if n_others else (),
+        notes=(f"Left out, as no images: {n_others:,} members.",) if n_others else (),
     )
 
 

@@ -129,7 +129,7 @@ def _pax(body: bytes) -> dict[str, str]:
     while body:
         length, _, _ = body.partition(b" ")
         n_bytes = _size(_text(length))
-        if n_bytes < len(length) + 3:
+        if n_bytes < len(length) + 3 or body[n_bytes - 1 : n_bytes] != b"\n":
             raise tarfile.ReadError("a damaged extended header")
         key, _, value = body[len(length) + 1 : n_bytes - 1].partition(b"=")
         fields[_text(key)] = _text(value)
