@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_tables import NAMES, digits, table
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from featx.errors import DataError
-from featx.evaluate import evaluate, mcnemar
+from featx.evaluate import evaluate, evaluate_model, mcnemar
 from featx.evaluate.table import as_text
-from featx.model import Accuracy
+from featx.features import Features
+from featx.model import Accuracy, fit
 
 CLASSES = tuple("abcdefgh")
 
@@ -197,3 +199,70 @@ def test_the_text_shows_the_worst_of_many_classes():
     assert "worst 30 of 100" in text
     assert "c42 taken for c43" in text
     assert text.split("\n\n")[1].splitlines()[1].startswith("c42")
+
+
+@pytest.fixture
+def model(tmp_path):
+    X, y, splits = digits(300)
+    return fit(table(tmp_path / "fitted", X, y, splits), "ridge")
+
+
+def test_the_test_split_is_evaluated_by_default(model, tmp_path):
+    features = table(tmp_path, *digits(300), errors=[("broken.png", "truncated")])
+    result = evaluate_model(model, features)
+
+    assert result.accuracy.n == 60
+    assert (result.trained_on, result.n_chosen_on, result.n_unreadable) == ((), 0, 1)
+    assert result.accuracy.value == (model.predict(features.select("test")) == named(features.select("test"))).mean()
+
+
+def named(features):
+    return np.array(features.classes, dtype=object)[features.y]
+
+
+def test_rows_trained_on_are_known_by_content_and_left_out(model, tmp_path):
+    X, y, _ = digits(400)
+    result = evaluate_model(model, table(tmp_path, X, y, np.full(400, "")))
+
+    assert result.accuracy.n == 400 - len(model.trained_on)
+    assert len(result.trained_on) == len(model.trained_on)
+    assert result.n_chosen_on == len(model.chosen_on) > 0
+    assert result.to_dict()["trained_on"]["n"] == len(model.trained_on)
+
+
+def test_a_table_of_nothing_but_training_rows_is_refused(model, tmp_path):
+    X, y, splits = digits(300)
+    splits = np.where(splits == "test", "test", "mine")
+    features = table(tmp_path, X, y, splits)
+    only = features.select(np.flatnonzero(np.isin(features.item_ids, model.trained_on[:1]).all(axis=1)))
+
+    with pytest.raises(DataError, match=r"trained on all 1 rows of split 'mine': nothing is left"):
+        evaluate_model(model, only, split="mine")
+
+
+def test_classes_are_matched_by_name(model, tmp_path):
+    X, y, splits = digits(300)
+    backwards = table(tmp_path, X, 9 - y, splits, classes=NAMES[::-1])
+
+    assert evaluate_model(model, backwards).accuracy.value > 0.8
+
+
+def test_a_class_that_the_model_does_not_know_is_named(model, tmp_path):
+    X, y, splits = digits(300)
+
+    with pytest.raises(DataError, match="rows of class 'owl', which the model does not know"):
+        evaluate_model(model, table(tmp_path, X, y, splits, classes=("owl", *NAMES[1:])))
+
+
+def test_unlabelled_rows_are_not_evaluated(model, tmp_path):
+    X, _, splits = digits(300)
+
+    with pytest.raises(DataError, match="no labelled row to evaluate"):
+        evaluate_model(model, table(tmp_path, X, np.full(300, -1), splits))
+
+
+def test_rows_of_ones_own_arrays_have_no_content_to_compare():
+    X, y, _ = digits(300)
+    own = fit(Features.from_arrays(X, y, classes=NAMES), "ridge")
+
+    assert evaluate_model(own, Features.from_arrays(X, y, classes=NAMES)).accuracy.n == 300
