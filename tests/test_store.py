@@ -1,6 +1,8 @@
 """The cache folder: rows go in by key and content, and come out the same, wherever they lie."""
 
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -262,6 +264,14 @@ def test_claims_expire_and_can_be_released(tmp_path):
 
     store.release(KEY, "a")
     assert Store(tmp_path).claim(KEY, "a")
+
+
+def test_the_claim_of_a_dead_process_is_over(tmp_path):
+    code = f"from featx.store import Store; assert Store({str(tmp_path)!r}).claim({KEY!r}, 'a')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+    assert Store(tmp_path).claim(KEY, "a")
+    assert not Store(tmp_path).claim(KEY, "a")
 
 
 def test_hashes_are_remembered_and_the_latest_counts(tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from pathlib import Path
 
-from featx.store.disk import Disk, explained, make_folders
+from featx.store.disk import Disk
 from featx.store.names import clean_name
-from featx.store.notes import create_exclusively, remove
+from featx.store.notes import read_note, remove, write_note
 
 FOLDER = ".claims"
 #: After so long a claim is taken for that of a dead worker.
@@ -17,6 +19,9 @@ LEASE_SECONDS = 600.0
 
 class Claims:
     """Expiring claims on names, in the folder ``.claims`` of a cache.
+
+    A claim is over when it is released, when the process behind it is gone (which only those on the
+    same host can tell), or when the lease has run out.
 
     Parameters
     ----------
@@ -35,25 +40,38 @@ class Claims:
         return self._folder / clean_name(key) / clean_name(name)
 
     def claim(self, key: str, name: str) -> bool:
-        """Return True if the work is ours, False if someone else has been at it for less than the lease."""
-        path = self.path(key, name)
-        with explained("write", path):
-            make_folders(self._disk, path.parent)
-        if create_exclusively(self._disk, path):
+        """Return True if the work is ours, False if someone else is at it."""
+        path, owner = (
+            self.path(key, name),
+            {"host": socket.gethostname(), "pid": os.getpid(), "start": _start(os.getpid())},
+        )
+        if write_note(self._disk, path, owner, replace=False, durable=False):
             return True
-        if not self.expired(path):
+        if not self.is_over(path):
             return False
         remove(self._disk, path)
-        return create_exclusively(self._disk, path)
+        return write_note(self._disk, path, owner, replace=False, durable=False)
 
     def release(self, key: str, name: str) -> None:
         """Give a claim up; fine if there is none."""
         with contextlib.suppress(OSError):
             self._disk.unlink(self.path(key, name))
 
-    def expired(self, path: Path) -> bool:
-        """Say whether the claim at `path` is older than the lease; True if it is gone."""
+    def is_over(self, path: Path) -> bool:
+        """Say whether nobody is at the work behind the claim at `path` any more."""
         try:
-            return time.time() - self._disk.stat(path).st_mtime > self.lease_seconds
+            age = time.time() - self._disk.stat(path).st_mtime
         except FileNotFoundError:
             return True
+        owner = read_note(self._disk, path) or {}
+        gone = owner.get("host") == socket.gethostname() and _start(owner.get("pid")) != owner.get("start")
+        return gone or age > self.lease_seconds
+
+
+def _start(pid: int | None) -> str | None:
+    """Return when a process of this host started, in ticks since boot; None if it is gone, or nobody knows."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]

@@ -173,6 +173,7 @@ def commit(
     *,
     check: Callable[[Path], None] | None = None,
     replace: bool = False,
+    durable: bool = True,
 ) -> bool:
     """Bring a file into being under its name, whole or not at all, and durably.
 
@@ -190,6 +191,8 @@ def commit(
         Gets the path of the synced temporary file, and raises if it is not as it should be.
     replace : bool
         Take the place of a file of that name; by default the first writer wins.
+    durable : bool
+        Off for hints, which may be lost with the power.
 
     Returns
     -------
@@ -201,7 +204,8 @@ def commit(
     try:
         with opened(disk, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
             fill(fd)
-            disk.sync(fd)
+            if durable:
+                disk.sync(fd)
         if check:
             check(temporary)
         won = _give_name(disk, temporary, path, replace=replace)
@@ -209,7 +213,8 @@ def commit(
         with contextlib.suppress(OSError):
             disk.unlink(temporary)
         raise
-    sync_folder(disk, path.parent)
+    if durable:
+        sync_folder(disk, path.parent)
     return won
 
 

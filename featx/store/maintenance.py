@@ -301,7 +301,7 @@ def _rubbish(store: Store) -> Iterator[Reclaimable]:
             yield Reclaimable(path, status.st_size, "left by a process that died")
         elif path.name.endswith(ASIDE):
             yield Reclaimable(path, status.st_size, "set aside")
-        elif path.is_relative_to(store.root / CLAIMS) and leases > 1:
+        elif path.is_relative_to(store.root / CLAIMS) and store.claims.is_over(path):
             yield Reclaimable(path, status.st_size, "expired")
 
 

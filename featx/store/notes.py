@@ -23,12 +23,14 @@ def read_note(disk: Disk, path: Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) else None
 
 
-def write_note(disk: Disk, path: Path, note: dict[str, Any], *, replace: bool = True) -> bool:
+def write_note(disk: Disk, path: Path, note: dict[str, Any], *, replace: bool = True, durable: bool = True) -> bool:
     """Commit a note; False if `replace` is off and there is a file of that name."""
     body = json.dumps(note, sort_keys=True).encode()
     content = _checksum(body) + b"\n" + body
     with explained("write", path):
-        return commit(disk, path, lambda fd: write_at(disk, fd, memoryview(content), 0), replace=replace)
+        return commit(
+            disk, path, lambda fd: write_at(disk, fd, memoryview(content), 0), replace=replace, durable=durable
+        )
 
 
 def adopt_note(disk: Disk, path: Path, default: dict[str, Any]) -> dict[str, Any]:

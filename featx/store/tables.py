@@ -221,7 +221,11 @@ class Table:
         self.segments = from_utf8(self._file.array("segments")).tolist()
         places = Places(self.segments, self._file.array("place"), tuple(fields["shape"]), np.dtype(fields["dtype"]))
         named = all(_SEGMENT_NAME.fullmatch(name) for name in self.segments)
-        if not named or places.place.shape != (places.shape[0], 2) or not _within(places.place[:, 0], len(self.segments)):
+        if (
+            not named
+            or places.place.shape != (places.shape[0], 2)
+            or not _within(places.place[:, 0], len(self.segments))
+        ):
             raise CorruptFileError(f"{self.path} is damaged: rows of it lie nowhere.")
         root = self.path.absolute().parent.parent
         return SegmentedRows(
