@@ -42,7 +42,8 @@ class Lookup:
 
     def found(self, recipe: Recipe) -> np.ndarray:
         """Rows that the cache holds, bool of shape (n,)."""
-        return np.logical_and(self.store.find(recipe.key, self.identity.item_ids), self.identity.readable)
+        found: np.ndarray = self.store.find(recipe.key, self.identity.item_ids) & self.identity.readable
+        return found
 
     def refused(self, recipe: Recipe) -> dict[int, str]:
         """Rows that are known to be no images, with the reason."""

@@ -1,0 +1,282 @@
+"""The command line as a user types it: outputs, exit codes, one-line errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from PIL import Image
+
+from featx.cli import cli, main
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def featx(capsys, *args):
+    """Run one command; return its exit status, stdout and stderr."""
+    code = main([str(arg) for arg in args])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def featx_json(capsys, *args):
+    code, out, err = featx(capsys, *args, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+SMALL = ("--image-size", "32", "--workers", "0", "--engine", "eager")
+
+
+def test_the_whole_line_from_photos_to_labels(capsys, photos, tmp_path):
+    """extract → fit → predict → evaluate, each the next command a user would type."""
+    extracted = featx_json(capsys, "extract", photos, *SMALL)
+    assert (extracted["images"], extracted["computed"], extracted["errors"]) == (12, 12, 0)
+    assert extracted["tables"][0]["shape"] == [12, 1280]
+
+    fitted = featx_json(capsys, "fit", "--head", "centroid", "-o", "model.featx")
+    assert fitted["table"] == extracted["tables"][0]["path"]
+    assert fitted["train"]["n"] + fitted["val"]["n"] == 12
+    assert fitted["test"] is None
+
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    paths = [photos / "red" / "0.jpg", photos / "blue" / "3.jpg", photos / "broken.jpg"]
+    predicted = featx_json(capsys, "predict", "model.featx", *paths, "--workers", "0")["predictions"]
+    assert [p["label"] for p in predicted] == ["red", "blue", None]
+    assert predicted[2]["error"]
+    assert predicted[0]["top"][0][1] == predicted[0]["probability"]
+
+    evaluated = featx_json(capsys, "evaluate", "model.featx")
+    assert evaluated["n"] + evaluated["trained_on"]["n"] == 12
+
+
+def test_predict_from_the_table_and_from_the_images_agree(capsys, photos):
+    table = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
+    featx_json(capsys, "fit", table, "--head", "logreg", "-o", "m.featx")
+
+    from_table = featx_json(capsys, "predict", "m.featx", table)["predictions"]
+    from_images = featx_json(capsys, "predict", "m.featx", photos, "--workers", "0")["predictions"]
+
+    assert [p["label"] for p in from_table] == [p["label"] for p in from_images]
+    for a, b in zip(from_table, from_images, strict=True):
+        assert a["id"] == b["id"]
+        assert a["probability"] == pytest.approx(b["probability"], abs=1e-4)
+
+
+def test_predict_in_another_process_prints_label_and_probability(capsys, photos, tmp_path):
+    featx_json(capsys, "extract", photos, *SMALL)
+    featx_json(capsys, "fit", "--head", "logreg", "-o", "m.featx")
+    Image.open(photos / "green" / "1.jpg").save(tmp_path / "photo.png")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "featx", "predict", "m.featx", "photo.png"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+
+    assert "green" in done.stdout
+    assert "%" in done.stdout
+
+
+def test_predictions_are_written_in_three_csv_forms(capsys, photos, tmp_path):
+    featx_json(capsys, "extract", photos, *SMALL)
+    featx_json(capsys, "fit", "--head", "centroid", "-o", "m.featx")
+    (tmp_path / "sample.csv").write_text("id,red,blue,green\n1,0,0,0\n0,0,0,0\n")
+
+    forms = {
+        "long": ["id,rank,label,probability,error"],
+        "wide": ["id,label,probability,error,blue,green,red"],
+        "submission": ["id,red,blue,green"],
+    }
+    for form, header in forms.items():
+        sample = ["--sample", "sample.csv"] if form == "submission" else []
+        source = photos / "red"
+        code, _, err = featx(capsys, "predict", "m.featx", source, "--csv", "p.csv", "--format", form, *sample)
+
+        if form == "submission":  # two of the four images of the folder are in the sample: which is said
+            assert code in (0, 1), err
+        else:
+            assert code == 0, err
+            assert (tmp_path / "p.csv").read_text().splitlines()[:1] == header
+
+
+def test_extract_without_data_says_loudly_that_digits_stand_in(capsys):
+    code, _, err = featx(capsys, "extract", "--dry-run", *SMALL)
+
+    assert code == 0
+    assert "stand-in" in err
+    assert "featx extract photos/" in err
+
+
+def test_vgg16_out_of_reach_says_what_to_type_instead(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    code, _, err = featx(capsys, "extract", "digits", "--backbone", "vgg16")
+
+    assert code == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("Error")]
+    assert "--weights none" in line
+    assert "--backbone efficientnet_lite0" in line
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["extract", "nowhere/"], ["nowhere"]),
+        (["extract", "empty/"], ["empty", "image"]),
+        (["extract", "digits", "--backbone", "resnet5"], ["Did you mean 'resnet50'", "featx backbones"]),
+        (["extract", "digits", "--layer", "blocks.99"], ["blocks.99", "featx layers"]),
+        (["extract", "digits", "--pool", "mean"], ["--pool", "avg"]),
+        (["extract", "digits", "--precision", "fp64"], ["--precision", "fp32"]),
+        (["extract", "digits", "--normalize", "sideways"], ["--normalize", "unit"]),
+        (["extract", "digits", "--image-size", "zero"], ["image-size"]),
+        (["extract", "digits", "--max-errors", "some"], ["--max-errors", "1%"]),
+        (["extract", "digits", "--weights", "nowhere.pth"], ["nowhere.pth"]),
+        (["extract", "digits", "--backbone", "inception_v3", "--weights", "none", "--image-size", "32"],
+         ["75×75", "got 32×32", "Drop --image-size"]),
+        (["fit"], ["featx extract"]),
+        (["fit", "nowhere.h5"], ["nowhere.h5"]),
+        (["predict", "nowhere.featx", "a.jpg"], ["nowhere.featx"]),
+        (["evaluate", "nowhere.featx"], ["nowhere.featx"]),
+        (["layers", "vgg161"], ["vgg16"]),
+        (["cache", "gc", "--max-size", "huge"], ["10GiB"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_helpful_line_and_exit_1(capsys, tmp_path, args, words):
+    (tmp_path / "empty").mkdir()
+    code, out, err = featx(capsys, *args, "-q")
+
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+    assert len([line for line in err.splitlines() if line.startswith("Error")]) == 1
+    for word in words:
+        assert word in err
+
+
+def test_one_class_and_no_labels_and_unknown_heads_say_so(capsys, photos):
+    featx_json(capsys, "extract", photos / "red", *SMALL)
+    code, _, err = featx(capsys, "fit", "-q")
+    assert code == 1
+    assert "label" in err
+
+    for name in ("green", "blue"):
+        for path in (photos / name).iterdir():
+            path.unlink()
+        (photos / name).rmdir()
+    featx_json(capsys, "extract", photos, *SMALL)
+    code, _, err = featx(capsys, "fit", "-q")
+    assert code == 1
+    assert "class" in err
+
+    code, _, err = featx(capsys, "fit", "--head", "xgbost", "-q")
+    assert code == 1
+    assert "Did you mean 'xgboost'" in err
+
+
+def test_two_tables_to_choose_from_are_listed(capsys, photos):
+    tables = featx_json(capsys, "extract", photos, "--layer", "blocks.2", "--layer", "blocks.6", *SMALL)["tables"]
+
+    code, _, err = featx(capsys, "fit", "-q")
+
+    assert code == 1
+    for table in tables:
+        assert table["path"] in err
+
+
+@pytest.mark.parametrize("args", [["extrct"], ["extract", "--bakcbone", "x"], ["predict"], ["fit", "a", "b", "c"]])
+def test_a_wrong_command_or_option_is_usage_and_exit_2(capsys, args):
+    assert featx(capsys, *args)[0] == 2
+
+
+def test_json_errors_are_one_object(capsys):
+    code, out, _ = featx(capsys, "extract", "nowhere/", "--json")
+
+    assert code == 1
+    assert json.loads(out)["error"]["type"] == "MissingDataError"
+
+
+def test_every_command_is_described_with_an_example(capsys):
+    def commands(group, path=()):
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from commands(command, (*path, name))
+            yield (*path, name), command
+
+    for path, command in commands(cli):
+        assert f"featx {path[0]}" in command.help, path
+
+
+def test_layers_lists_keras_names_and_shapes(capsys):
+    layers = {e["keras"]: e for e in featx_json(capsys, "layers", "vgg16", "--image-size", "32")["layers"]}
+
+    assert layers["block3_pool"]["shape"] == [256, 4, 4]
+    assert layers["block5_pool"]["shape"] == [512, 1, 1]
+    assert 0 < layers["block3_pool"]["share"] < layers["block5_pool"]["share"] <= 1
+
+
+def test_heads_and_backbones_are_listed(capsys):
+    assert {"mlp", "logreg", "xgboost", "knn", "ridge", "centroid", "svm", "conv"} <= {
+        head["name"] for head in featx_json(capsys, "heads")["heads"]
+    }
+    assert "vgg16" in [b["name"] for b in featx_json(capsys, "backbones", "vgg")["backbones"]]
+
+
+def test_the_cache_can_be_listed_verified_exported_and_cleared(capsys, photos, tmp_path):
+    path = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
+
+    (entry,) = featx_json(capsys, "cache", "list")["entries"]
+    assert (entry["path"], entry["shape"]) == (path, [12, 1280])
+    assert featx_json(capsys, "cache", "verify")["damaged"] == []
+    assert featx_json(capsys, "cache", "info", path)["classes"] == {"blue": 4, "green": 4, "red": 4, "unlabelled": 0}
+    assert featx_json(capsys, "export", "-o", "t.npz")["rows"] == 12
+    featx_json(capsys, "cache", "rm", path)
+    assert featx_json(capsys, "cache", "list")["entries"] == []
+
+
+def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
+    path = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+
+    code, _, err = featx(capsys, "cache", "verify", "-q")
+    assert code == 1
+    assert path in err
+    assert "--repair" in err
+
+    featx_json(capsys, "cache", "verify", "--repair")
+    assert featx_json(capsys, "extract", photos, *SMALL)["images"] == 12
+    assert featx_json(capsys, "cache", "verify")["damaged"] == []
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_run_in_5_seconds_with_exit_130_and_no_temporary_file(tmp_path, kind):
+    run = subprocess.Popen(
+        [sys.executable, "-m", "featx", "extract", "digits", "--batch-size", "8", "--engine", "eager"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    plans = tmp_path / "cache" / ".plans"
+    deadline = time.monotonic() + 60
+    while not (plans.exists() and any(plans.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    started = time.monotonic()
+    run.send_signal(kind)
+    _, err = run.communicate(timeout=30)
+
+    assert run.returncode == 130, err
+    assert time.monotonic() - started < 5
+    assert "kept" in err
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
