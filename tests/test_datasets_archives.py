@@ -162,6 +162,26 @@ def test_shards_by_braces_glob_or_folder(tmp_path, monkeypatch, source):
     assert dataset.read(3) == png(int(dataset.ids[3][-5]))
 
 
+def test_split_of_a_shard_is_told_by_its_place_below_the_folder_only(tmp_path):
+    root = tmp_path / "test" / "shards"
+    for name in ("train/0.tar", "val/0.tar"):
+        pack(root / name, "1.jpg")
+    pack(tmp_path / "test" / "other" / "0.tar", "1.jpg")
+    pack(tmp_path / "test" / "other" / "1.tar", "1.jpg")
+    dataset = open_dataset(root)
+
+    assert list(dataset.ids) == ["train/0/1.jpg", "val/0/1.jpg"]
+    assert dataset.splits.tolist() == ["train", "val"]
+    assert open_dataset(f"{root}/{{train,val}}/0.tar").splits.tolist() == ["train", "val"]
+    assert open_dataset(tmp_path / "test" / "other").splits.tolist() == ["", ""]
+
+
+def test_json_file_about_something_else_leaves_the_class_folders(tmp_path):
+    path = pack(tmp_path / "x.tar", "a/1.jpg", "b/2.jpg", ("info.json", b'{"label": "no"}'))
+
+    assert open_dataset(path).classes == ("a", "b")
+
+
 def test_missing_shards_are_named(tmp_path):
     pack(tmp_path / "a-0.tar", "1.jpg")
 
@@ -233,7 +253,7 @@ def test_impossible_size_ends_the_listing_with_an_error(tmp_path, size):
     dataset = open_dataset(tmp_path / "y.tar")
 
     assert list(dataset.ids) == ["a/1.jpg", "a/2.jpg", "y.tar"]
-    with pytest.raises(ImageError, match=r"the archive is damaged after 2 members \(an impossible size"):
+    with pytest.raises(ImageError, match=r"it is damaged after 2 members \(an impossible size"):
         dataset.read(2)
 
 
@@ -280,8 +300,17 @@ def test_damaged_header_in_the_middle_is_not_the_end(tmp_path):
 def test_file_that_is_no_archive_is_refused(tmp_path, data):
     (tmp_path / "x.tar").write_bytes(data)
 
-    with pytest.raises(DataError, match=r"x\.tar"):
+    with pytest.raises(DataError, match=r"No image in x\.tar\.( x.tar: it is no tar archive, or a damaged one)?"):
         open_dataset(tmp_path / "x.tar")
+
+
+def test_damaged_shard_does_not_cost_the_others(tmp_path):
+    pack(tmp_path / "0.tar", "1.jpg")
+    (tmp_path / "1.tar").write_bytes(b"\x1f\x8bnonsense")
+    read = read_all(open_dataset(tmp_path))
+
+    assert read[0] == png(0)
+    assert str(read[1]).startswith("it is no tar archive, or a damaged one (")
 
 
 def test_archive_of_nothing_but_refused_members_is_refused(tmp_path):

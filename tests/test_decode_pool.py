@@ -132,14 +132,10 @@ def test_pool_reads_only_so_far_ahead():
         nonlocal taken
         while True:
             taken += 1
-            yield taken, PHOTOS[0]
+            yield taken, LARGE if taken == 1 else PHOTOS[0]
 
     with DecodePool(FRAME, n_workers=2) as pool:
-        results = pool.map(endless())
-        for _ in range(5):
-            next(results)
-        time.sleep(0.2)
-        next(results)
+        next(pool.map(endless()))
 
         assert taken <= 2 * 2 * 3 * 32  # twice what fits in front of two decoders
 
@@ -312,6 +308,11 @@ def test_ctrl_c_ends_everything_within_two_seconds(tmp_path):
     assert stderr.count("Traceback") == 1
     assert "leaked" not in stderr
     assert gone(pids)
+
+
+def test_ctrl_c_that_the_run_handles_itself_does_not_reach_the_decoders():
+    with DecodePool(FRAME, n_workers=1) as pool:
+        assert os.getpgid(pool.pids[0]) != os.getpgid(0)
 
 
 def test_decoders_of_a_killed_run_end_by_themselves(tmp_path):

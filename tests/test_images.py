@@ -180,6 +180,15 @@ def test_16_bit_tiff_in_which_white_is_zero_is_not_inverted_twice():
     assert pixels(encode(values, "TIFF", tiffinfo={262: 0})) == [[list(WHITE), list(BLACK)]]
 
 
+def test_12_bit_tiff_is_scaled_by_its_own_full_scale():
+    """Written by hand: two pixels, 0xFFF and 0x800, in three bytes."""
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<I", 12) + b"\xff\xf8\x00\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+    assert pixels(data) == [[[255] * 3, [128] * 3]]
+
+
 def test_integers_of_16_bits_in_a_32_bit_mode_are_scaled():
     assert pixels(encode(image_of("I", (0, 0xFFFF)), "TIFF")) == [[list(BLACK), list(WHITE)]]
 
@@ -445,6 +454,13 @@ def test_bomb_is_refused_before_anything_is_decoded(side):
 
     with pytest.raises(ImageError, match=r"decompression bomb: .* than the 89,478,485 that are decoded"):
         decode(data)
+
+
+def test_bomb_is_refused_even_where_pillow_was_told_to_take_any(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+
+    with pytest.raises(ImageError, match="decompression bomb: 20,000 × 20,000 pixels, more than the 89,478,485"):
+        decode(png(20_000, 20_000, 2, 8, b""))
 
 
 def test_bomb_is_refused_without_allocating_it():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from featx.datasets.hub import open_hf, open_torchvision
 from featx.datasets.labelled_csv import open_csv
 from featx.datasets.listing import IMAGE_SUFFIXES, list_folder
 from featx.datasets.objects import Foreign, open_foreign, open_objects
-from featx.datasets.shards import find_shards, open_shards
+from featx.datasets.shards import find_shards, is_glob, open_shards
 from featx.datasets.splits import hold_out
 from featx.errors import DataError, MissingDataError, OptionError
 
@@ -148,7 +147,7 @@ def _open_named(source: str, images: Path | None, columns: Columns, *, allow_out
         return open_torchvision(rest, images)
     if colon and kind == "hf":
         return open_hf(rest, columns)
-    if is_archive and not path.exists() and ("{" in source or glob.has_magic(source)):
+    if is_archive and not path.exists() and ("{" in source or is_glob(source)):
         return open_shards(find_shards(str(path)), path.parent.resolve().name, columns)
     if not path.exists():
         raise _missing(path, "DATA")
@@ -183,7 +182,7 @@ def _open_folder(path: Path, columns: Columns) -> Dataset:
 
         return open_parquet(root, parquet, columns)
     if archives:
-        return open_shards(archives, root.name, columns)
+        return open_shards(archives, root.name, columns, root=root)
     hint = f" There is {tables[0].name}: give that file as DATA." if tables else ""
     there = f" ({listing.notes[0]})" if listing.others else ""
     raise DataError(f"No images in {path}{there}.{hint or f' DATA is {FORMS}.'}")

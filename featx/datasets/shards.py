@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,13 +107,13 @@ class TarImages:
         return stamps_of_parts([str(path) for path in self._paths], [len(places) for places in self._places])
 
 
-def open_shards(paths: Sequence[Path], title: str, columns: Columns) -> Dataset:
+def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Path | None = None) -> Dataset:
     """Open tar archives of images.
 
-    In an archive that holds ``.cls`` or ``.json`` files, those of an image's key (its path up to the first
-    dot of its name) are its label, as in WebDataset. In any other the folders are, as in a folder, below
-    those that all its images share. Archives of several are told apart by the start of their ids; their
-    names tell the split where their folders do not.
+    In an archive where ``.cls`` or ``.json`` files have the key of an image (its path up to the first dot
+    of its name), they are its label, as in WebDataset. In any other the folders are, as in a folder, below
+    those that all its images share. Several archives are told apart by the start of their ids, and their
+    paths tell the split where the folders in them do not.
 
     Parameters
     ----------
@@ -122,6 +123,8 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns) -> Dataset:
         What to call them.
     columns : Columns
         ``label`` names the label's key in ``.json`` files.
+    root : Path, optional
+        The folder whose archives they are; by default the last that all of them lie in.
 
     Raises
     ------
@@ -129,13 +132,13 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns) -> Dataset:
         If there is no image in them.
     """
     several = len(paths) > 1
-    shards = [_list_archive(path, columns.label, split_in_path(path.as_posix()) if several else "") for path in paths]
+    absolute = [path.resolve() for path in paths]
+    root = root or Path(os.path.commonpath([path.parent for path in absolute]))
+    names = [path.relative_to(root).as_posix() if several else "" for path in absolute]
+    shards = [_list_archive(path, columns.label, split_in_path(name)) for path, name in zip(paths, names, strict=True)]
     labels, classes = encode_labels(itertools.chain.from_iterable(shard.labels for shard in shards))
-    ids = [
-        f"{_stem(path)}/{name}" if several else name
-        for path, shard in zip(paths, shards, strict=True)
-        for name in shard.ids
-    ]
+    prefixes = [f"{_stem(name)}/" if several else "" for name in names]
+    ids = [prefix + name for prefix, shard in zip(prefixes, shards, strict=True) for name in shard.ids]
     refused: dict[int, str] = {}
     start = 0
     for shard in shards:
@@ -144,7 +147,6 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns) -> Dataset:
     if len(ids) == len(refused):
         raise DataError(f"No image in {paths[0].name}{' and the others' if several else ''}.{_first(refused, ids)}")
     n_others = sum(shard.n_others for shard in shards)
-    absolute = [path.resolve() for path in paths]
     return Dataset(
         title=title,
         identity=lambda: "\n".join(["tar", columns.label or "", *map(str, absolute)]),
@@ -171,16 +173,21 @@ def find_shards(pattern: str) -> list[Path]:
     Traceback (most recent call last):
     featx.errors.MissingDataError: 4 of the 4 archives of 'nowhere-{08..11}.tar' are missing, nowhere-08.tar first.
     """
-    names = [name for one in _expand(pattern) for name in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])]  # noqa: PTH207
+    names: list[str] = []
+    for one in _expand(pattern):
+        names += sorted(glob.glob(one)) if is_glob(one) else [one]  # noqa: PTH207 - the pattern may be absolute
     missing = [name for name in names if not Path(name).is_file()]
-    if missing or not names:
-        what = (
-            f"{len(missing):,} of the {len(names):,} archives of {pattern!r} are missing, {missing[0]} first."
-            if missing
-            else f"No file is named like {pattern!r}."
-        )
-        raise MissingDataError(what)
+    if not names:
+        raise MissingDataError(f"No file is named like {pattern!r}.")
+    if missing:
+        counts = f"{len(missing):,} of the {len(names):,} archives"
+        raise MissingDataError(f"{counts} of {pattern!r} are missing, {missing[0]} first.")
     return [Path(name) for name in names]
+
+
+def is_glob(text: str) -> bool:
+    """Whether a path has wildcards in it."""
+    return any(sign in text for sign in "*?[")
 
 
 def _expand(pattern: str) -> list[str]:
@@ -215,9 +222,8 @@ def _list_archive(path: Path, label_key: str | None, split: str) -> _Rows:
                 else:
                     rows.n_others += 1
     except DAMAGE as error:
-        if not names:
-            raise DataError(f"{path.name} is no tar archive, or a damaged one ({error}). Download it again.") from error
-        _add(rows, path.name, (0, 0), f"the archive is damaged after {names.total():,} members ({error})", 1)
+        what = f"it is damaged after {names.total():,} members" if names else "it is no tar archive, or a damaged one"
+        _add(rows, path.name, (0, 0), f"{what} ({error})", 1)
     _label_rows(rows, keyed, split)
     return rows
 
@@ -255,7 +261,7 @@ def _label(name: str, data: bytes, label_key: str | None) -> Any:
 
 
 def _label_rows(rows: _Rows, keyed: dict[str, Any], split: str) -> None:
-    if keyed:
+    if any(_key(name) in keyed for name in rows.ids):
         rows.labels = [keyed.get(_key(name)) for name in rows.ids]
         rows.splits = [split] * len(rows.ids)
         return
@@ -278,8 +284,8 @@ def _shared_depth(names: Sequence[str]) -> int:
     return next((depth for depth, folder in enumerate(shared) if split_name(folder)), len(shared))
 
 
-def _stem(path: Path) -> str:
-    return re.sub(r"\.(tar|tgz)(\.\w+)?$", "", path.name, flags=re.IGNORECASE)
+def _stem(name: str) -> str:
+    return re.sub(r"\.(tar|tgz)(\.\w+)?$", "", name, flags=re.IGNORECASE)
 
 
 def _first(refused: dict[int, str], ids: Sequence[str]) -> str:

@@ -185,12 +185,6 @@ class Decoder:
         for _, job in jobs:
             self.submit(job)
 
-    def abandon(self) -> None:
-        """Forget all jobs, with a new process if there are any."""
-        if self._jobs:
-            self._stop()
-            self._start()
-
     def _stop(self) -> None:
         self.process.kill()  # it holds nothing that could be lost
         self.process.wait()

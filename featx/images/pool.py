@@ -151,8 +151,7 @@ class DecodePool:
     def _map(
         self, images: Iterator[tuple[int, bytes | np.ndarray | ImageError]]
     ) -> Iterator[tuple[int, np.ndarray | ImageError]]:
-        for decoder in self._decoders:
-            decoder.abandon()  # what an earlier map left behind when its consumer stopped
+        # What an earlier map left in the processes when its consumer stopped is finished and forgotten.
         pending: deque[Job] = deque()
         exhausted = False
         while pending or not exhausted:
