@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("featx")
 
+#: Folder of the cache that keeps converted networks.
+NETWORKS = ".networks"
 #: So few images are decoded before a second process has started.
 FEW_IMAGES = 64
 
@@ -98,6 +100,7 @@ def open_planned(lookup: Lookup, options: Options, n_missing: int) -> tuple[Engi
         device=options.device,
         batch_size=options.batch_size or planned.get("batch_size"),
         n_images=n_missing,
+        networks=lookup.store.root / NETWORKS,
     )
     log.info(engine.why)
     if planned.get("batch_size") == engine.batch_size:
