@@ -9,10 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from featx.errors import DataError, OptionError, UnknownHeadError
+from featx.evaluate import evaluate
 from featx.features import Features
 from featx.heads import LogisticHead
 from featx.model import fit
-from featx.model.calibration import fit_temperature
+from featx.model.calibration import Calibration
 from featx.model.rows import choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
 
@@ -60,7 +61,7 @@ def test_nothing_about_the_test_split_reaches_the_model(tmp_path):
 
         np.testing.assert_array_equal(model.head.coef_, honest.head.coef_)
         assert model.report["chosen"] == honest.report["chosen"]
-        assert model.temperature == honest.temperature
+        assert model.calibration == honest.calibration
 
 
 def test_scaling_is_learned_on_train_alone(tmp_path):
@@ -133,7 +134,7 @@ def test_one_image_a_class_trains_and_validates_nothing():
     first = np.unique(y, return_index=True)[1]
     model = fit(Features.from_arrays(X[first], y[first]), "centroid")
 
-    assert (model.report["train"]["n"], model.report["val"], model.temperature) == (10, None, 1.0)
+    assert (model.report["train"]["n"], model.report["val"], model.calibration) == (10, None, Calibration())
 
 
 def test_a_class_with_validation_rows_only_counts_as_missed(tmp_path):
@@ -144,7 +145,7 @@ def test_a_class_with_validation_rows_only_counts_as_missed(tmp_path):
 
     assert model.report["val"]["n"] == (splits == "val").sum()
     assert model.report["val"]["accuracy"] < 0.8
-    assert model.predict_proba(known_and_unknown)[:, 9].max() < 1e-3
+    assert model.predict_proba(known_and_unknown)[:, 9].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -359,12 +360,25 @@ def test_temperature_calms_a_head_that_is_too_sure():
     true_logits = rng.normal(size=(4000, 5))
     y = (true_logits + rng.gumbel(size=true_logits.shape)).argmax(axis=1)
 
-    assert fit_temperature(true_logits * 3, y) == pytest.approx(3, rel=0.1)
-    assert fit_temperature(true_logits / 3, y) == pytest.approx(1 / 3, rel=0.1)
+    scores = true_logits - true_logits.max(axis=1, keepdims=True)
+    assert Calibration.fit(scores * 3, y).temperature == pytest.approx(3, rel=0.1)
+    assert Calibration.fit(scores / 3, y).temperature == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_votes_of_zero_do_not_spoil_the_rest():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 2000)
+    votes = rng.multinomial(10, np.full(4, 0.1) + 0.6 * np.eye(4)[0], 2000) / 10
+    votes = np.stack([np.roll(row, shift) for row, shift in zip(votes, y, strict=True)])
+    with np.errstate(divide="ignore"):
+        scores = np.maximum(np.log(votes), np.log(1e-12))
+    scores -= scores.max(axis=1, keepdims=True)
+    found = evaluate(y, Calibration.fit(scores, y).probabilities(scores), tuple("abcd"))
+
+    assert found.calibration_error < 0.03
 
 
 def test_a_few_right_rows_do_not_make_certainty():
-    logits = np.log(np.array([[0.9, 0.1]] * 5))
-    temperature = fit_temperature(logits, np.zeros(5, int))
+    scores = np.array([[0.0, -2.2]] * 5)
 
-    assert 1 / (1 + np.exp(-np.diff(-logits[0])[0] / temperature)) < 0.97
+    assert Calibration.fit(scores, np.zeros(5, int)).probabilities(scores)[0, 0] < 0.97

@@ -1,53 +1,80 @@
-"""Temperature scaling: one number that makes probabilities mean what they say."""
+"""Calibration: two numbers that make probabilities mean what they say."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Natural logarithms of the smallest and largest temperature tried.
-_BOUNDS = (np.log(0.05), np.log(20.0))
+_TEMPERATURES = (np.log(0.05), np.log(20.0))
+#: Floors tried. A vote of zero among twenty neighbours is no proof that a class is impossible.
+_FLOORS = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2)
 
 
-def fit_temperature(logits: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """Return the temperature that gives the rows their highest likelihood.
+@dataclass(frozen=True)
+class Calibration:
+    """From scores to probabilities: softmax(max(scores, log floor) / temperature).
 
-    Parameters
+    Neither number ever changes which class is the most probable.
+
+    Attributes
     ----------
-    logits : ndarray, shape (n, k)
-        Scores of rows that the head was not fitted on.
-    y : ndarray of int, shape (n,)
-        Their classes.
-
-    Returns
-    -------
-    float
-        T in 0.05 … 20: probabilities are softmax(logits / T). Above 1 where the head is too sure.
-        It never changes which class is the most probable.
-
-    Notes
-    -----
-    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", 2017. The
-    targets are smoothed by 1/(n + 2), as in J. Platt, "Probabilistic outputs for support vector machines",
-    1999: twenty rows that are all right are no proof of certainty.
-
-    Examples
-    --------
-    >>> sure, nine_in_ten = np.array([[9.0, 0.0]] * 1000), np.array([0] * 900 + [1] * 100)
-    >>> round(9 / fit_temperature(sure, nine_in_ten), 1)  # the log-odds of nine in ten
-    2.2
+    temperature : float
+        Above 1 where the head is too sure of itself.
+    floor : float
+        Least odds of a class against the most probable one, before the temperature.
     """
-    smoothing = 1 / (len(y) + 2)
-    target = (1 - smoothing) * logits[np.arange(len(y)), y] + smoothing * logits.mean(axis=1)
+
+    temperature: float = 1.0
+    floor: float = 1e-12
+
+    @classmethod
+    def fit(cls, scores: NDArray[np.float64], codes: NDArray[np.intp]) -> Calibration:
+        """Return the calibration that gives rows their highest likelihood.
+
+        Parameters
+        ----------
+        scores : ndarray, shape (n, k)
+            Log-odds against the best class of each row, of rows that the head was not fitted on.
+        codes : ndarray of int, shape (n,)
+            Column of the true class of each.
+
+        Notes
+        -----
+        C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", 2017. The
+        targets are smoothed by 1/(n + 2), as in J. Platt, "Probabilistic outputs for support vector
+        machines", 1999: twenty rows that are all right are no proof of certainty.
+
+        Examples
+        --------
+        >>> sure, nine_in_ten = np.array([[0.0, -9.0]] * 1000), np.array([0] * 900 + [1] * 100)
+        >>> Calibration.fit(sure, nine_in_ten).probabilities(sure[:1]).round(2)
+        array([[0.9, 0.1]])
+        """
+        fits = [_fit_temperature(np.maximum(scores, np.log(floor)), codes) for floor in _FLOORS]
+        best = int(np.argmin([loss for _, loss in fits]))
+        return cls(fits[best][0], _FLOORS[best])
+
+    def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return probabilities, shape (n, k), from scores as in `fit`."""
+        return np.asarray(softmax(np.maximum(scores, np.log(self.floor)) / self.temperature, axis=1))
+
+
+def _fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> tuple[float, float]:
+    """Return the best temperature and the mean negative log-likelihood there."""
+    smoothing = 1 / (len(codes) + 2)
+    target = (1 - smoothing) * scores[np.arange(len(codes)), codes] + smoothing * scores.mean(axis=1)
 
     def loss(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
-        return float((logsumexp(logits * scale, axis=1) - target * scale).mean())
+        return float((logsumexp(scores * scale, axis=1) - target * scale).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-4}).x))
+    found = minimize_scalar(loss, bounds=_TEMPERATURES, method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x)), float(found.fun)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import ModelFileError, OptionError
+from featx.model.calibration import Calibration
 from featx.recipe import DTYPES, INTERPOLATIONS, POOLS, PRECISIONS, RESIZES, Recipe, Request
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Card:
         As the user called it.
     head : dict
         What `featx.heads.state` needs beside arrays to rebuild the head.
-    temperature : float
-        Divides the logits.
+    calibration : Calibration
+        From scores to probabilities.
     report : dict
         What ``fit`` reported.
     """
@@ -59,7 +60,7 @@ class Card:
     scale: str
     head_name: str
     head: dict[str, Any]
-    temperature: float
+    calibration: Calibration
     report: dict[str, Any]
 
     def to_json(self, members: Mapping[str, bytes]) -> bytes:
@@ -73,7 +74,8 @@ class Card:
             "scale": self.scale,
             "head_name": self.head_name,
             "head": self.head,
-            "temperature": self.temperature,
+            "temperature": self.calibration.temperature,
+            "floor": self.calibration.floor,
             "report": self.report,
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
         }
@@ -95,9 +97,9 @@ class Card:
         classes = _take(fields, "classes", list)
         if not classes or not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes):
             raise ModelFileError("its classes are not a list of different names")
-        temperature = _take(fields, "temperature", float)
-        if not 0 < temperature < math.inf:
-            raise ModelFileError("its temperature is not a positive number")
+        calibration = Calibration(_take(fields, "temperature", float), _take(fields, "floor", float))
+        if not (0 < calibration.temperature < math.inf and 0 < calibration.floor < 1):
+            raise ModelFileError("its temperature or floor is not a sensible number")
         recipe, request = fields.get("recipe"), fields.get("request")
         return cls(
             featx=_take(fields, "featx", str),
@@ -107,7 +109,7 @@ class Card:
             scale=_take(fields, "scale", str),
             head_name=_take(fields, "head_name", str),
             head=_take(fields, "head", dict),
-            temperature=temperature,
+            calibration=calibration,
             report=_take(fields, "report", dict),
         )
 

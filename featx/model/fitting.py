@@ -73,7 +73,7 @@ def fit(
         Alternatives to try, ``"C=0.1,1,10 dropout=0,0.3"``; the validation rows choose.
     refit : bool
         Fit once more on train and validation rows with what was chosen. Validation accuracy and
-        temperature are then those of the fit before.
+        calibration are then those of the fit before.
     test : bool
         Report the test split as well. It never chooses anything.
     seed : int
@@ -98,7 +98,7 @@ def fit(
     >>> from sklearn.datasets import load_digits
     >>> model = fit(Features.from_arrays(*load_digits(return_X_y=True)), "ridge")
     >>> model.report["train"]["n"], model.report["val"]["n"], model.report["val"]["accuracy"] > 0.9
-    (1618, 179, True)
+    (1617, 180, True)
     """
     started = time.perf_counter()
     table = features if isinstance(features, Features) else Features.open(features)
@@ -122,7 +122,7 @@ def fit(
         head_name=name,
         classes=table.classes,
         scaler=fitted.scaler,
-        temperature=first.temperature(rows.val),
+        calibration=first.calibration(rows.val),
         recipe=table.recipe,
         request=_request(table),
         probe=dict(table.probe),
@@ -140,7 +140,7 @@ def fit(
         chosen=tried.best | own_choice,
         scale=scaler.kind,
         refit=refit and len(rows.val) > 0,
-        temperature=model.temperature,
+        temperature=model.calibration.temperature,
         search=tried.search,
         cv=tried.cv,
         history=getattr(first.head, "history_", {}),

@@ -15,11 +15,11 @@ from sklearn.pipeline import Pipeline
 from featx.errors import DataError, OptionError
 from featx.heads.conv import ConvHead
 from featx.model.accuracy import Accuracy
-from featx.model.calibration import fit_temperature
+from featx.model.calibration import Calibration
 from featx.model.model import BLOCK_BYTES
 from featx.model.rows import content_groups
 from featx.model.scaling import FeatureScaler, ScaledTable
-from featx.model.scores import logits
+from featx.model.scores import relative_scores
 from featx.model.search import grid_search, parse_search
 
 if TYPE_CHECKING:
@@ -50,26 +50,24 @@ class Fitted:
     scaler: FeatureScaler
     head: Any
 
-    def logits(self, positions: Positions) -> NDArray[np.float64]:
-        """Return the scores of some rows, shape (n, k)."""
-        parts = [scores for _, scores in self._blocks(positions)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.table.classes)))
-
-    def temperature(self, positions: Positions) -> float:
-        """Return the temperature that calibrates on some rows; 1 where there are none."""
+    def calibration(self, positions: Positions) -> Calibration:
+        """Return what calibrates on some rows."""
         # What the head has never seen says nothing about how sure it may be of the rest.
         known = positions[np.isin(self.table.y[positions], self.head.classes_)]
-        return fit_temperature(self.logits(known), self.table.y[known]) if len(known) else 1.0
+        if not len(known):
+            return Calibration()
+        scores = np.concatenate([scores for _, scores in self._blocks(known)])
+        return Calibration.fit(scores, np.searchsorted(self.head.classes_, self.table.y[known]))
 
     def accuracy(self, positions: Positions) -> Accuracy | None:
         """Return the share of some rows that is right; None for no rows."""
-        y = self.table.y[positions]
-        n_correct = sum(int((scores.argmax(axis=1) == y[where]).sum()) for where, scores in self._blocks(positions))
+        y, known = self.table.y[positions], np.asarray(self.head.classes_)
+        n_correct = sum(int((known[s.argmax(axis=1)] == y[where]).sum()) for where, s in self._blocks(positions))
         return Accuracy(len(y), n_correct) if len(y) else None
 
     def _blocks(self, positions: Positions) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
         for where, X in self.table.select(positions).blocks(BLOCK_BYTES):
-            yield where, logits(self.head, self.scaler.transform(X), len(self.table.classes))
+            yield where, relative_scores(self.head, self.scaler.transform(X))
 
 
 @dataclass(frozen=True)
@@ -149,10 +147,9 @@ class Job:
             )
         contents = content_groups(self.table, train)
         if len(np.unique(contents)) == len(contents):  # the same folds, without seconds for groups of one row
-            splitter, contents = StratifiedKFold(k, shuffle=True, random_state=self.seed), None
-        else:
-            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
-        return list(splitter.split(np.zeros(len(y)), y, contents))
+            return list(StratifiedKFold(k, shuffle=True, random_state=self.seed).split(contents, y))
+        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
+        return list(splitter.split(contents, y, contents))
 
     def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:
         """Read rows at once, for those who cannot stream."""

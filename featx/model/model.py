@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import DataError, OptionError
+from featx.model.calibration import Calibration
 from featx.model.predictions import Predictions
-from featx.model.scores import logits, probabilities
+from featx.model.scores import relative_scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,9 +46,8 @@ class Model:
         Names of the classes.
     scaler : FeatureScaler
         The step before the head, learned on the training rows.
-    temperature : float
-        Divides the logits; fitted on the validation rows, 1 where there were none (Guo et al., "On
-        calibration of modern neural networks", 2017).
+    calibration : Calibration
+        From the head's scores to probabilities, fitted on the validation rows.
     recipe, request : Recipe, Request or None
         How rows are made from images; None for a model of rows that came from elsewhere.
     report : dict
@@ -64,7 +64,7 @@ class Model:
     head_name: str
     classes: tuple[str, ...]
     scaler: FeatureScaler
-    temperature: float = 1.0
+    calibration: Calibration = field(default_factory=Calibration)
     recipe: Recipe | None = None
     request: Request | None = None
     report: dict[str, Any] = field(default_factory=dict)
@@ -151,7 +151,10 @@ class Model:
         return save(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
 
     def _rows_probabilities(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        return probabilities(logits(self.head, self.scaler.transform(X), len(self.classes)), self.temperature)
+        found = np.zeros((len(X), len(self.classes)))  # a class that train did not have is never predicted
+        scores = relative_scores(self.head, self.scaler.transform(X))
+        found[:, np.asarray(self.head.classes_, dtype=np.intp)] = self.calibration.probabilities(scores)
+        return found
 
     def _table_probabilities(self, table: Features) -> NDArray[np.float64]:
         if table.key != (self.recipe.key if self.recipe else ""):

@@ -70,7 +70,7 @@ def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool 
         scale=model.scaler.kind,
         head_name=model.head_name,
         head=meta,
-        temperature=model.temperature,
+        calibration=model.calibration,
         report=model.report,
     )
     archive.write(path, {"model.json": card.to_json(members), **members})
@@ -130,7 +130,7 @@ def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool
         head_name=card.head_name,
         classes=card.classes,
         scaler=scaler,
-        temperature=card.temperature,
+        calibration=card.calibration,
         recipe=card.recipe,
         request=card.request,
         report=card.report,

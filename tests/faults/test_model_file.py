@@ -93,6 +93,7 @@ HOSTILE_CARDS = [
     ({"temperature": 0}, "temperature"),
     ({"temperature": True}, "temperature"),
     ({"temperature": -1.5}, "temperature"),
+    ({"floor": 2}, "floor"),
     ({"scale": "pickle"}, "scaling"),
     ({"scale": "none"}, "scaling"),
     ({"head": {}}, "allow-list"),
