@@ -15,7 +15,7 @@ from PIL import Image
 
 from featx.datasets import Dataset, open_dataset
 from featx.datasets.tar import DAMAGE, Member, open_archive, walk
-from featx.errors import DataError, FeatxError, ImageError, MissingDataError
+from featx.errors import DataError, FeatxError, ImageError, MissingDataError, OptionError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -132,6 +132,10 @@ def test_key_of_the_label_in_json_may_be_named(tmp_path):
     path = pack(tmp_path / "shard.tar", "000.jpg", ("000.json", record))
 
     assert open_dataset(path, label_column="kind").classes == ("owl",)
+    with pytest.raises(DataError, match=r"No \.json file of shard\.tar has a label under 'sort'"):
+        open_dataset(path, label_column="sort")
+    with pytest.raises(OptionError, match="Leave out --image-column and --split-column"):
+        open_dataset(path, split_column="kind")
     assert open_dataset(path).classes == ("1",)
 
 

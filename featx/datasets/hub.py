@@ -18,7 +18,7 @@ from featx.datasets.dataset import Dataset, ImageData, one_by_one
 from featx.datasets.files import read_file
 from featx.datasets.labels import encode_labels, numbered_labels
 from featx.datasets.splits import split_name
-from featx.errors import DataError, ImageError, MissingExtraError, UnknownNameError
+from featx.errors import DataError, ImageError, MissingExtraError, OptionError, UnknownNameError
 from featx.images import pixels_of
 
 #: Where torchvision's files go unless ``--images`` says otherwise.
@@ -143,6 +143,8 @@ def open_hf(name: str, columns: Columns) -> Dataset:
         raise DataError(f"hf:{name} cannot be loaded: {_line(error)}") from error
     features = next(iter(parts.values())).features
     source = f"hf:{name}"
+    if columns.split is not None:
+        raise OptionError(f"{source} has splits of its own ({', '.join(parts)}). Leave out --split-column.")
     images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
     image = find_column(images, columns.image, IMAGE_NAMES, option="--image-column", source=source) or next(
         iter(images), None

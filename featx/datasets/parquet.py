@@ -44,7 +44,7 @@ class ParquetImages:
         self._column = column
 
     def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
-        """Read only the row groups that the rows are in, and hold only a batch of them."""
+        """Read only the row groups that the rows are in, and hold only a page and a batch of them."""
         wanted = np.fromiter(indices, np.int64)
         start = 0
         for path, groups in zip(self._paths, self._group_rows, strict=True):

@@ -24,7 +24,7 @@ from featx.datasets.naming import readable
 from featx.datasets.placing import place
 from featx.datasets.splits import split_in_path, split_name
 from featx.datasets.tar import DAMAGE, open_archive, read_member, walk
-from featx.errors import DataError, ImageError, MissingDataError
+from featx.errors import DataError, ImageError, MissingDataError, OptionError
 
 #: Label files beyond this are no labels.
 _MAX_LABEL_BYTES = 2**20
@@ -129,8 +129,12 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Pa
     Raises
     ------
     DataError
-        If there is no image in them.
+        If there is no image in them, or no label under the key that was named.
+    OptionError
+        If other columns were named.
     """
+    if columns.image is not None or columns.split is not None:
+        raise OptionError("An archive has no columns of images or splits. Leave out --image-column and --split-column.")
     several = len(paths) > 1
     absolute = [path.resolve() for path in paths]
     root = root or Path(os.path.commonpath([path.parent for path in absolute]))
@@ -146,6 +150,8 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Pa
         start += len(shard.ids)
     if len(ids) == len(refused):
         raise DataError(f"No image in {paths[0].name}{' and the others' if several else ''}.{_first(refused, ids)}")
+    if columns.label is not None and not classes:
+        raise DataError(f"No .json file of {paths[0].name} has a label under {columns.label!r}. Change --label-column.")
     n_others = sum(shard.n_others for shard in shards)
     return Dataset(
         title=title,
@@ -255,7 +261,11 @@ def _label(name: str, data: bytes, label_key: str | None) -> Any:
         return None
     if not isinstance(record, dict):
         return None
-    key = label_key if label_key is not None else find_column(list(record), None, LABEL_NAMES, option="", source=name)
+    key = (
+        label_key
+        if label_key is not None
+        else find_column(list(record), None, LABEL_NAMES, option="--label-column", source=name)
+    )
     value = record.get(key) if key is not None else None
     return value if isinstance(value, str | int | float) else None
 

@@ -82,8 +82,10 @@ class Decoder:
         }
         self._stderr = stderr
         size = {"batch_size": batch_size, "height": frame.height, "width": frame.width}
-        self._slots = [Slot(create_memory(), **size) for _ in range(depth)]
+        self._slots: list[Slot] = []
         try:
+            for _ in range(depth):
+                self._slots.append(Slot(create_memory(), **size))
             self._start()
         except OSError:
             self._free_memory()

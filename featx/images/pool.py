@@ -182,7 +182,7 @@ class DecodePool:
 
     def _collect(self, seconds: float) -> None:
         """Take in what the processes have to say, and replace those that are dead or silent for too long."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             for decoder in self._decoders:
                 selector.register(decoder.channel, selectors.EVENT_READ, decoder)
             start = time.monotonic()
@@ -204,7 +204,10 @@ class DecodePool:
             self._stillbirths += 1
         if self._stillbirths > _STILLBIRTHS:
             raise FeatxError(f"The decoding processes die before they decode anything ({self._last_words(reason)}).")
-        decoder.restart(ImageError(reason, transient=True))
+        try:
+            decoder.restart(ImageError(reason, transient=True))
+        except OSError as error:
+            raise FeatxError(f"Cannot replace a decoding process ({error}). Run the same command again.") from error
 
     def _last_words(self, reason: str) -> str:
         self._stderr.seek(0)
