@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toy_rows import KEY, features, items, publish, segment_files
 
-from featx.errors import CacheError, CorruptFileError
+from featx.errors import CacheError, CorruptFileError, DataError
 from featx.store import Store, Table
 
 
@@ -220,6 +220,32 @@ def test_a_damaged_table_names_its_rows_and_the_command_that_repairs_it(tmp_path
 
     with pytest.raises(CorruptFileError, match=r"rows 0 to 3.*featx cache verify --repair"):
         Table(path).rows.read(0, 1)
+
+
+def test_a_segmented_table_that_lost_a_segment_is_mended_by_its_rows(tmp_path):
+    store, ids = Store(tmp_path, limit=100), items(9)
+    store.commit(KEY, ids[:5], features(ids[:5]))
+    lost = store.commit(KEY, ids[5:], features(ids[5:]))
+    publish(store, ids)
+    lost.unlink()
+
+    fresh = Store(tmp_path, limit=100)
+    assert fresh.find(KEY, ids).sum() == 5
+    fresh.commit(KEY, ids[5:7], features(ids[5:7]))
+    fresh.commit(KEY, ids[7:], features(ids[7:]))
+    assert np.array_equal(Table(publish(fresh, ids)).rows.read(0, 9), features(ids))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"y": np.array([0, 2])}, {"y": np.array([0, -2])}, {"y": np.array([0])}, {"ids": ["a"]}, {"splits": [""] * 3}],
+)
+def test_columns_that_do_not_fit_are_refused(tmp_path, change):
+    store, ids = Store(tmp_path), items(2)
+    store.commit(KEY, ids, features(ids))
+
+    with pytest.raises(DataError):
+        publish(store, ids, **change)
 
 
 def test_a_segment_under_another_key_is_not_believed(tmp_path):

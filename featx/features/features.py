@@ -221,7 +221,7 @@ class Features:
         if isinstance(which, int | np.integer):
             row: npt.NDArray[Any] = self._take(self._indices([int(which)]))[0]
             return row
-        return self._take(self._indices(which))
+        return self._take(self._indices(which), mapped=True)
 
     def select(self, which: str | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]) -> Features:
         """Return the rows of a split, or any rows by index or mask. Nothing is read.
@@ -286,8 +286,8 @@ class Features:
             pieces = [np.arange(start, min(start + piece, len(self))) for start in starts[low : low + per_block]]
             yield random.permutation(np.concatenate(pieces))
 
-    def _take(self, indices: Rows) -> npt.NDArray[Any]:
-        return self._table.rows.take(indices if self._rows is None else self._rows[indices])
+    def _take(self, indices: Rows, *, mapped: bool = False) -> npt.NDArray[Any]:
+        return self._table.rows.take(indices if self._rows is None else self._rows[indices], mapped=mapped)
 
     def _indices(self, which: slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]) -> Rows:
         """Return row numbers, counted from the start, for anything that numpy would take as one index."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +22,12 @@ class ArrayRows:
         """Return a copy of the rows ``start … stop``."""
         return self.X[start:stop].copy()
 
-    def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def take(
+        self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
+    ) -> npt.NDArray[Any]:
         """Return a copy of any rows."""
+        del mapped  # it is in memory as it is
         return np.take(self.X, rows, axis=0, out=out)
-
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
-        """There is nothing to check against."""
 
 
 @dataclass(frozen=True, kw_only=True)

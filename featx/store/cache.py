@@ -40,7 +40,8 @@ class Store:
     """Everything about the files of one cache folder.
 
     It knows keys, item ids, arrays and JSON, and nothing of images, recipes or networks. Rows are
-    found by what they are of (`key`, item id), in whatever file they lie.
+    found by what they are of (`key`, item id), in whatever file they lie. `commit` may be called from
+    several threads, the rest from one at a time; any number of processes may work on one folder.
 
     Parameters
     ----------

@@ -125,6 +125,8 @@ def _fill(
         arrays["X_blocks"] = np.zeros((n_blocks(rows.shape, rows.dtype), DIGEST_BYTES), np.uint8)
         specs["X_blocks"] = Extent(0, arrays["X_blocks"].dtype, arrays["X_blocks"].shape)
         specs["X"] = Extent(0, rows.dtype, rows.shape)
+    for spec in specs.values():
+        _from_json(_to_json(spec))  # nothing is written that could not be read
     user_block = _user_block_size(kind, attributes, specs)
     layout = lay_out(specs, {**attributes, "format": FORMAT}, user_block)
     if rows:

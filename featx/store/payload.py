@@ -3,10 +3,10 @@
 A block is as many whole rows as fit in 64 KiB (at least one). Its digest is checked the first time
 that one of its rows is asked for, once in the life of a reader.
 
-Long runs of rows are read by ``pread`` into the memory that the caller gets, and nothing else is
-held: that is what streaming under a memory limit needs. Rows from all over the file are gathered
-from a memory map, which is three times as fast as a system call a row; pages mapped that way are
-let go when they come to 512 MiB.
+Rows are read by ``pread`` into the memory that the caller gets, and nothing else is held: that is
+what streaming under a memory limit needs. Who has no such limit may have rows from all over the file
+gathered from a memory map, which is three times as fast as a system call a row; pages mapped that
+way are let go when they come to 512 MiB.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Payload:
                 self._touch(np.array([block]))
         return out
 
-    def take(self, rows: Rows, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def take(self, rows: Rows, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
         """Return any rows in any order.
 
         Parameters
@@ -130,6 +130,8 @@ class Payload:
             Each in ``0 … n``; may repeat.
         out : ndarray, shape (m, …), optional
             C-contiguous, of the dtype of the rows.
+        mapped : bool
+            Whether rows from all over the file may be gathered from a memory map.
         """
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), self.dtype)
@@ -141,7 +143,7 @@ class Payload:
         if not apart.any():
             return self.read(int(rows[0]), int(rows[-1]) + 1, out)
         self._touch(rows // self._block_rows)
-        if out.nbytes < np.count_nonzero(apart) * _LONG_RUN_BYTES and self._gather(rows, out):
+        if mapped and out.nbytes < np.count_nonzero(apart) * _LONG_RUN_BYTES and self._gather(rows, out):
             return out
         self._source.read_parts(self._parts(rows, out))
         return out

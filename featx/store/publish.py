@@ -18,7 +18,7 @@ from featx.store.disk import Disk
 from featx.store.lookup import DigestIndex
 from featx.store.notes import remove
 from featx.store.payload import block_rows
-from featx.store.segments import set_aside, write_segment
+from featx.store.segments import list_segments, set_aside, write_segment
 from featx.store.tables import Places, Table, TableContent, write_table
 
 logger = logging.getLogger("featx.store")
@@ -26,6 +26,8 @@ logger = logging.getLogger("featx.store")
 #: Rows that are moved into segments are cut into pieces of this size.
 SEGMENT_BYTES = 64 << 20
 _POLL_SECONDS = 0.1
+#: What publishers of one key claim.
+_TURN = "publish"
 _MOST_ATTEMPTS = 5
 
 
@@ -48,24 +50,29 @@ class Publisher:
     def publish(self, path: Path, content: TableContent) -> None:
         """Make `path` the table that `content` describes, then drop the segments it made superfluous.
 
-        Several publishers of one table wait for each other, for as long as a claim lives: that
-        saves work. What is written is the same without.
+        Publishers of one key take turns, for as long as a claim lives: otherwise one could drop the
+        segments into which another has just saved rows of a table that it replaces. Should both go
+        ahead all the same, rows may have to be computed again; none is ever wrong.
         """
-        name = f"publish-{path.parent.name}-{path.stem}"
         deadline = time.monotonic() + self._claims.lease_seconds
-        while not self._is_current(path, content):
-            if self._claims.claim(content.key, name) or time.monotonic() > deadline:
-                try:
-                    self._write(path, content)
-                finally:
-                    self._claims.release(content.key, name)
-                break
+        while not self._claims.claim(content.key, _TURN) and time.monotonic() < deadline:
+            if self._is_current(path, content):
+                return  # another process published the same, and drops what is superfluous
             time.sleep(_POLL_SECONDS)
-        self.drop_covered(path)
+        try:
+            if was_there := self._is_current(path, content):
+                logger.debug("%s says the same already", path)
+            else:
+                self._write(path, content)
+            self._drop_covered(Table(path, self._disk), verified=not was_there)
+        finally:
+            self._claims.release(content.key, _TURN)
 
     def _is_current(self, path: Path, content: TableContent) -> bool:
         try:
-            return Table(path, self._disk).says(content)
+            table = Table(path, self._disk)
+            there = {segment.stem for segment in list_segments(self._disk, self._root, content.key)}
+            return table.says(content) and there.issuperset(table.segments)
         except MissingDataError:
             return False
         except CorruptFileError as error:
@@ -131,15 +138,13 @@ class Publisher:
         if not old.segments:
             rescue(self._disk, self._root, old, np.flatnonzero(staying.positions(old.item_ids) < 0))
 
-    def drop_covered(self, path: Path) -> list[Path]:
-        """Remove the segments whose rows and errors are all in the table at `path`, which is verified first."""
-        table = Table(path, self._disk)
+    def _drop_covered(self, table: Table, *, verified: bool) -> None:
+        """Remove the segments whose rows and errors are all in `table`, of which every byte must be sound."""
         covered = covered_segments(self._catalog, table)
-        if covered:
+        if covered and not verified:
             table.verify()
         for segment in covered:
             remove(self._disk, segment)
-        return covered
 
 
 def covered_segments(catalog: Catalog, table: Table) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.errors import CacheError, CorruptFileError, DataError, MissingDataError
 from featx.store.container import Rows, Sealed, as_bytes, write_sealed
 from featx.store.disk import Disk
 from featx.store.payload import digest
@@ -40,8 +40,10 @@ class RowReader(Protocol):
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the rows ``start … stop``."""
 
-    def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Return any rows in any order."""
+    def take(
+        self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
+    ) -> npt.NDArray[Any]:
+        """Return any rows in any order, gathered from a memory map if that is allowed and quicker."""
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check everything against its digest; `progress` gets the bytes of each part."""
@@ -84,6 +86,13 @@ class TableContent:
     probe: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits)}
+        if len(lengths) > 1:
+            raise DataError(f"Rows have ids, item ids, labels and splits; got {sorted(lengths)} of them.")
+        if len(self.y) and not -1 <= np.min(self.y) <= np.max(self.y) < len(self.classes):
+            raise DataError(f"Labels must be -1 or numbers of the {len(self.classes)} classes, got {np.max(self.y)}.")
+
     def attributes(self) -> dict[str, str]:
         """Return the attributes of the file."""
         return {
@@ -93,8 +102,9 @@ class TableContent:
             "provenance": json.dumps(dict(self.provenance), sort_keys=True),
         }
 
-    def rows_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what decides whether a published table still says the same."""
+    @cached_property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """What decides whether a published table still says the same, as arrays of the file."""
         failed, reasons = to_utf8(name for name, _ in self.errors), to_utf8(reason for _, reason in self.errors)
         errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
         errors["id"], errors["reason"] = failed, reasons
@@ -107,6 +117,11 @@ class TableContent:
             "errors": errors,
             "error_item_id": np.asarray(self.error_item_ids, np.uint8),
         }
+
+    @cached_property
+    def digests(self) -> dict[str, bytes]:
+        """Digests of `columns`."""
+        return {name: digest(as_bytes(array)) for name, array in self.columns.items()}
 
     def probe_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the probe, in its group."""
@@ -136,7 +151,7 @@ class Places:
 
 def write_table(disk: Disk, path: Path, content: TableContent, rows: Rows | Places) -> None:
     """Publish a table at `path`, verified before it takes the place of an older one."""
-    attributes, arrays = content.attributes(), content.rows_arrays() | content.probe_arrays()
+    attributes, arrays = content.attributes(), content.columns | content.probe_arrays()
     if isinstance(rows, Places):
         attributes["segmented"] = json.dumps({"shape": rows.shape, "dtype": rows.dtype.str})
         arrays |= {"segments": to_utf8(rows.segments), "place": rows.place}
@@ -282,10 +297,9 @@ class Table:
 
     def says(self, content: TableContent) -> bool:
         """Whether the table already has these rows, labels and errors."""
-        arrays = content.rows_arrays()
         return self.key == content.key and all(
-            self._file.digest_of(name) == digest(as_bytes(array)) and self._file.extents[name].dtype == array.dtype
-            for name, array in arrays.items()
+            self._file.digest_of(name) == content.digests[name] and self._file.extents[name].dtype == array.dtype
+            for name, array in content.columns.items()
         )
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
@@ -347,7 +361,9 @@ class SegmentedRows:
         """Return the rows ``start … stop``."""
         return self.take(np.arange(start, stop))
 
-    def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def take(
+        self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
+    ) -> npt.NDArray[Any]:
         """Return any rows in any order."""
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), self.dtype)
@@ -358,8 +374,8 @@ class SegmentedRows:
             if not _within(place[here, 1], len(source)):
                 raise CorruptFileError(f"A segmented table is damaged: {self._names[number]} has no such rows.")
             if len(here) == len(rows):
-                return source.take(place[:, 1], out)
-            out[here] = source.take(place[here, 1])
+                return source.take(place[:, 1], out, mapped=mapped)
+            out[here] = source.take(place[here, 1], mapped=mapped)
         return out
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:

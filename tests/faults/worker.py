@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -44,26 +45,29 @@ def publish_parts(store, ids, segment, seed):
 
 
 def republish(store, ids, segment, seed):
-    published, end = 0, time.monotonic() + 4
-    while time.monotonic() < end:
+    """Publish the table in one order and the other, until the readers have seen enough."""
+    published = 0
+    while len(list(store.root.glob(".seen-*"))) < 3:
         publish(store, ids[:: 1 if published % 2 else -1], y=np.full(len(ids), published % 2))
         published += 1
     return {"published": published}
 
 
 def watch(store, ids, segment, seed):
-    """Open and read the table again and again; its order and its labels must belong together."""
-    path = next(path for path in store.catalog.all_tables())
+    """Open and read the table again and again; its order, its labels and its rows must belong together."""
+    path = next(store.catalog.all_tables())
     X, reads, wrong, versions, last = features(ids), 0, 0, 0, None
-    random, end = np.random.default_rng(seed), time.monotonic() + 3
-    while time.monotonic() < end:
+    random = np.random.default_rng(seed)
+    while versions < 5:
         t = Features.open(path)
-        version = np.array_equal(t.item_ids, ids[::-1])
+        version = int(np.array_equal(t.item_ids, ids))
         rows = random.integers(0, len(ids), 20)
-        expected = X[::-1] if version else X
+        expected = X if version else X[::-1]
         wrong += not (np.array_equal(t[rows], expected[rows]) and np.array_equal(t.X, expected))
+        wrong += not (t.y == version).all()
         versions, last, reads = versions + (version != last), version, reads + 1
-    return {"reads": reads, "wrong": wrong, "versions": versions}
+    (store.root / f".seen-{seed}").touch()
+    return {"reads": reads, "wrong": wrong}
 
 
 def fork(store, ids, segment, seed):
@@ -81,7 +85,21 @@ def fork(store, ids, segment, seed):
     return {"children": len(codes), "right": codes.count(0)}
 
 
+def few_descriptors(store, ids, segment, seed):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    store = Store(store.root, limit=10)
+    for start in range(0, len(ids), segment):
+        store.commit(KEY, ids[start : start + segment], features(ids[start : start + segment]))
+    large = Features.open(publish(store, ids))
+    right = len(large._table.segments) == 300 and np.array_equal(large.X, features(ids))
+    rows = np.random.default_rng(seed).permutation(len(ids))
+    right &= np.array_equal(large[rows], features(ids)[rows])
+    one_file = Features.open(publish(Store(store.root), ids, y=np.ones(len(ids), int)))
+    return {"right": bool(right and np.array_equal(one_file.X, features(ids)))}
+
+
 ROLES = {
+    "few-descriptors": few_descriptors,
     "extract": extract,
     "extract-unclaimed": lambda *arguments: extract(*arguments, claimed=False),
     "publish": publish_parts,
