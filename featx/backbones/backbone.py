@@ -106,6 +106,8 @@ class Backbone:
     @functools.cached_property
     def default_layer(self) -> Tap:
         """What features are when no layer is named."""
+        if self._default is None and has_class_token(self.module):
+            return Tap("")  # what looks like a map may be an attention matrix
         return self._default or last_map(trace(self.module, self._own.frame.height, self._own.frame.width))
 
     def layers(self) -> list[LayerInfo]:

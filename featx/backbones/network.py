@@ -31,6 +31,12 @@ class Network(nn.Module):
     Outputs are pooled inside the hook, when the tapped module returns: what comes next may overwrite its output
     in place. Hooks live for one forward only, so the network itself stays as it was.
 
+    Attributes
+    ----------
+    stops_early : bool
+        False for exporters, which keep a stack of the modules they are in and would lose it; they drop what no
+        output needs from their graphs.
+
     Parameters
     ----------
     module : torch.nn.Module
@@ -45,6 +51,7 @@ class Network(nn.Module):
         self.module = module
         self.taps = taps
         self.n_prefix = n_prefix
+        self.stops_early = True
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -66,7 +73,7 @@ class Network(nn.Module):
                         if tap.layer == layer:
                             tensor = cast("Tensor", first_tensor(output))
                             rows[index] = apply_pool(tensor, tap.pool, n_prefix=self.n_prefix)
-                    if len(rows) == len(self.taps):
+                    if self.stops_early and len(rows) == len(self.taps):
                         raise _Finished
 
             return hook

@@ -141,7 +141,7 @@ def n_prefix_tokens(module: nn.Module) -> int:
 
 
 def last_map(traced: Trace) -> Tap:
-    """Return the last feature map of a network that we know nothing of, else its output as it is."""
+    """Return the last feature map of a network that we know nothing of; its output as it is where there is none."""
     maps = [name for name, call in traced.calls.items() if layout(call.shape) == MAP and call.shape[1] > 1]
     return Tap(maps[-1], "avg") if maps else Tap("")
 
@@ -173,8 +173,10 @@ def default_tap(module: nn.Module, frame: Frame) -> Tap | None:
             if kind == MAP or (kind == TOKENS and getattr(twin, "global_pool", "") == "token"):
                 # The last one: an in-place activation returns the very tensor that it was given.
                 return Tap(producers(features)[-1], "avg" if kind == MAP else "cls")
-            # The first one: what follows is dropout.
-            return Tap(producers(twin.forward_head(features, pre_logits=True))[0], "none")
+            heads = producers(twin.forward_head(features, pre_logits=True))
+            if heads:  # the first of the outermost: what follows is dropout
+                return Tap(min(heads, key=lambda name: name.count(".")), "none")
+            return Tap(producers(features)[-1])
     except Exception:  # noqa: BLE001 - an architecture without this interface, or not on the meta device
         return None
 

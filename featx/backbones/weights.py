@@ -1,4 +1,4 @@
-"""Weights: files that hold tensors and nothing else, strict loading, digests, no drawing of what a file replaces."""
+"""Weights: files that hold tensors and nothing else, strict loading, digests, no needless random draws."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def unknown_tag(tag: str, name: str, known: list[str]) -> UnknownNameError:
 def unavailable(name: str, tried: str, reason: object) -> WeightsUnavailable:
     """Build the error for weights out of reach, which says what to type instead."""
     return WeightsUnavailable(
-        f"The weights of {name} are out of reach: tried {tried} ({' '.join(str(reason).split())[:120]}). Type --weights "
-        "PATH for a file you have, --weights none for random ones, or --backbone efficientnet_lite0, whose weights are "
-        "installed."
+        f"The weights of {name} are out of reach: tried {tried} ({' '.join(str(reason).split())[:120]}). Type "
+        "--weights PATH for a file you have, --weights none for random ones, or --backbone efficientnet_lite0, whose "
+        "weights are installed."
     )
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
 
-from featx.engines import eager
+from featx.engines import compiled, eager, openvino
 from featx.engines.engine import Engine
+from featx.engines.pixels import blank
 from featx.errors import OptionError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from featx.backbones import Backbone
+    from featx.engines.eager import Compute
     from featx.recipe import Recipe
 
 ENGINES = ("eager", "compile", "openvino")
-#: Pixels in a batch that keep two cores busy and fit their caches: 32 images of 224×224.
-_BATCH_PIXELS = 32 * 224 * 224
+#: Pixels in a batch that keep two cores busy and fit their caches: 32 images of 224 x 224. A GPU wants more.
+_BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224}
+_SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
+#: Seconds that converting a network takes (5 to 20 were measured) and that reading a converted one takes.
+_CONVERSION, _READING = 15.0, 1.5
 
 
 def open_engine(
@@ -27,6 +35,7 @@ def open_engine(
     device: str = "auto",
     batch_size: int | None = None,
     n_images: int | None = None,
+    networks: Path | None = None,
 ) -> Engine:
     """Make the engine that computes `recipes`, all in one pass.
 
@@ -36,50 +45,141 @@ def open_engine(
     recipes : list of Recipe
         Of that backbone, from `featx.backbones.resolve`.
     engine : {"auto", "eager", "compile", "openvino"}
+        ``auto`` takes eager PyTorch on CUDA and for short jobs, and for long ones on a CPU whichever of eager and
+        openvino measures faster; `Engine.why` says which and why.
     device : {"auto", "cpu", "cuda", "cuda:I"}
         ``auto`` is CUDA where there is one. A device that is asked for and not there is an error, never the CPU.
     batch_size : int, optional
-        Images in one forward; by default by image size.
+        Images in one forward; by default by image size, on CUDA also by what fits its memory.
     n_images : int, optional
-        How many images will come: compiling must pay for itself.
+        How many images will come: a conversion must pay for itself.
+    networks : Path, optional
+        Folder that keeps converted networks for the next time.
 
     Raises
     ------
     OptionError
         If the engine, the device or the precision cannot be had.
-    """
-    if engine not in ("auto", *ENGINES):
-        raise OptionError(f"--engine must be one of auto, {', '.join(ENGINES)}; got {engine!r}.")
-    where = _device(device)
-    batch_size = batch_size or default_batch_size(recipes)
-    compute = eager.build(backbone, recipes, where)
-    return Engine(compute, recipes, name="eager", batch_size=batch_size, why="eager was asked for.")
-
-
-def default_batch_size(recipes: list[Recipe]) -> int:
-    """Return a power of two, 8 to 256, by the pixels of one image.
 
     Examples
     --------
-    32 images of 224×224, 256 of 32×32.
+    >>> from featx.backbones import resolve
+    >>> from featx.recipe import Request
+    >>> engine = open_engine(*resolve(Request(backbone="alexnet", weights="none", image_size=64)), n_images=10)
+    >>> engine.name
+    'eager'
     """
+    if engine not in ("auto", *ENGINES):
+        raise OptionError(f"--engine must be one of auto, {', '.join(ENGINES)}; got {engine!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
+    where = _device(device, engine, recipes[0].precision)
+    if where.type == "cuda" and batch_size is None:
+        return _largest_that_fits(backbone, recipes, engine, where)
+    size = batch_size or default_batch_size(recipes, where)
+    if engine == "auto" and where.type == "cpu":
+        compute, name, why = _automatic(backbone, recipes, size, n_images or 0, networks)
+        return Engine(compute, recipes, name=name, batch_size=size, why=why)
+    return _asked_for(backbone, recipes, engine, where, size, networks)
+
+
+def default_batch_size(recipes: list[Recipe], device: torch.device) -> int:
+    """Return a power of two by the pixels of one image: on a CPU 32 for 224 by 224, 256 for 32 by 32."""
     pixels = recipes[0].frame.height * recipes[0].frame.width
-    size = 8
-    while size < 256 and size * 2 * pixels <= _BATCH_PIXELS * 1.2:
+    size = _SMALLEST_BATCH
+    while size < _LARGEST_BATCH[device.type] and 2 * size * pixels <= 1.2 * _BATCH_PIXELS[device.type]:
         size *= 2
     return size
 
 
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _asked_for(
+    backbone: Backbone, recipes: list[Recipe], engine: str, device: torch.device, size: int, networks: Path | None
+) -> Engine:
+    if engine == "openvino":
+        compute = openvino.build(backbone, recipes, size, networks)
+    elif engine == "compile":
+        compute = compiled.build(backbone, recipes, size, device)
+    else:
+        compute = eager.build(backbone, recipes, device)
+    name, why = (
+        (engine, f"{engine} was asked for") if engine != "auto" else ("eager", f"there is a {device.type} device")
+    )
+    return Engine(compute, recipes, name=name, batch_size=size, why=why)
+
+
+def _automatic(
+    backbone: Backbone, recipes: list[Recipe], size: int, n_images: int, networks: Path | None
+) -> tuple[Compute, str, str]:
+    """Choose between eager and openvino on the CPU by what each costs for `n_images`."""
+    plain = eager.build(backbone, recipes, torch.device("cpu"))
+    if not openvino.installed():
+        return plain, "eager", "openvino, often several times as fast, is not installed: pip install 'featx[openvino]'"
+    if not openvino.supports(recipes[0].precision):
+        return plain, "eager", f"openvino has no {recipes[0].precision} on this CPU"
+    few = min(size, 4)
+    expected = n_images * _seconds(plain, recipes, few, warm=True) / few
+    cost = _READING if openvino.find(networks, backbone, recipes, size) else _CONVERSION
+    if expected < 2 * cost:
+        return plain, "eager", f"{n_images:,} images take it about {expected:.0f} s, too short for another to pay"
     try:
-        asked = torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(f"--device must be auto, cpu, cuda or cuda:N; got {device!r}.") from error
-    if asked.type not in {"cpu", "cuda"}:
+        converted = openvino.build(backbone, recipes, size, networks)
+    except OptionError as error:
+        return plain, "eager", str(error)
+    eager_rate, openvino_rate = (
+        size / _seconds(plain, recipes, size),
+        size / _seconds(converted, recipes, size, warm=True),
+    )
+    why = f"openvino runs {openvino_rate:.0f} images/s here, eager {eager_rate:.0f}"
+    return (converted, "openvino", why) if openvino_rate > eager_rate else (plain, "eager", why)
+
+
+def _seconds(compute: Compute, recipes: list[Recipe], n: int, *, warm: bool = False) -> float:
+    """Measure one batch of `n`, with `warm` after one that does not count."""
+    pixels = blank(recipes, n).numpy()
+    if warm:
+        compute(pixels)
+    start = time.perf_counter()
+    compute(pixels)
+    return time.perf_counter() - start
+
+
+def _largest_that_fits(backbone: Backbone, recipes: list[Recipe], engine: str, device: torch.device) -> Engine:
+    """Halve the batch until one fits the device's memory."""
+    size = default_batch_size(recipes, device)
+    while True:
+        opened = _asked_for(backbone, recipes, engine, device, size, None)
+        try:
+            opened.run(blank(recipes, size).numpy())
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            torch.cuda.empty_cache()
+        else:
+            return opened
+
+
+def _device(device: str, engine: str, precision: str) -> torch.device:
+    if device == "auto":
+        found = torch.device("cuda" if torch.cuda.is_available() and engine != "openvino" else "cpu")
+    else:
+        found = _named_device(device)
+    if engine == "openvino" and found.type != "cpu":
+        raise OptionError("--engine openvino runs on the CPU. Type --device cpu, or --engine eager.")
+    if precision == "tf32" and found.type != "cuda":
+        raise OptionError("--precision tf32 needs a CUDA device. Type --precision fp32.")
+    return found
+
+
+def _named_device(device: str) -> torch.device:
+    try:
+        named = torch.device(device)
+    except RuntimeError:
+        named = torch.device("meta")
+    if named.type not in {"cpu", "cuda"}:
         raise OptionError(f"--device must be auto, cpu, cuda or cuda:N; got {device!r}.")
-    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise OptionError(f"--device {device} is not there: torch sees {found} CUDA devices. Type --device cpu.")
-    return asked
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
+        raise OptionError(
+            f"--device {device} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Type --device cpu."
+        )
+    return named

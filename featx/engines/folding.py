@@ -31,7 +31,7 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
         folded = structural_copy(network)
     except Exception:  # noqa: BLE001 - a user's module may hold what cannot be copied
         return network
-    with torch.inference_mode():
+    with torch.no_grad():  # in inference mode the folded weights could be used nowhere else
         expected = network(example)
         for conv_path, norm_path in _pairs(folded, example):
             conv: Any = folded.get_submodule(conv_path)
