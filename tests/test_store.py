@@ -359,3 +359,15 @@ def test_a_dropped_note_is_gone(tmp_path):
     store.drop_note("probe")
 
     assert store.note("probe") is None
+
+
+def test_digests_that_begin_alike_are_found_as_fast_as_others():
+    """Stamps of the rows of one file share their first half: a search by prefix would compare each with all."""
+    from featx.store.lookup import DigestIndex
+
+    stamps = np.zeros((20_000, 2), np.uint64)
+    stamps[:, 1] = np.arange(20_000)
+    index = DigestIndex(stamps.view(np.uint8))
+
+    assert len(np.unique(index._sorted)) == 20_000
+    np.testing.assert_array_equal(index.positions(stamps.view(np.uint8)), np.arange(20_000))
