@@ -75,7 +75,7 @@ def run(
         images_per_second=n_computed / ensured.seconds if n_computed else None,
         engine=ensured.engine.name if ensured.engine else "none",
         precision=request.precision,
-        notes=_leaks(lookup),
+        notes=[*dataset.notes, *_leaks(lookup)],
     )
     _judge_errors(done, options)
     return done
