@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx.heads.boosted import XGBoostHead
@@ -31,6 +30,9 @@ HEADS = [
 
 
 def expected_failures(head):
+    if isinstance(head, DenseHead | ConvHead):
+        rounding = "networks are trained in float32, and sums of weighted and of repeated rows round differently"
+        return {"check_sample_weight_equivalence_on_dense_data": rounding}
     return {}
 
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.inputs import Array, Rows, Training, read_labelled, read_rows, read_training
+from featx.heads.inputs import Array, Training, read_labelled, read_rows, read_training
 from featx.heads.settings import check_choice, check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
@@ -46,7 +46,8 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
     n_estimators : int
         Rounds; each grows one tree a class (one for two classes).
     components : int or None
-        Whitened principal components that the trees see; None, or as many as there are features, for the features themselves.
+        Whitened principal components that the trees see; None, or as many as there are features, for the
+        features themselves.
     max_bin : int
         Histogram bins a column.
     learning_rate, max_depth, max_leaves, grow_policy, min_child_weight, gamma, max_delta_step, subsample,
@@ -180,13 +181,16 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             self.booster_.inplace_predict(self._project(block), iteration_range=rounds)
             for _, block in read_rows(self, X).blocks()
         ]
-        probabilities = np.concatenate(parts)
-        return probabilities if probabilities.ndim == 2 else np.stack([1 - probabilities, probabilities], axis=1)
+        probabilities: Array = np.concatenate(parts)
+        if len(self.classes_) == 2:
+            probabilities = np.stack([1 - probabilities, probabilities], axis=1)
+        return probabilities
 
     def predict(self, X: Any) -> Array:
         """Return the most probable label of each row, shape (n,)."""
         codes = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[codes]
+        labels: Array = self.classes_[codes]
+        return labels
 
     def _parameters(self) -> dict[str, Any]:
         k = len(self.classes_)

@@ -160,7 +160,7 @@ def _check_shape(tree: dict[str, Any], n: int, where: str) -> None:
 
 
 def _indices(holder: dict[str, Any], name: str, n: int, *, below: int) -> list[int]:
-    values = _field(holder, name, list)
+    values: list[int] = _field(holder, name, list)
     _require(len(values) == n, f"{name} has {len(values)} entries instead of {n}")
     _require(all(type(value) is int and 0 <= value < below for value in values), f"{name} is out of range")
     return values

@@ -57,7 +57,10 @@ class CentroidHead(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X: Any) -> Array:
-        """Return similarities (n, k): cosines, or minus squared distances; their difference (n,) for two classes."""
+        """Return similarities (n, k), or their difference (n,) for two classes.
+
+        With cosine, the cosines; else minus the squared distances, up to a number that all classes of a row share.
+        """
         check_is_fitted(self)
         scores = np.concatenate([self._similarities(block) for _, block in read_rows(self, X).blocks()])
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
@@ -66,17 +69,18 @@ class CentroidHead(ClassifierMixin, BaseEstimator):
         """Return the label of each row, shape (n,)."""
         scores = self.decision_function(X)
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[codes]
+        labels: Array = self.classes_[codes]
+        return labels
 
     def predict_proba(self, X: Any) -> Array:
         """Return the softmax of similarities over `temperature`, shape (n, k): ranked like them, not calibrated."""
         return softmax(self.decision_function(X) / self.temperature)
 
     def _similarities(self, block: Array) -> Array:
-        if self.metric == "cosine":
-            return unit_rows(block) @ self.centroids_.T
-        # ‖x‖² is the same for every class, so that only differences of distances are left.
-        return 2 * block @ self.centroids_.T - (self.centroids_**2).sum(axis=1)
+        products = (unit_rows(block) if self.metric == "cosine" else 2 * block) @ self.centroids_.T
+        # ‖x‖² is the same for every class, and is left out of the squared distance.
+        similarities: Array = products - (0 if self.metric == "cosine" else (self.centroids_**2).sum(axis=1))
+        return similarities
 
 
 def unit_rows(X: Array) -> Array:

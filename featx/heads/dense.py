@@ -7,7 +7,7 @@ from typing import Any
 
 from featx.errors import OptionError
 from featx.heads.inputs import Array, ClassWeight
-from featx.heads.layers import Layer, apply_dense, dense_stack, parse_layers
+from featx.heads.layers import FOR_MAPS, Layer, apply_dense, dense_stack, parse_layers
 from featx.heads.network import NetworkClassifier
 from featx.heads.settings import check_number
 
@@ -26,7 +26,8 @@ class DenseHead(NetworkClassifier):
     activation : str
         ``relu``, ``leaky``, ``gelu``, ``silu``, ``elu``, ``tanh`` or ``sigmoid``; ``leaky.1`` for its slope.
     layers : str or None
-        The whole stack instead of the four above, as ``256 relu 128 relu drop.3 64 relu bn``; see `featx.heads.layers`.
+        The whole stack instead of the four above, as ``256 relu 128 relu drop.3 64 relu bn``; its words are
+        listed in `featx.heads.layers`.
     optimizer : {"adamw", "adam", "adamax", "sgd"}
     lr : float
         Learning rate, the highest of the schedule.
@@ -69,7 +70,7 @@ class DenseHead(NetworkClassifier):
     state_ : dict of str to ndarray
         Weights, named as in the ``state_dict`` of `network_module`.
     history_ : dict of str to list of float
-        ``loss``, ``accuracy``, ``lr``, and ``val_loss``, ``val_accuracy`` where there is validation; one entry an epoch.
+        ``loss``, ``accuracy``, ``lr``, and with validation rows ``val_loss``, ``val_accuracy``; one entry an epoch.
     n_iter_ : int
         Epochs run.
 
@@ -148,7 +149,7 @@ class DenseHead(NetworkClassifier):
                 self.hidden, activation=self.activation, dropout=self.dropout, batch_norm=self.batch_norm
             )
         stack = parse_layers(self.layers)
-        maps = [layer.kind for layer in stack if layer.kind in ("conv", "max", "avg")]
+        maps = [layer.kind for layer in stack if layer.kind in FOR_MAPS]
         if maps:
             raise OptionError(f"Layer {maps[0]!r} needs maps: use --head conv on a table extracted with --pool none.")
         return stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeGuard
@@ -9,7 +10,6 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -32,9 +32,11 @@ class Table(Protocol):
 
     def __getitem__(self, rows: Any) -> Array: ...
 
-    def select(self, rows: Any) -> Table: ...
+    def select(self, rows: Any) -> Table:
+        """Return a part of the table that still reads on request."""
 
-    def blocks(self, n_bytes: int = ..., *, shuffle: bool = ..., seed: int = ...) -> Iterator[tuple[Any, Array]]: ...
+    def blocks(self, n_bytes: int = ..., *, shuffle: bool = ..., seed: int = ...) -> Iterator[tuple[Any, Array]]:
+        """Yield (positions, rows) in blocks of at most `n_bytes`."""
 
 
 def is_table(X: object) -> TypeGuard[Table]:
@@ -56,12 +58,15 @@ class Rows:
         float32 or float64: what blocks are given as.
     n_bytes : int
         Bound on one block.
+    most_sampled : int
+        Bound on the rows that one sample may hold.
     """
 
     source: Array | Table
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     n_bytes: int = BLOCK_BYTES
+    most_sampled: int = sys.maxsize
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -76,8 +81,8 @@ class Rows:
         if isinstance(self.source, np.ndarray):
             step = max(1, self.n_bytes // max(1, self.source[:1].nbytes))
             for start in range(0, len(self), step):
-                block = slice(start, min(start + step, len(self)))
-                yield block, self.source[block]
+                where = slice(start, min(start + step, len(self)))
+                yield where, self.source[where]
             return
         for indices, block in self.source.blocks(self.n_bytes, shuffle=shuffle, seed=seed):
             yield indices, block.astype(self.dtype, copy=False)
@@ -170,7 +175,7 @@ def read_training(
         raise DataError(f"A classifier needs at least two classes, got 1 class: {classes.tolist()[:1]}.")
     head.classes_ = classes
     weights = _row_weights(sample_weight, len(rows))
-    weights *= compute_class_weight(class_weight, classes=classes, y=labels)[codes]
+    weights *= _class_weights(class_weight, classes, codes, weights)[codes]
     return Training(rows, codes.astype(np.int64), weights, classes)
 
 
@@ -206,7 +211,7 @@ def read_labelled(
         raise DataError(f"Labels {unknown[:3].tolist()} are not among the classes {head.classes_[:10].tolist()}.")
     codes = np.searchsorted(head.classes_, labels)
     weights = _row_weights(sample_weight, len(rows))
-    weights *= compute_class_weight(class_weight, classes=head.classes_, y=labels)[codes] if class_weight else 1
+    weights *= _class_weights(class_weight, head.classes_, codes, weights)[codes]
     return Training(rows, codes.astype(np.int64), weights, head.classes_)
 
 
@@ -255,11 +260,26 @@ def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:
     if limit is None or 2 * whole <= limit:
         array = np.asarray(X.X, dtype)
         return Rows(array, array.shape, dtype)
-    return Rows(X, X.shape, dtype, n_bytes=max(limit // 16, 1 << 16))
+    row_bytes = max(1, whole // max(1, X.shape[0]))
+    return Rows(X, X.shape, dtype, n_bytes=max(limit // 16, row_bytes), most_sampled=max(2, limit // (8 * row_bytes)))
 
 
 def _computing_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def _class_weights(
+    class_weight: ClassWeight, classes: Array, codes: Array, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the weight of each class; balanced ones give every class of the rows the same sum of weights."""
+    if class_weight is None:
+        return np.ones(len(classes))
+    if isinstance(class_weight, dict):
+        return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
+    if class_weight != "balanced":
+        raise OptionError(f"class_weight must be balanced, none or a dict of label: weight; got {class_weight!r}.")
+    sums = np.bincount(codes, weights, minlength=len(classes))
+    return np.where(sums > 0, sums.sum() / np.maximum((sums > 0).sum() * sums, np.finfo(float).tiny), 0)
 
 
 def _row_weights(sample_weight: Any, n: int) -> NDArray[np.float64]:

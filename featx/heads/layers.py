@@ -13,6 +13,7 @@ Words, each one layer:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,19 @@ if TYPE_CHECKING:
 #: torch's default.
 BATCH_NORM_EPS = 1e-5
 
-ACTIVATIONS = ("relu", "leaky", "gelu", "silu", "elu", "tanh", "sigmoid")
+#: Words with a number, as patterns whose groups are the number and the kernel's side.
+_NUMBERED = {
+    "dense": r"([1-9]\d{0,5})()",
+    "conv": r"conv([1-9]\d{0,5})(?:x([1-9]\d?))?",
+    "drop": r"drop(0?\.\d+)()",
+    "leaky": r"leaky(0?\.\d+)?()",
+}
+_DEFAULTS = {"leaky": 0.01}
 
-_WORD = re.compile(r"(?P<kind>conv|drop|leaky|[a-z]+)?(?P<number>\d+|\.\d+|\d*\.\d+)?(?:x(?P<kernel>\d+))?")
-_KINDS = ("dense", "conv", "drop", "bn", "max", "avg", "gap", "flat", *ACTIVATIONS)
+#: Layers that need a map.
+FOR_MAPS = ("conv", "max", "avg", "gap")
+
+_PLAIN = ("bn", "max", "avg", "gap", "flat", "relu", "gelu", "silu", "elu", "tanh", "sigmoid")
 
 
 @dataclass(frozen=True)
@@ -61,28 +71,15 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
 
 
 def _parse_word(word: str) -> Layer:
-    match = _WORD.fullmatch(word)
-    kind, number, kernel = match.group("kind", "number", "kernel") if match else (None, None, None)
-    kind = kind or "dense"
-    value = float(number) if number else 0.0
-    wants_number = kind in ("dense", "conv", "drop")
-    fits = (
-        match
-        and kind in _KINDS
-        and (bool(number) == wants_number or kind == "leaky")
-        and not (kernel and kind != "conv")
+    if word in _PLAIN:
+        return Layer(word)
+    for kind, pattern in _NUMBERED.items():
+        if match := re.fullmatch(pattern, word):
+            number, kernel = match.groups()
+            return Layer(kind, float(number or _DEFAULTS[kind]), int(kernel or 3))
+    raise OptionError(
+        f"Unknown layer {word!r}. A stack is written like '256 relu drop.3 64 relu bn' or 'conv32 relu max flat 128'."
     )
-    if fits and kind in ("dense", "conv"):
-        fits = value >= 1 and value.is_integer()
-    if fits and kind == "drop":
-        fits = 0 <= value < 1
-    if not fits:
-        raise OptionError(
-            f"Unknown layer {word!r}. A stack is written like '256 relu drop.3 64 relu bn' or 'conv32 relu max flat 128'."
-        )
-    if kind == "leaky" and not number:
-        value = 0.01
-    return Layer(kind, value, int(kernel or 3))
 
 
 def dense_stack(hidden: Any, *, activation: str, dropout: float, batch_norm: bool) -> tuple[Layer, ...]:
@@ -96,7 +93,7 @@ def dense_stack(hidden: Any, *, activation: str, dropout: float, batch_norm: boo
     widths = (hidden,) if isinstance(hidden, int | float) else tuple(hidden)
     words = []
     for width in widths:
-        words += [f"{width:g}", "bn" if batch_norm else "", activation, f"drop{dropout:f}" if dropout else ""]
+        words += [f"{width:g}", "bn" if batch_norm else "", activation, f"drop{dropout:.6f}" if dropout else ""]
     return parse_layers(" ".join(words))
 
 
@@ -135,11 +132,11 @@ def trace(layers: tuple[Layer, ...], shape: tuple[int, ...], n_outputs: int) -> 
     def add(layer: Layer, after: tuple[int, ...]) -> None:
         steps.append(Step(layer, steps[-1].after if steps else shape, after))
 
-    if len(shape) == 1 and any(layer.kind in ("conv", "max", "avg", "gap") for layer in layers):
+    if len(shape) == 1 and any(layer.kind in FOR_MAPS for layer in layers):
         add(Layer("unflat"), (*shape, 1, 1))
     for layer in (*layers, Layer("dense", n_outputs)):
         now = steps[-1].after if steps else shape
-        if len(now) == 1 and layer.kind in ("conv", "max", "avg", "gap"):
+        if len(now) == 1 and layer.kind in FOR_MAPS:
             raise OptionError(f"Layer {layer.kind!r} needs a map, but comes after the map was flattened.")
         if len(now) == 3 and layer.kind == "dense":
             add(Layer("flat"), (now[0] * now[1] * now[2],))
@@ -197,6 +194,7 @@ def build_network(steps: list[Step], *, init: str = "glorot") -> nn.Sequential:
     for module in network:
         if isinstance(module, nn.Linear | nn.Conv2d):
             fill(module.weight)
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
     return network
 
@@ -226,7 +224,14 @@ def _module(step: Step) -> nn.Module:
             return nn.Dropout(step.layer.number)
         case "leaky":
             return nn.LeakyReLU(step.layer.number)
-    plain = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+    plain: dict[str, type[nn.Module]] = {
+        "relu": nn.ReLU,
+        "gelu": nn.GELU,
+        "silu": nn.SiLU,
+        "elu": nn.ELU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+    }
     return plain[step.layer.kind]()
 
 
@@ -248,18 +253,13 @@ def apply_dense(steps: list[Step], state: dict[str, Array], X: Array) -> Array:
 
 def _activate(layer: Layer, X: Array) -> Array:
     """Apply an activation as torch defines it."""
-    match layer.kind:
-        case "relu":
-            return np.maximum(X, 0)
-        case "leaky":
-            return np.where(X > 0, X, X * X.dtype.type(layer.number))
-        case "gelu":
-            return X * ndtr(X)
-        case "silu":
-            return X * expit(X)
-        case "elu":
-            return np.where(X > 0, X, np.expm1(np.minimum(X, 0)))
-        case "tanh":
-            return np.tanh(X)
-        case _:
-            return expit(X)
+    functions: dict[str, Callable[[Array], Array]] = {
+        "relu": lambda X: np.maximum(X, 0),
+        "leaky": lambda X: np.where(X > 0, X, X * X.dtype.type(layer.number)),
+        "gelu": lambda X: X * ndtr(X),
+        "silu": lambda X: X * expit(X),
+        "elu": lambda X: np.where(X > 0, X, np.expm1(np.minimum(X, 0))),
+        "tanh": np.tanh,
+        "sigmoid": expit,
+    }
+    return functions[layer.kind](X)

@@ -13,15 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.inputs import Array, Training, read_rows, read_training
 from featx.heads.settings import check_number, resolve_device
-from featx.heads.solver import Curvature, Problem, minimise
+from featx.heads.solver import Problem, minimise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from featx.heads.losses import Loss
-
-#: Rows a feature that the curvature is measured on.
-ROWS_PER_FEATURE = 8
 
 
 class LinearClassifier(ClassifierMixin):
@@ -47,7 +44,8 @@ class LinearClassifier(ClassifierMixin):
         """Return the label of each row, shape (n,)."""
         scores = self.decision_function(X)
         codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[codes]
+        labels: Array = self.classes_[codes]
+        return labels
 
 
 def fit_linear(
@@ -67,9 +65,8 @@ def fit_linear(
     problem = make_problem(training, training.weights[:, None], loss, head.device)
     total = float(training.weights.sum())
     penalties = torch.tensor([1 / (head.C * total)], dtype=torch.float64, device=problem.device)
-    curvature = Curvature.of(problem, max_rows=ROWS_PER_FEATURE * problem.rows.shape[1])
     start = problem.mean.new_zeros(problem.shape)
-    solution = minimise(problem, curvature, penalties, start, tol=head.tol, max_iter=head.max_iter)
+    solution = minimise(problem, penalties, start, tol=head.tol, max_iter=head.max_iter)
     coef, intercept = uncentred(problem, solution.theta)
     head.coef_, head.intercept_ = coef[0], intercept[0]
     head.objective_ = float(solution.values[0]) * total * (head.C if np.isfinite(head.C) else 1)
@@ -110,8 +107,7 @@ def make_problem(training: Training, weights: NDArray[np.float64], loss: Loss, d
     import torch
 
     device = resolve_device(device)
-    dtype = torch.float64 if training.rows.dtype == np.float64 else torch.float32
-    scaled = torch.from_numpy(weights / weights.sum(axis=0)).to(device, dtype)
+    scaled = torch.from_numpy(weights / weights.sum(axis=0)).to(device)
     codes = torch.from_numpy(training.codes).to(device)
     return Problem(training.rows, codes, scaled, loss, loss.n_outputs(len(training.classes)), device)
 
@@ -120,4 +116,5 @@ def uncentred(problem: Problem, theta: Tensor) -> tuple[Array, Array]:
     """Return coef (p, k, d) and intercept (p, k) in the units of the rows, without the mean taken off."""
     coef = theta[..., :-1]
     intercept = theta[..., -1] - coef @ problem.mean
-    return coef.cpu().numpy(), intercept.cpu().numpy()
+    dtype = problem.rows.dtype
+    return coef.cpu().numpy().astype(dtype), intercept.cpu().numpy().astype(dtype)

@@ -13,7 +13,6 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check
 from featx.errors import DataError
 from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_training
 from featx.heads.linear import (
-    ROWS_PER_FEATURE,
     LinearClassifier,
     make_problem,
     softmax,
@@ -22,7 +21,7 @@ from featx.heads.linear import (
 )
 from featx.heads.losses import Binomial, Multinomial
 from featx.heads.settings import check_choice, check_number
-from featx.heads.solver import Curvature, minimise
+from featx.heads.solver import minimise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,12 +124,11 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
             raise DataError("A fold has no rows with a positive weight. Lower cv.")
         loss = Multinomial() if len(self.classes_) > 2 else Binomial()
         problem = make_problem(training, weights, loss, self.device)
-        curvature = Curvature.of(problem, max_rows=ROWS_PER_FEATURE * problem.rows.shape[1])
         totals = torch.from_numpy(weights.sum(axis=0)).to(problem.device)
         theta = problem.mean.new_zeros(problem.shape)
         scores, solutions = [], []
         for C in Cs:
-            solution = minimise(problem, curvature, 1 / (C * totals), theta, tol=self.tol, max_iter=self.max_iter)
+            solution = minimise(problem, 1 / (C * totals), theta, tol=self.tol, max_iter=self.max_iter)
             theta = solution.theta
             scores.append(self._score(problem, theta, training, held_out, validation))
             solutions.append(solution)
@@ -157,7 +155,7 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         else:
             Cs = np.atleast_1d(np.asarray(self.Cs, dtype=object))
         for C in Cs:
-            check_number("C", C, above=0, most=np.finfo(np.float32).max)
+            check_number("C", C, above=0, most=1e30)
         check_choice("scoring", self.scoring, ("accuracy", "neg_log_loss"))
         check_number("tol", self.tol, above=0)
         check_number("max_iter", self.max_iter, least=1, whole=True)
@@ -206,9 +204,9 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
 
     def _gain(self, probabilities: Array, codes: NDArray[np.int64]) -> Array:
         if self.scoring == "accuracy":
-            return probabilities.argmax(axis=1) == codes
+            return np.asarray(probabilities.argmax(axis=1) == codes, dtype=np.float64)
         true = probabilities[np.arange(len(codes)), codes]
-        return np.log(np.maximum(true, np.finfo(true.dtype).tiny))
+        return np.asarray(np.log(np.maximum(true, np.finfo(true.dtype).tiny)))
 
 
 def _choose(scores: NDArray[np.float64], *, one_standard_error: bool) -> int:

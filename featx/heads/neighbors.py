@@ -43,7 +43,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> round(KNNHead(k=5).fit(X[:1000], y[:1000]).score(X[1000:], y[1000:]), 2)
-    0.95
+    0.96
     """
 
     def __init__(self, k: int = 20, *, weights: str = "softmax", temperature: float = 0.07) -> None:
@@ -83,7 +83,8 @@ class KNNHead(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> Array:
         """Return the label with the largest share of votes, shape (n,)."""
         codes = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[codes]
+        labels: Array = self.classes_[codes]
+        return labels
 
     def _queries(self, X: Any) -> Any:
         """Yield blocks of queries few enough that their similarities to a tile of rows stay small."""

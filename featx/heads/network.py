@@ -139,7 +139,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> Array:
         """Return the most probable label of each row, shape (n,)."""
         codes = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[codes]
+        labels: Array = self.classes_[codes]
+        return labels
 
     def network_module(self, *, fitted: bool = True) -> nn.Sequential:
         """Return the head as a torch network, with its fitted weights or with new ones."""

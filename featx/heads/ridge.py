@@ -19,7 +19,7 @@ from featx.heads.settings import check_choice, check_number
 class RidgeHead(LinearClassifier, BaseEstimator):
     """Ridge regression on targets ±1, each class against the rest, as in `sklearn.linear_model.RidgeClassifier`.
 
-    Minimises Σ_i s_i ‖t_i - W x_i - b‖² + α ‖W‖² exactly. Of several α, the one with the best exact
+    Minimises Σ_i s_i ‖t_i - W x_i - b‖² + alpha ‖W‖² exactly. Of several alphas, the one with the best exact
     leave-one-out score is taken.
 
     Parameters
@@ -27,7 +27,7 @@ class RidgeHead(LinearClassifier, BaseEstimator):
     alpha : float or sequence of float
         Strength of the penalty, at least 0 (above 0 where d ≥ n).
     scoring : {"accuracy", "mse"}
-        What leave-one-out compares: top-1 accuracy (the larger α of equals), or the mean squared error
+        What leave-one-out compares: top-1 accuracy (the larger alpha of equals), or the mean squared error
         of `sklearn.linear_model.RidgeClassifierCV`.
     class_weight : dict, "balanced" or None
         As in scikit-learn.
@@ -40,7 +40,8 @@ class RidgeHead(LinearClassifier, BaseEstimator):
     alpha_ : float
         The penalty taken.
     loo_scores_ : ndarray of shape (n_alphas,), or None
-        Leave-one-out score of each α in the order given (accuracy, or minus the mean squared error); None for one α.
+        Leave-one-out score of each alpha in the order given: accuracy, or minus the mean squared error.
+        None for one alpha.
 
     Examples
     --------
@@ -48,7 +49,7 @@ class RidgeHead(LinearClassifier, BaseEstimator):
     >>> X, y = load_digits(return_X_y=True)
     >>> head = RidgeHead(alpha=(1, 100, 10_000)).fit(X, y)
     >>> head.alpha_, head.loo_scores_.round(3)
-    (100.0, array([0.934, 0.936, 0.934]))
+    (10000.0, array([0.936, 0.937, 0.939]))
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class _Moments:
     """Weighted second moments of rows and targets, factorised.
 
     With x̃ = x - mean and t̃ = t - target_mean: Σ s x̃ x̃ᵀ = V diag(values) Vᵀ and cross = Vᵀ Σ s x̃ t̃ᵀ,
-    so that W(α)ᵀ = V diag(1 / (values + α)) cross for every α.
+    so that W(alpha)ᵀ = V diag(1 / (values + alpha)) cross for every alpha.
     """
 
     mean: Array  # (d,)
@@ -136,22 +137,22 @@ class _Moments:
         return cls(mean, target_mean, vectors, values, vectors.T @ (A.T @ ((targets - target_mean) * root)), total)
 
     def shrinkage(self, alphas: NDArray[np.float64]) -> Array:
-        """Return 1 / (values + α), shape (n_alphas, r), and zero where both are zero."""
+        """Return 1 / (values + alpha), shape (n_alphas, r), and zero where both are zero."""
         sums = self.values + alphas[:, None]
         # Directions in which rows do not differ are left at zero, as the pseudo-inverse does.
         floor = np.finfo(self.vectors.dtype).eps * self.values[-1]
         return np.where(sums > floor, 1 / np.maximum(sums, np.finfo(float).tiny), 0)
 
     def coefficients(self, alphas: NDArray[np.float64]) -> Array:
-        """Return coefficients for every α, shape (n_alphas, k, d)."""
+        """Return coefficients for every alpha, shape (n_alphas, k, d)."""
         shrunk = self.shrinkage(alphas)[:, :, None] * self.cross
         return np.swapaxes(self.vectors @ shrunk, 1, 2)
 
     def leave_one_out(self, training: Training, alphas: NDArray[np.float64], scoring: str) -> NDArray[np.float64]:
-        """Return the weighted leave-one-out score of every α, shape (n_alphas,).
+        """Return the weighted leave-one-out score of every alpha, shape (n_alphas,).
 
         A row's prediction by the fit without it is t - (t - ŷ) / (1 - h), where
-        h = s (1/Σs + x̃ᵀ V diag(1 / (values + α)) Vᵀ x̃) is its leverage.
+        h = s (1/Σs + x̃ᵀ V diag(1 / (values + alpha)) Vᵀ x̃) is its leverage.
         """
         shrinkage = self.shrinkage(alphas)
         scores = np.zeros(len(alphas))

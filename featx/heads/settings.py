@@ -86,6 +86,6 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
+    if device != "cpu" and not (device.partition(":")[0] == "cuda" and torch.cuda.is_available()):
         raise OptionError(f"device {device!r} is not there. Use device=cpu or device=auto.")
     return device

@@ -61,13 +61,6 @@ _FORMS = {
         ("best_iteration_", "history_"),
         ("mean_", "projection_"),
     ),
-    "StandardScaler": _Form(
-        "sklearn.preprocessing",
-        {"mean_": "d", "var_": "d", "scale_": "d"},
-        ("n_samples_seen_",),
-        ("mean_", "var_", "scale_"),
-    ),
-    "Normalizer": _Form("sklearn.preprocessing", {}),
 }
 
 
@@ -77,7 +70,7 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
     Parameters
     ----------
     estimator : estimator
-        One of ours, or scikit-learn's StandardScaler or Normalizer.
+        One of ours.
 
     Raises
     ------
@@ -100,7 +93,7 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
     meta: Meta = {
         "class": name,
         "params": {key: _to_json(value) for key, value in estimator.get_params(deep=False).items()},
-        "n_features": int(getattr(estimator, "n_features_in_", 0)),
+        "n_features": int(estimator.n_features_in_),
         "values": {key: _to_json(getattr(estimator, key)) for key in form.values},
     }
     arrays: Arrays = {}
@@ -112,8 +105,7 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
             raise OptionError(
                 f"{name} was fitted in place on a table above its memory limit, which a model file cannot hold."
             )
-    if hasattr(estimator, "classes_"):
-        _export_classes(estimator.classes_, meta, arrays)
+    _export_classes(estimator.classes_, meta, arrays)
     if name in ("DenseHead", "ConvHead"):
         arrays |= {f"state/{key}": np.ascontiguousarray(value) for key, value in estimator.state_.items()}
     if name == "XGBoostHead":
@@ -141,14 +133,11 @@ def restore_state(meta: Meta, arrays: Arrays) -> Any:
     form = _FORMS[name]
     estimator_class = getattr(importlib.import_module(form.path), name)
     estimator = estimator_class(**_read_params(estimator_class, meta.get("params")))
-    sizes: Sizes = {"d": _size(meta, "n_features")}
     remaining = dict(arrays)
-    if form.path != "sklearn.preprocessing":
-        estimator.classes_ = _read_classes(meta, remaining)
-        sizes["k"] = len(estimator.classes_)
-        sizes["o"] = sizes["k"] if sizes["k"] > 2 else 1
-    if sizes["d"]:
-        estimator.n_features_in_ = sizes["d"]
+    estimator.classes_ = _read_classes(meta, remaining)
+    k = len(estimator.classes_)
+    estimator.n_features_in_ = _size(meta, "n_features")
+    sizes: Sizes = {"d": estimator.n_features_in_, "k": k, "o": k if k > 2 else 1}
     _require(set(meta.get("values", {})) == set(form.values), "its values are not those of its class")
     for key in form.values:
         setattr(estimator, key, _from_json(meta["values"][key]))
@@ -181,8 +170,9 @@ def _restore_network(estimator: Any, _meta: Meta, arrays: Arrays, sizes: Sizes) 
         raise ModelFileError(f"The head in the model file is damaged or hostile ({error}).") from error
     estimator.state_ = {}
     for key, lengths in expected.items():
-        array = arrays.pop(f"state/{key}", None)
-        _require(array is not None and array.shape == lengths, f"{key} has not the shape of its layer")
+        _require(f"state/{key}" in arrays, f"{key} is missing")
+        array = arrays.pop(f"state/{key}")
+        _require(array.shape == lengths, f"{key} has not the shape of its layer")
         _check_numbers(key, array)
         estimator.state_[key] = array
 
@@ -205,7 +195,7 @@ def _restore_trees(estimator: Any, meta: Meta, _arrays: Arrays, sizes: Sizes) ->
 def _restore_neighbors(estimator: Any, _meta: Meta, _arrays: Arrays, sizes: Sizes) -> None:
     codes = estimator.codes_
     _require(codes.dtype.kind == "i" and len(codes) > 0, "codes_ are not whole numbers")
-    _require(0 <= codes.min() and codes.max() < sizes["k"], "codes_ are out of range")
+    _require(codes.min() >= 0 and codes.max() < sizes["k"], "codes_ are out of range")
 
 
 def _nothing(estimator: Any, meta: Meta, arrays: Arrays, sizes: Sizes) -> None:
@@ -262,7 +252,7 @@ def _check_numbers(key: str, array: Array) -> None:
 
 def _size(meta: Meta, key: str) -> int:
     value = meta.get(key)
-    _require(type(value) is int and value >= 0, f"{key} is not a size")
+    _require(type(value) is int and value >= 1, f"{key} is not a size")
     return int(value)  # type: ignore[arg-type]
 
 

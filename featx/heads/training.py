@@ -179,7 +179,8 @@ def make_optimizer(network: nn.Sequential, regimen: Regimen) -> torch.optim.Opti
         options["eps"] = regimen.eps
     if regimen.optimizer == "adamax":
         return torch.optim.Adamax(groups, foreach=True, **options)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[regimen.optimizer](groups, fused=True, **options)
+    kind = torch.optim.Adam if regimen.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, fused=True, **options)
 
 
 def run_epoch(
@@ -199,7 +200,7 @@ def run_epoch(
     import torch
 
     network.train()
-    loss_sum, correct, weight_sum, seen = 0.0, 0.0, 0.0, 0
+    sums, seen = torch.zeros(3, device=source.device), 0  # of losses, of right rows, of weights
     for X, codes, weights in source.batches(regimen.batch_size, seed):
         rate = max(regimen.rate(span[0] + span[1] * seen / len(source)) * scale, min(regimen.min_lr, regimen.lr))
         for group in optimizer.param_groups:
@@ -210,14 +211,13 @@ def run_epoch(
             scores.float(), codes, reduction="none", label_smoothing=regimen.label_smoothing
         )
         optimizer.zero_grad(set_to_none=True)
-        (losses * weights).mean().backward()
+        (losses * weights).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         with torch.no_grad():
-            loss_sum += (losses * weights).sum()
-            correct += ((scores.argmax(1) == codes) * weights).sum()
-            weight_sum += weights.sum()
+            sums += torch.stack([losses, scores.argmax(1) == codes, torch.ones_like(weights)]) @ weights
         seen += len(X)
-    return [float(loss_sum / weight_sum), float(correct / weight_sum)]
+    loss, correct, total = sums.tolist()
+    return [loss / total, correct / total]
 
 
 def evaluate(network: nn.Sequential, validation: Training, regimen: Regimen, device: str) -> list[float]:
@@ -225,16 +225,15 @@ def evaluate(network: nn.Sequential, validation: Training, regimen: Regimen, dev
     import torch
 
     network.eval()
-    loss_sum, correct, weight_sum = 0.0, 0.0, 0.0
+    sums = torch.zeros(3, device=device, dtype=torch.float64)
     with torch.inference_mode():
         for X, codes, weights in Batches(validation, device).in_order():
             with _autocast(regimen, X):
                 scores = network(X)
             losses = torch.nn.functional.cross_entropy(scores.float(), codes, reduction="none")
-            loss_sum += float((losses * weights).sum())
-            correct += float(((scores.argmax(1) == codes) * weights).sum())
-            weight_sum += float(weights.sum())
-    return [loss_sum / weight_sum, correct / weight_sum]
+            sums += torch.stack([losses, scores.argmax(1) == codes, torch.ones_like(weights)]) @ weights
+    loss, correct, total = sums.tolist()
+    return [loss / total, correct / total]
 
 
 def _autocast(regimen: Regimen, X: Tensor) -> Any:
