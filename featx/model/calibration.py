@@ -12,10 +12,10 @@ from scipy.special import logsumexp, softmax
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Natural logarithms of the smallest and largest temperature tried.
-_TEMPERATURES = (np.log(0.05), np.log(20.0))
+#: Natural logarithms of the smallest and largest temperature tried: decision functions come in any unit.
+_TEMPERATURES = (np.log(1e-3), np.log(1e3))
 #: Floors tried. A vote of zero among twenty neighbours is no proof that a class is impossible.
-_FLOORS = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2)
+_FLOORS = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
