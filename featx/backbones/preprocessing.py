@@ -43,7 +43,7 @@ class Preprocessing:
 
         Examples
         --------
-        >>> own = square(224, shorter=256, interpolation="bilinear")
+        >>> own = Preprocessing(frame=square(224, shorter=256, interpolation="bilinear"))
         >>> own.changed_by(Request(image_size=32, normalize="unit")).frame.shorter
         32
         """
