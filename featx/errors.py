@@ -155,7 +155,7 @@ class NoSpaceError(CacheError):
 
 
 class ProbeError(FeatxError, RuntimeError):
-    """This machine computes other features than the table or the model holds."""
+    """Other features come out on this machine than the table or the model holds."""
 
 
 class ModelFileError(FeatxError, ValueError):

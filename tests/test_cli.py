@@ -1,11 +1,11 @@
 """The command line as a user types it: outputs, exit codes, one-line errors."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -245,11 +245,9 @@ def test_the_cache_can_be_listed_verified_exported_and_cleared(capsys, photos, t
 
 def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
     path = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
-    with open(path, "r+b") as file:
-        file.seek(os.path.getsize(path) // 2)
-        byte = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([byte[0] ^ 1]))
+    data = bytearray(Path(path).read_bytes())
+    data[len(data) // 2] ^= 1
+    Path(path).write_bytes(data)
 
     code, _, err = featx(capsys, "cache", "verify", "-q")
     assert code == 1

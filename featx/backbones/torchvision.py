@@ -34,6 +34,7 @@ _DEFAULT_TAPS = {
     "ConvNeXt": Tap("features", "avg"),
     "VisionTransformer": Tap("encoder", "cls"),
     "SwinTransformer": Tap("flatten", "none"),
+    "MaxVit": Tap("blocks.3", "avg"),
 }
 #: DenseNet checkpoints predate torch's ban on dots in module names; torchvision renames the same way.
 _DENSENET_KEY = re.compile(
@@ -41,7 +42,7 @@ _DENSENET_KEY = re.compile(
 )
 
 
-class DenseNetWithRelu(models.DenseNet):  # type: ignore[misc]
+class DenseNetWithRelu(models.DenseNet):
     """DenseNet whose last ReLU, which torchvision calls as a function, is a module and so can be tapped."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,9 +57,9 @@ def names() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def tags(name: str) -> list[str]:
-    """Return the names of the weights that torchvision has for network `name`."""
-    return [tag.name for tag in models.get_model_weights(name)]
+def tags() -> dict[str, list[str]]:
+    """Return, for each network, the names of the weights that torchvision has for it."""
+    return {name: [tag.name for tag in models.get_model_weights(name)] for name in names()}
 
 
 def load(name: str, weights: str, seed: int) -> Loaded:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCALES = ("none", "standard", "l2")
 
 
-class FeatureScaler(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FeatureScaler(TransformerMixin, BaseEstimator):
     """Scale rows of features.
 
     Unlike scikit-learn's scalers it takes rows of any shape (vectors and unpooled maps), learns from
