@@ -41,6 +41,7 @@ FORMAT = 1
 
 _PREAMBLE = struct.Struct(f"<8sII{DIGEST_BYTES}s")
 _LARGEST_USER_BLOCK = 1 << 24
+_STREAMED_BYTES = 8 << 20
 _DTYPE = re.compile(r"<f[248]|<i[48]|\|u1|\|S[1-9][0-9]{0,5}")
 _MOST_DIMENSIONS = 4
 
@@ -125,8 +126,7 @@ def _fill(
         arrays["X_blocks"] = np.zeros((n_blocks(rows.shape, rows.dtype), DIGEST_BYTES), np.uint8)
         specs["X_blocks"] = Extent(0, arrays["X_blocks"].dtype, arrays["X_blocks"].shape)
         specs["X"] = Extent(0, rows.dtype, rows.shape)
-    for spec in specs.values():
-        _from_json(_to_json(spec))  # nothing is written that could not be read
+    _refuse_unreadable(specs)
     user_block = _user_block_size(kind, attributes, specs)
     layout = lay_out(specs, {**attributes, "format": FORMAT}, user_block)
     if rows:
@@ -146,16 +146,27 @@ def _fill(
     write_at(disk, fd, memoryview(_seal(header, user_block)), 0)
 
 
+def _refuse_unreadable(specs: Mapping[str, Extent]) -> None:
+    for name, spec in specs.items():
+        try:
+            _from_json(_to_json(spec))
+        except _DamageError as error:
+            raise TypeError(
+                f"The store does not write {name!r} of type {spec.dtype} and shape {spec.shape}."
+            ) from error
+
+
 def _stream(disk: Disk, fd: int, rows: Rows, extent: Extent, digests: npt.NDArray[np.uint8]) -> None:
     """Write `rows` at their place, and the digest of each of their blocks into `digests`."""
-    step = block_rows(rows.shape, rows.dtype)
-    row_bytes = extent.n_bytes // max(1, rows.shape[0])
-    at_a_time = step * max(1, (8 << 20) // max(1, step * row_bytes))
-    for start in range(0, rows.shape[0], at_a_time):
-        data = as_bytes(rows.read(start, min(start + at_a_time, rows.shape[0])))
-        for offset in range(0, len(data), step * row_bytes):
-            block = (start * row_bytes + offset) // (step * row_bytes)
-            digests[block] = np.frombuffer(digest(data[offset : offset + step * row_bytes]), np.uint8)
+    n, step = rows.shape[0], block_rows(rows.shape, rows.dtype)
+    row_bytes = extent.n_bytes // max(1, n)
+    at_a_time = step * max(1, _STREAMED_BYTES // max(1, step * row_bytes))
+    for start in range(0, n, at_a_time):
+        stop = min(start + at_a_time, n)
+        data = as_bytes(rows.read(start, stop))
+        for low in range(start, stop, step):
+            block = data[(low - start) * row_bytes : (low + step - start) * row_bytes]
+            digests[low // step] = np.frombuffer(digest(block), np.uint8)
         write_at(disk, fd, data, extent.offset + start * row_bytes)
 
 
