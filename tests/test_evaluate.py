@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_tables import NAMES, digits, table
 from scipy.stats import binomtest
@@ -54,6 +54,7 @@ def test_false_positive_rates_are_over_the_other_classes(rows):
         assert scores.false_positive_rate == pytest.approx(others[:, j].sum() / others.sum())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
 def test_the_interval_is_wilsons(case):
     n, n_correct = case

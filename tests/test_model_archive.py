@@ -11,7 +11,7 @@ import sys
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featx.errors import MissingDataError, ModelFileError
@@ -97,6 +97,7 @@ def test_every_truncation_is_found(tmp_path, written):
         refused(tmp_path, written[:length], "not a model file that featx reads")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_other_files_are_refused_and_nothing_else_is_raised(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("noise") / "m.featx"
@@ -105,6 +106,7 @@ def test_other_files_are_refused_and_nothing_else_is_raised(tmp_path_factory, co
         archive.read(path)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_forged_structure_with_a_valid_digest_is_refused_or_reads_the_same(tmp_path_factory, written, data):
     content = bytearray(written)

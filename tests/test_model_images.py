@@ -162,6 +162,25 @@ def test_a_bundled_model_needs_no_weights_elsewhere(photos, tmp_path):
     assert "network.safetensors" not in archive.read(lean)
 
 
+def test_a_bundled_model_keeps_the_preprocessing_of_its_weights(photos, tmp_path):
+    import torch
+    from torchvision.models import mobilenet_v2
+
+    # Torchvision's name for weights that go with a resize to 256; its default for this network is 232.
+    weights = tmp_path / "mobilenet_v2-b0353104.pth"
+    torch.manual_seed(0)
+    torch.save(mobilenet_v2().state_dict(), weights)
+    how = {**SMALL, "backbone": "mobilenet_v2", "weights": str(weights), "image_size": None}
+    table = featx.extract(photos, cache=tmp_path / "cache", **how)
+    model = fit(table, "ridge", val=0)
+    expected = model.predict_proba(photos, **HOW)
+    path = model.save(tmp_path / "m.featx", bundle=True)
+    weights.unlink()
+
+    assert (table.recipe.weights, table.recipe.frame.shorter) == ("IMAGENET1K_V1", 256)
+    np.testing.assert_allclose(load(path).predict_proba(photos, **HOW), expected, atol=1e-6)
+
+
 def test_weights_that_changed_cannot_be_bundled(features, tmp_path):
     model = fit(features, "ridge", val=0)
     other = dataclasses.replace(model, request=dataclasses.replace(model.request, seed=1))

@@ -80,6 +80,24 @@ def test_the_file_says_what_it_is_to_anyone(saved):
     assert set(fields["members"]) == {"head.safetensors", "items.safetensors"}
 
 
+@pytest.mark.parametrize(
+    ("head", "settings", "expected"),
+    [
+        ("logreg", {"C": 0.01}, 10 * 64 + 10),
+        (
+            "mlp",
+            {"hidden": (16, 8), "batch_norm": True, "epochs": 1},
+            64 * 16 + 16 + 32 + 16 * 8 + 8 + 16 + 8 * 10 + 10,
+        ),
+        ("sklearn.linear_model.LogisticRegression", {"max_iter": 2000}, 10 * 64 + 10),
+        ("centroid", {}, 10 * 64),
+        ("knn", {}, 291 * 64),
+    ],
+)
+def test_parameters_are_those_that_were_learned(features, head, settings, expected):
+    assert fit(features, head, settings=settings).n_parameters == expected
+
+
 def test_a_missing_file_is_explained(tmp_path):
     with pytest.raises(MissingDataError, match="Make one: featx fit"):
         load(tmp_path / "none.featx")

@@ -51,6 +51,8 @@ class Card:
         From scores to probabilities.
     report : dict
         What ``fit`` reported.
+    network_file : str or None
+        Name of the weights file whose content is in ``network.safetensors``.
     """
 
     featx: str
@@ -62,6 +64,7 @@ class Card:
     head: dict[str, Any]
     calibration: Calibration
     report: dict[str, Any]
+    network_file: str | None = None
 
     def to_json(self, members: Mapping[str, bytes]) -> bytes:
         """Return ``model.json`` for a file whose other members are `members`."""
@@ -77,6 +80,7 @@ class Card:
             "temperature": self.calibration.temperature,
             "floor": self.calibration.floor,
             "report": self.report,
+            "network_file": self.network_file,
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
         }
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False, default=_plain).encode()
@@ -111,6 +115,7 @@ class Card:
             head=_take(fields, "head", dict),
             calibration=calibration,
             report=_take(fields, "report", dict),
+            network_file=_file_name(fields) if "network.safetensors" in members else None,
         )
 
 
@@ -153,6 +158,13 @@ def _take(fields: dict[str, Any], name: str, kind: type) -> Any:
     if type(value) is not kind:
         raise ModelFileError(f"its {name!r} is {type(value).__name__}, not {kind.__name__}")
     return value
+
+
+def _file_name(fields: dict[str, Any]) -> str:
+    name = _take(fields, "network_file", str)
+    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.(pth|safetensors)", name) is None:
+        raise ModelFileError(f"{name[:80]!r} is no name of a weights file")
+    return str(name)
 
 
 def _check_members(stated: dict[str, Any], members: Mapping[str, bytes]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from featx.errors import DataError, OptionError
 from featx.model.calibration import Calibration
+from featx.model.parameters import count_parameters
 from featx.model.predictions import Predictions
 from featx.model.scores import relative_scores
 
@@ -28,6 +29,22 @@ BLOCK_BYTES = 64 << 20
 
 def _no_items() -> NDArray[np.uint8]:
     return np.zeros((0, 32), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone's state.
+
+    Attributes
+    ----------
+    tensors : bytes
+        As safetensors.
+    file : str
+        Name of the weights file. The libraries tell by it what preprocessing belongs to the weights.
+    """
+
+    tensors: bytes
+    file: str = "network.safetensors"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,8 +73,8 @@ class Model:
         What this recipe made of the built-in images where the model was fitted.
     trained_on, chosen_on : ndarray of uint8, shape (n, 32)
         Content hashes of the training and of the validation rows.
-    network : bytes or None
-        Weights of the backbone as safetensors, if they travel with the model.
+    network : Network or None
+        The weights of the backbone, if they travel with the model.
     """
 
     head: Any
@@ -71,7 +88,7 @@ class Model:
     probe: dict[str, NDArray[Any]] = field(default_factory=dict)
     trained_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
     chosen_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
-    network: bytes | None = field(default=None, repr=False)
+    network: Network | None = field(default=None, repr=False)
 
     def classify(self, source: Any, *, min_probability: float = 0.0, **options: Any) -> Predictions:
         """Predict images or a table, with a reason for every row that cannot be predicted.
@@ -124,10 +141,8 @@ class Model:
 
     @property
     def n_parameters(self) -> int:
-        """Number of values learned by scaler and head."""
-        from featx.model.saving import head_arrays
-
-        return sum(int(array.size) for array in head_arrays(self).values())
+        """Number of values that the head has learned; see `featx.model.parameters.count_parameters`."""
+        return count_parameters(self.head)
 
     def save(self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
         """Write the model to a file and return its path.

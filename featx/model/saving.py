@@ -21,7 +21,7 @@ from featx.errors import FeatxError, ModelFileError
 from featx.heads.state import export_state, is_exportable, restore_state
 from featx.model import archive
 from featx.model.card import Card, parse_json
-from featx.model.model import Model
+from featx.model.model import Model, Network
 from featx.model.scaling import SCALES, FeatureScaler
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool 
     members["items.safetensors"] = save_safetensors({"trained_on": model.trained_on, "chosen_on": model.chosen_on})
     network = _network(model) if bundle else model.network
     if network is not None:
-        members["network.safetensors"] = network
+        members["network.safetensors"] = network.tensors
     card = Card(
         featx=featx.__version__,
         recipe=model.recipe,
@@ -72,6 +72,7 @@ def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool 
         head=meta,
         calibration=model.calibration,
         report=model.report,
+        network_file=None if network is None else network.file,
     )
     archive.write(path, {"model.json": card.to_json(members), **members})
     return path
@@ -136,7 +137,7 @@ def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool
         report=card.report,
         probe=probe,
         **items,
-        network=members.get("network.safetensors"),
+        network=None if card.network_file is None else Network(members["network.safetensors"], card.network_file),
     )
 
 
@@ -182,8 +183,8 @@ def _is_hashes(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == 32
 
 
-def _network(model: Model) -> bytes:
-    """Return the backbone's weights as safetensors."""
+def _network(model: Model) -> Network:
+    """Return the backbone's weights."""
     if model.network is not None:
         return model.network
     if model.recipe is None or model.request is None:
@@ -196,7 +197,9 @@ def _network(model: Model) -> bytes:
             f"The weights of {model.request.backbone} are no longer those that the model was fitted on, so they cannot "
             "be bundled. Extract and fit again: featx extract, featx fit --bundle"
         )
-    return save_safetensors({name: tensor.cpu().numpy() for name, tensor in backbone.module.state_dict().items()})
+    tensors = {name: tensor.cpu().numpy() for name, tensor in backbone.module.state_dict().items()}
+    file = backbone.files[0].name if backbone.files else ""
+    return Network(save_safetensors(tensors), file if file.endswith(".pth") else Network.file)
 
 
 @contextlib.contextmanager
@@ -207,12 +210,15 @@ def with_network(model: Model) -> Iterator[Request]:
         yield model.request
         return
     with tempfile.TemporaryDirectory(prefix="featx-") as folder:
-        path = Path(folder) / "network.safetensors"
-        path.write_bytes(model.network)
+        path = Path(folder, model.network.file)
+        if path.suffix == ".pth":
+            import torch
+            from safetensors.torch import load as load_tensors
+
+            try:
+                torch.save(load_tensors(model.network.tensors), path)
+            except SafetensorError as error:
+                raise ModelFileError(f"The backbone's weights in the model file are damaged: {error}.") from error
+        else:
+            path.write_bytes(model.network.tensors)
         yield dataclasses.replace(model.request, weights=str(path))
-
-
-def head_arrays(model: Model) -> Arrays:
-    """Return every array that scaler and head learned; only those of the scaler where the head is not data."""
-    state = export_state(model.head)[1] if is_exportable(model.head) else {}
-    return state | {name: value for name, value in vars(model.scaler).items() if name.endswith("_")}
