@@ -23,8 +23,8 @@ HEADS = [
     CentroidHead(),
     CentroidHead(metric="euclidean"),
     KNNHead(k=3),
-    DenseHead(hidden=(16,)),
-    ConvHead("conv8 relu max flat 16 relu"),
+    DenseHead(hidden=16, lr=1e-2, epochs=60),
+    ConvHead("conv8 relu max flat 16 relu", lr=1e-2, epochs=30),
     XGBoostHead(n_estimators=5, components=2),
 ]
 

@@ -221,10 +221,14 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             covariance.astype(rows.dtype), subset_by_index=(d - self.components, d - 1), check_finite=False
         )
         floor = np.finfo(rows.dtype).eps * max(float(values[-1]), np.finfo(rows.dtype).tiny)
-        return mean, vectors[:, ::-1] / np.sqrt(np.maximum(values[::-1], floor))
+        return mean, np.ascontiguousarray(vectors[:, ::-1] / np.sqrt(np.maximum(values[::-1], floor)))
 
     def _project(self, block: Array) -> Array:
-        return block if self.projection_ is None else (block - self.mean_) @ self.projection_
+        if self.projection_ is None:
+            return block
+        # Thresholds lie exactly on training rows. Rounded, these stay on their side of them, although
+        # products of other shapes, one image instead of many, differ in their last bits.
+        return np.round((block - self.mean_) @ self.projection_, 4)
 
     def _matrix(self, training: Training, reference: Any = None) -> Any:
         """Return an xgboost matrix of bins, made block by block."""

@@ -39,7 +39,7 @@ class ConvHead(NetworkClassifier):
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> maps = X.reshape(-1, 1, 8, 8) / 16
-    >>> ConvHead("conv16 relu max flat 32 relu", lr=1e-2, random_state=0).fit(maps, y).score(maps, y) > 0.95
+    >>> ConvHead("conv8 relu max flat 32 relu", lr=1e-2, epochs=8, random_state=0).fit(maps, y).score(maps, y) > 0.95
     True
     """
 

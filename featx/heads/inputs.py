@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -163,13 +163,10 @@ def read_training(
             if (np.asarray(y) < 0).any():
                 X = X.select(np.flatnonzero(np.asarray(y) >= 0))
                 y = X.y
-        rows, labels = _table_rows(head, X, limit, maps=maps), column_or_1d(y, warn=True)
-        check_consistent_length(range(len(rows)), labels)
+        rows = _table_rows(head, X, limit, maps=maps)
     else:
-        X, labels = validate_data(head, X, y, dtype=[np.float32, np.float64], allow_nd=maps)
-        head.n_features_in_ = int(np.prod(X.shape[1:]))
-        rows = Rows(X, X.shape, X.dtype)
-    check_classification_targets(labels)
+        rows = _array_rows(head, X, reset=True, maps=maps)
+    labels = _check_labels(head, y, len(rows))
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise DataError(f"A classifier needs at least two classes, got 1 class: {classes.tolist()[:1]}.")
@@ -199,13 +196,11 @@ def read_labelled(
     if is_table(X):
         if reset:
             head.n_features_in_ = int(np.prod(X.shape[1:]))
-        labels = column_or_1d(X.y if y is None else y, warn=True)
+        y = X.y if y is None else y
         rows = read_rows(head, X, maps=maps)
-        check_consistent_length(range(len(rows)), labels)
     else:
-        X, labels = validate_data(head, X, y, reset=reset, dtype=[np.float32, np.float64], allow_nd=maps)
-        head.n_features_in_ = int(np.prod(X.shape[1:]))
-        rows = Rows(X, X.shape, X.dtype)
+        rows = _array_rows(head, X, reset=reset, maps=maps)
+    labels = _check_labels(head, y, len(rows))
     unknown = np.setdiff1d(labels, head.classes_)
     if len(unknown):
         raise DataError(f"Labels {unknown[:3].tolist()} are not among the classes {head.classes_[:10].tolist()}.")
@@ -222,8 +217,7 @@ def read_rows(head: Any, X: Any, *, maps: bool = False) -> Rows:
         if int(np.prod(X.shape[1:])) != expected or (len(X.shape) > 2 and not maps):
             raise DataError(f"{type(head).__name__} was fitted on rows of {expected} values, got a table of {X.shape}.")
         return Rows(X, X.shape, _computing_dtype(X.dtype))
-    array = validate_data(head, X, reset=False, dtype=[np.float32, np.float64], allow_nd=maps)
-    return Rows(array, array.shape, array.dtype)
+    return _array_rows(head, X, reset=False, maps=maps)
 
 
 def parse_bytes(size: int | str) -> int:
@@ -246,6 +240,30 @@ def parse_bytes(size: int | str) -> int:
     if n_bytes < 1:
         raise OptionError(f"A memory limit is a size such as 2GiB or 500MB, got {size!r}.")
     return n_bytes
+
+
+def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Rows:
+    kinds = [np.float32, np.float64]
+    if maps and getattr(X, "ndim", 2) > 2:  # of which scikit-learn would count the first side only
+        array = check_array(X, dtype=kinds, allow_nd=True)
+        width = int(np.prod(array.shape[1:]))
+        if not reset and width != head.n_features_in_:
+            raise DataError(f"{type(head).__name__} was fitted on {head.n_features_in_} values a row, got {width}.")
+        head.n_features_in_ = width
+    else:
+        array = validate_data(head, X, reset=reset, dtype=kinds)
+    return Rows(array, array.shape, array.dtype)
+
+
+def _check_labels(head: Any, y: Any, n: int) -> Array:
+    if y is None:
+        raise DataError(f"{type(head).__name__} requires y to be passed, but the target y is None.")
+    labels: Array = column_or_1d(y, warn=True)
+    if labels.dtype.kind == "f":
+        assert_all_finite(labels, input_name="y")
+    check_classification_targets(labels)
+    check_consistent_length(range(n), labels)
+    return labels
 
 
 def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:

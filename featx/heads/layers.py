@@ -157,7 +157,7 @@ def trace(layers: tuple[Layer, ...], shape: tuple[int, ...], n_outputs: int) -> 
 
 
 def state_shapes(steps: list[Step]) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every array in the state dict of `build_network`.
+    """Return the name and shape of every array in the state dict of `build_network` that prediction needs.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def state_shapes(steps: list[Step]) -> dict[str, tuple[int, ...]]:
             shapes |= {f"{i}.weight": (outputs, inputs, *kernel), f"{i}.bias": (outputs,)}
         elif step.layer.kind == "bn":
             names = ("weight", "bias", "running_mean", "running_var")
-            shapes |= {f"{i}.{name}": (outputs,) for name in names} | {f"{i}.num_batches_tracked": ()}
+            shapes |= {f"{i}.{name}": (outputs,) for name in names}
     return shapes
 
 

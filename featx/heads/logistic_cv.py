@@ -67,7 +67,7 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
     >>> X, y = load_digits(return_X_y=True)
     >>> head = LogisticHeadCV(Cs=(1e-4, 1e-2, 1), cv=3).fit(X, y)
     >>> head.C_, head.scores_.mean(axis=0).round(2)
-    (0.01, array([0.91, 0.93, 0.92]))
+    (0.01, array([0.9 , 0.93, 0.93]))
     """
 
     def __init__(

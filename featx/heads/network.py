@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.errors import DataError
 from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_rows, read_training
-from featx.heads.layers import Layer, Step, build_network, trace
+from featx.heads.layers import Layer, Step, build_network, state_shapes, trace
 from featx.heads.linear import softmax
 from featx.heads.settings import check_choice, check_number, resolve_device
 from featx.heads.training import Batches, Regimen, make_optimizer, run_epoch, train
@@ -156,7 +156,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         return trace(self._stack(), tuple(self.row_shape_), len(self.classes_))
 
     def _keep(self, network: nn.Sequential) -> None:
-        self.state_ = {name: tensor.cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+        state = network.state_dict()
+        self.state_ = {name: state[name].cpu().numpy().copy() for name in state_shapes(self.network_steps())}
 
     def _regimen(self) -> Regimen:
         check_choice("init", self.init, ("glorot", "he"))

@@ -1,0 +1,218 @@
+"""Tests of featx.heads.dense and conv: training, validation, seeds, and the same scores with and without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
+
+from featx.errors import DataError, OptionError
+from featx.heads.conv import ConvHead
+from featx.heads.dense import DenseHead
+
+X, Y = load_digits(return_X_y=True)
+X = (X / 16).astype(np.float32)
+TRAIN, TEST = slice(0, 1200), slice(1200, None)
+MAPS = X.reshape(-1, 1, 8, 8)
+
+
+def test_learns_digits():
+    head = DenseHead(hidden=64, random_state=0).fit(X[TRAIN], Y[TRAIN])
+
+    assert head.score(X[TRAIN], Y[TRAIN]) > 0.99
+    assert head.score(X[TEST], Y[TEST]) > 0.9
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky.1", "gelu", "silu", "elu", "tanh", "sigmoid"])
+def test_prediction_without_torch_is_torchs(activation):
+    head = DenseHead(layers=f"32 bn {activation} drop.2 16 {activation} bn", epochs=2, random_state=0).fit(X, Y)
+
+    network = head.network_module().eval()
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(X)).softmax(1).numpy()
+
+    np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-5)
+
+
+def test_prediction_imports_no_torch():
+    code = (
+        "import sys, numpy as np, pickle; head = pickle.load(sys.stdin.buffer);"
+        "head.predict(np.zeros((2, 64), np.float32)); assert 'torch' not in sys.modules"
+    )
+    import pickle
+
+    head = DenseHead(hidden=8, epochs=1, random_state=0).fit(X, Y)
+
+    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(head), check=True)
+
+
+def test_a_seed_gives_the_same_network_and_leaves_torchs_own_seed_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    head = DenseHead(hidden=16, dropout=0.5, epochs=2, random_state=3)
+    torch.manual_seed(5)
+    first, second = clone(head).fit(X, Y), clone(head).fit(X, Y)
+
+    assert torch.equal(torch.rand(3), expected)
+    for name, array in first.state_.items():
+        np.testing.assert_array_equal(array, second.state_[name])
+    assert not np.array_equal(
+        first.state_["0.weight"], clone(head).set_params(random_state=4).fit(X, Y).state_["0.weight"]
+    )
+
+
+def test_history_has_both_splits_and_ends_with_the_validation_scores_of_the_fitted_head():
+    head = DenseHead(hidden=16, epochs=3, random_state=0)
+    head.fit(X[TRAIN], Y[TRAIN], X_val=X[TEST], y_val=Y[TEST])
+
+    assert set(head.history_) == {"loss", "accuracy", "val_loss", "val_accuracy", "lr"}
+    assert {len(column) for column in head.history_.values()} == {3}
+    assert head.history_["val_accuracy"][-1] == pytest.approx(head.score(X[TEST], Y[TEST]))
+    assert head.history_["val_loss"][-1] == pytest.approx(log_loss(Y[TEST], head.predict_proba(X[TEST])), rel=1e-4)
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    head = DenseHead(
+        hidden=32, lr=0.3, schedule="none", optimizer="sgd", epochs=60, early_stopping=True, patience=3,
+        monitor="val_accuracy", random_state=0,
+    )  # fmt: skip
+    head.fit(X[TRAIN], Y[TRAIN], X_val=X[TEST], y_val=Y[TEST])
+
+    accuracies = head.history_["val_accuracy"]
+    assert len(accuracies) < 60
+    assert np.argmax(accuracies) == len(accuracies) - 4
+    assert head.score(X[TEST], Y[TEST]) == pytest.approx(max(accuracies))
+
+
+def test_rows_are_held_out_where_nobody_gave_validation():
+    head = DenseHead(hidden=16, epochs=3, early_stopping=True, validation_fraction=0.25, random_state=0).fit(X, Y)
+
+    assert "val_loss" in head.history_
+    assert "val_loss" not in DenseHead(hidden=16, epochs=1, random_state=0).fit(X, Y).history_
+
+
+def test_plateau_lowers_the_rate_to_its_floor():
+    head = DenseHead(
+        hidden=8, lr=0.01, schedule="plateau", factor=0.1, plateau_patience=1, min_delta=10.0, min_lr=2e-4, epochs=5,
+        random_state=0,
+    ).fit(X, Y)  # fmt: skip
+
+    np.testing.assert_allclose(head.history_["lr"], [0.01, 0.01, 1e-3, 2e-4, 2e-4])
+
+
+def test_one_cycle_rises_and_falls():
+    head = DenseHead(hidden=8, lr=0.01, epochs=10, random_state=0).fit(X, Y)
+
+    rates = head.history_["lr"]
+    assert 1 <= np.argmax(rates) <= 4
+    assert rates[-1] < 1e-3
+
+
+def test_keras_recipe_of_the_cifar_walkthrough():
+    """E4 of the walkthroughs: its stack, Adamax with Keras's epsilon, Glorot weights, batches of 250."""
+    head = DenseHead(
+        layers="256 relu 128 relu drop.3 64 relu bn", optimizer="adamax", eps=1e-7, lr=5e-4, schedule="none",
+        weight_decay=0, batch_size=250, epochs=2, random_state=0,
+    ).fit(X, Y)  # fmt: skip
+
+    kinds = [type(module).__name__ for module in head.network_module()]
+    assert kinds == ["Linear", "ReLU", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "BatchNorm1d", "Linear"]
+    assert head.history_["loss"][1] < head.history_["loss"][0]
+
+
+def test_initial_weights_are_glorots():
+    head = DenseHead(hidden=100, epochs=1, lr=1e-12, random_state=0).fit(X, Y)
+
+    bound = np.sqrt(6 / (64 + 100))
+    assert abs(head.state_["0.weight"]).max() <= bound * 1.001
+    assert head.state_["0.weight"].std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+    np.testing.assert_allclose(head.state_["0.bias"], 0, atol=1e-6)
+
+
+def test_partial_fit_goes_on_where_it_stands():
+    head = DenseHead(hidden=32, lr=1e-2, random_state=0)
+    for _ in range(15):
+        for part in np.array_split(np.arange(1200), 4):
+            head.partial_fit(X[part], Y[part], classes=np.arange(10))
+
+    assert head.n_iter_ == 60
+    assert head.score(X[TEST], Y[TEST]) > 0.85
+    assert head.history_["loss"][-1] < head.history_["loss"][0] / 5
+
+
+def test_the_first_partial_fit_needs_all_classes():
+    with pytest.raises(DataError, match="needs classes="):
+        DenseHead().partial_fit(X, Y)
+
+
+def test_weights_decide_between_contradicting_rows():
+    rows = np.vstack([X[:200], X[:200]])
+    labels = np.r_[np.zeros(200, int), np.ones(200, int)]
+    weights = np.r_[np.full(200, 0.01), np.ones(200)]
+
+    head = DenseHead(hidden=8, epochs=100, lr=1e-2, random_state=0).fit(rows, labels, weights)
+
+    assert (head.predict(X[:200]) == 1).all()
+
+
+def test_label_smoothing_makes_a_head_less_sure():
+    sure = DenseHead(hidden=32, random_state=0).fit(X, Y).predict_proba(X).max(1).mean()
+    smooth = DenseHead(hidden=32, random_state=0, label_smoothing=0.2).fit(X, Y).predict_proba(X).max(1).mean()
+
+    assert smooth < 0.9 < sure
+
+
+def test_low_precision_products_still_learn():
+    head = DenseHead(hidden=32, precision="bf16", random_state=0).fit(X, Y)
+
+    assert head.state_["0.weight"].dtype == np.float32
+    assert head.score(X, Y) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adamm"}, "optimizer must be one of adamw, adam, adamax, sgd; got 'adamm'"),
+        ({"layers": "256 relo"}, "Unknown layer 'relo'"),
+        ({"layers": "conv32 relu"}, "Layer 'conv' needs maps: use --head conv"),
+        ({"activation": "swish"}, "Unknown layer 'swish'"),
+        ({"dropout": 1.0}, "dropout must be a number, at least 0, at most 0.99; got 1.0"),
+        ({"epochs": "many"}, "epochs must be a whole number"),
+        ({"batch_size": 1}, "batch_size must be a whole number, at least 2; got 1"),
+        ({"lr": 1e9, "optimizer": "sgd", "hidden": (64, 64)}, "The loss is no longer a number .* Lower lr"),
+    ],
+)
+def test_impossible_settings_are_explained(settings, message):
+    with pytest.raises(OptionError, match=message):
+        DenseHead(**{"epochs": 2, "random_state": 0} | settings).fit(X, Y)
+
+
+def test_maps_need_the_convolutional_head():
+    head = ConvHead("conv8 relu max conv16 relu max flat 32 relu", lr=1e-2, epochs=10, random_state=0)
+    head.fit(MAPS[TRAIN], Y[TRAIN], X_val=MAPS[TEST], y_val=Y[TEST])
+
+    assert head.n_features_in_ == 64
+    assert head.score(MAPS[TEST], Y[TEST]) > 0.9
+    with pytest.raises(ValueError, match="Found array with dim 4"):
+        DenseHead().fit(MAPS, Y)
+
+
+def test_maps_of_another_size_are_refused():
+    head = ConvHead("conv4 relu", epochs=1, random_state=0).fit(MAPS, Y)
+
+    with pytest.raises(DataError, match="was fitted on 64 values a row, got 16"):
+        head.predict(MAPS[:, :, :4, :4])
+
+
+def test_batch_norm_before_global_pooling():
+    """D of the walkthroughs: batch norm, global average pooling, dense, dropout."""
+    head = ConvHead("bn gap 32 relu drop.5", epochs=1, random_state=0).fit(np.repeat(MAPS, 4, axis=1), Y)
+
+    kinds = [type(module).__name__ for module in head.network_module()]
+    assert kinds == ["BatchNorm2d", "Sequential", "Linear", "ReLU", "Dropout", "Linear"]
