@@ -53,6 +53,11 @@ def names() -> list[str]:
     return list(_INSTALLED)
 
 
+def tags() -> dict[str, list[str]]:
+    """Return, for each network, the tag of its installed weights."""
+    return {name: [TAG] for name in _INSTALLED}
+
+
 def load(name: str, weights: str, seed: int) -> Loaded:
     """Build network `name` and load `weights`: ``imagenet`` (the installed file), ``none``, a path or a tag of timm."""
     installed = _INSTALLED[name]

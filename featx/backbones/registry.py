@@ -27,7 +27,7 @@ _LISTING = "featx backbones"
 
 class _Library(Protocol):
     def names(self) -> list[str]: ...
-    def tags(self, name: str) -> list[str]: ...
+    def tags(self) -> dict[str, list[str]]: ...
     def load(self, name: str, weights: str, seed: int) -> Loaded: ...
 
 
@@ -60,20 +60,18 @@ def list_backbones(pattern: str = "") -> list[BackboneInfo]:
     >>> [info.name for info in list_backbones("efficientnet_lite?") if info.offline]
     ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
     """
-    offline, torchvision, timm = _library("offline"), _library("torchvision"), _library("timm")
-    rows = [
-        BackboneInfo(name=name, library="installed", weights=("imagenet",), offline=True) for name in offline.names()
-    ]
-    rows += [_listed(name, "torchvision", torchvision.tags(name)) for name in torchvision.names()]
-    rows += [_listed(name, "alias", timm.tags(target.removeprefix("timm/"))) for name, target in ALIASES.items()]
-    rows += [_listed(name, "plug-in", []) for name in function.plugins()]
-    rows += [_listed(f"timm/{name}", "timm", timm.tags(name)) for name in timm.names()]
+    rows = [_row(name, "installed", tags, offline=True) for name, tags in _library("offline").tags().items()]
+    rows += [_row(name, "torchvision", tags) for name, tags in _library("torchvision").tags().items()]
+    rows += [_row(name, "plug-in", []) for name in function.plugins()]
+    timm = _library("timm").tags()
+    rows += [_row(name, "alias", timm[target.removeprefix("timm/")]) for name, target in ALIASES.items()]
+    rows += [_row(f"timm/{name}", "timm", tags) for name, tags in timm.items()]
     wanted = pattern if any(wildcard in pattern for wildcard in "*?") else f"*{pattern}*"
     return [row for row in rows if fnmatch.fnmatchcase(row.name, wanted)]
 
 
-def _listed(name: str, library: str, tags: list[str]) -> BackboneInfo:
-    return BackboneInfo(name=name, library=library, weights=tuple(tags), offline=False)
+def _row(name: str, library: str, tags: list[str], *, offline: bool = False) -> BackboneInfo:
+    return BackboneInfo(name=name, library=library, weights=tuple(tags), offline=offline)
 
 
 def load_by_name(name: str, weights: str, seed: int) -> Loaded:

@@ -30,11 +30,13 @@ def names() -> list[str]:
     return list(timm.list_models())
 
 
-def tags(name: str) -> list[str]:
-    """Return the pretrained tags of architecture `name`, the library's default first."""
-    return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")] or [
-        "" for full in timm.list_pretrained(name)
-    ]
+def tags() -> dict[str, list[str]]:
+    """Return, for each architecture, its pretrained tags."""
+    found: dict[str, list[str]] = {name: [] for name in names()}
+    for full in timm.list_pretrained():
+        name, _, tag = full.partition(".")
+        found[name].append(tag)
+    return found
 
 
 def load(name: str, weights: str, seed: int) -> Loaded:
@@ -54,8 +56,9 @@ def load(name: str, weights: str, seed: int) -> Loaded:
     else:
         if weights != "imagenet":
             tag = weights
-        if tag and tag not in tags(architecture):
-            raise unknown_tag(tag, f"timm/{architecture}", tags(architecture))
+        known = tags()[architecture]
+        if tag and tag not in known:
+            raise unknown_tag(tag, f"timm/{architecture}", known)
         module, label, path = _pretrained(f"{architecture}.{tag}" if tag else architecture)
     return loaded(module.eval(), f"timm/{architecture}", label, (path,) if path else ())
 
