@@ -201,6 +201,11 @@ def test_logreg_chooses_c_unless_it_is_given(features):
     assert chosen.report["val"]["accuracy"] >= given.report["val"]["accuracy"]
 
 
+def test_what_a_head_chose_by_itself_is_told_and_what_was_given_is_not(features):
+    assert fit(features, "ridge").report["chosen"] == {}
+    assert fit(features, "ridge", settings={"alpha": (0.1, 1000.0)}).report["chosen"].keys() == {"alpha"}
+
+
 def test_search_takes_the_best_on_validation_rows(features):
     model = fit(features, "knn", settings={"weights": "uniform"}, search="k=1,200")
     trials = {t["settings"]["k"]: t["accuracy"] for t in model.report["search"]}
@@ -308,11 +313,15 @@ def test_mlp_keeps_its_curves_for_train_and_validation(features):
 def test_conv_heads_take_maps(tmp_path):
     X, y, splits = digits(maps=True)
     maps = table(tmp_path, X, y, splits)
-    model = fit(maps, "conv", settings={"layers": "conv8 relu max flat 32 relu", "lr": 1e-2}, test=True)
+    model = fit(maps, "conv", settings={"layers": "conv8 relu max flat 32 relu", "lr": 1e-2, "epochs": 10}, test=True)
 
     assert model.scaler.kind == "none"
     assert model.report["test"]["accuracy"] > 0.8
-    assert fit(maps, "conv", scale="standard", settings={"epochs": 1}).scaler.mean_.shape == (1, 1, 1)
+    assert fit(maps, "conv", scale="standard", settings={"layers": "conv2 flat", "epochs": 1}).scaler.mean_.shape == (
+        1,
+        1,
+        1,
+    )
 
 
 @pytest.mark.parametrize(

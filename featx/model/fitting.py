@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
 _AUTO_SCALE = {KNNHead: "l2", CentroidHead: "l2", XGBoostHead: "none", ConvHead: "none"}
-#: Fitted attributes in which heads keep what they chose by themselves.
-_CHOSEN = ("C_", "alpha_")
+#: Settings that some heads choose by themselves, and then keep in an attribute of that name and "_".
+_CHOSEN = ("C", "alpha")
 
 
 def fit(
@@ -113,33 +113,33 @@ def fit(
         estimator = make_head("logreg-cv", **settings or {})
     tried = job.try_settings(estimator, rows, search, cv)
     estimator.set_params(**tried.best)
-    first = fitted = job.fit(estimator, rows.train, rows.val)
-    own_choice = {key[:-1]: getattr(first.head, key) for key in _CHOSEN if hasattr(first.head, key)}
+    first = last = job.fit(estimator, rows.train, rows.val)
+    own_choice = _own_choice(estimator, first.head)
     if refit and len(rows.val):
-        fitted = job.fit(_as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
+        last = job.fit(_as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
     model = Model(
-        head=fitted.head,
+        head=last.head,
         head_name=name,
         classes=table.classes,
-        scaler=fitted.scaler,
+        scaler=last.scaler,
         calibration=first.calibration(rows.val),
         recipe=table.recipe,
         request=_request(table),
         probe=dict(table.probe),
-        trained_on=table.item_ids[rows.train_and_val if refit else rows.train],
+        trained_on=table.item_ids[rows.train if last is first else rows.train_and_val],
         chosen_on=table.item_ids[rows.val],
     )
-    accuracies = {"train": first.accuracy(rows.train), "val": first.accuracy(rows.val)}
-    accuracies["test"] = fitted.accuracy(rows.test) if test else None
     model.report.update(
         head=name,
         table=None if table.path is None else str(table.path),
-        **{part: found and found.to_dict() for part, found in accuracies.items()},
+        train=first.report(rows.train),
+        val=first.report(rows.val),
+        test=last.report(rows.test) if test else None,
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
         chosen=tried.best | own_choice,
         scale=scaler.kind,
-        refit=refit and len(rows.val) > 0,
+        refit=last is not first,
         temperature=model.calibration.temperature,
         search=tried.search,
         cv=tried.cv,
@@ -170,6 +170,12 @@ def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
         if bad.any():
             row = positions[where[bad.argmax()]]
             raise DataError(f"Row {row} ({table.ids[row]}) of the features holds NaN or infinity. Leave it out.")
+
+
+def _own_choice(estimator: Any, head: Any) -> dict[str, Any]:
+    """Return what a fitted `head` chose by itself: values that were not simply given."""
+    fitted = {name: getattr(head, f"{name}_") for name in _CHOSEN if hasattr(head, f"{name}_")}
+    return {name: value for name, value in fitted.items() if estimator.get_params().get(name) != value}
 
 
 def _as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:

@@ -59,11 +59,11 @@ class Fitted:
         scores = np.concatenate([scores for _, scores in self._blocks(known)])
         return Calibration.fit(scores, np.searchsorted(self.head.classes_, self.table.y[known]))
 
-    def accuracy(self, positions: Positions) -> Accuracy | None:
-        """Return the share of some rows that is right; None for no rows."""
+    def report(self, positions: Positions) -> dict[str, Any] | None:
+        """Return the accuracy on some rows as ``{"n", "accuracy", "ci95"}``; None for no rows."""
         y, known = self.table.y[positions], np.asarray(self.head.classes_)
         n_correct = sum(int((known[s.argmax(axis=1)] == y[where]).sum()) for where, s in self._blocks(positions))
-        return Accuracy(len(y), n_correct) if len(y) else None
+        return Accuracy(len(y), n_correct).to_dict() if len(y) else None
 
     def _blocks(self, positions: Positions) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
         for where, X in self.table.select(positions).blocks(BLOCK_BYTES):
