@@ -21,7 +21,7 @@ class PooledTap(NamedTuple):
     pool: str
 
 
-class _Finished(Exception):  # noqa: N818 - control flow, not an error
+class _Finished(Exception):
     """Every tap has fired: what the network would still compute, nobody asked for."""
 
 
