@@ -1,8 +1,20 @@
 """Real parts that several test files share."""
 
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def logs_as_at_the_start():
+    """Commands set featx's log level, compilers switch loggers off: neither may reach the next test."""
+    logging.disable(logging.NOTSET)
+    for name in ["featx", *logging.root.manager.loggerDict]:
+        if name.split(".")[0] == "featx":
+            logging.getLogger(name).disabled = False
+    logging.getLogger("featx").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
