@@ -241,9 +241,7 @@ def test_an_impossible_disk_is_refused_before_any_work(tmp_path):
 
 def test_a_users_function_is_not_cached_without_a_version(photos, tmp_path, monkeypatch):
     (tmp_path / "mynet.py").write_text(
-        "from torch import nn\n"
-        "def net():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
