@@ -14,11 +14,11 @@ from featx.backbones.trace import structural_copy
 _TOLERANCE = 1e-5
 
 
-def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
+def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str] = frozenset()) -> nn.Module:
     """Return a copy of `network` in which every batch norm that follows a convolution is folded into it.
 
     Which convolution feeds which batch norm is seen in one forward of `example`. That cannot see a function that
-    reads the convolution's output as well, nor a tap on it, so the copy is kept only if it computes the same.
+    reads the convolution's output as well, so the copy is used only if it computes the same.
 
     Parameters
     ----------
@@ -26,14 +26,18 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
         In evaluation mode; it and its tensors stay as they are.
     example : Tensor
         A batch that `network` takes.
+    keep : frozenset of str
+        Paths of convolutions whose own output is wanted.
     """
     try:
         folded = structural_copy(network)
     except Exception:  # noqa: BLE001 - a user's module may hold what cannot be copied
         return network
     with torch.no_grad():  # in inference mode the folded weights could be used nowhere else
-        expected = network(example)
-        for conv_path, norm_path in _pairs(folded, example):
+        expected, pairs = _watched(folded, example)
+        for conv_path, norm_path in pairs:
+            if conv_path in keep:
+                continue
             conv: Any = folded.get_submodule(conv_path)
             norm: Any = folded.get_submodule(norm_path)
             folded.set_submodule(conv_path, fuse_conv_bn_eval(conv, norm))
@@ -43,8 +47,11 @@ def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
     return folded if same else network
 
 
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Return the paths of (convolution, batch norm) where one's output is the other's input, each run once."""
+def _watched(network: nn.Module, example: Tensor) -> tuple[tuple[Tensor, ...], list[tuple[str, str]]]:
+    """Return what `network` gives, and the paths of (convolution, batch norm) where one's output is the other's input.
+
+    Only those that run once, each, can be folded.
+    """
     made: dict[int, tuple[str, Tensor]] = {}
     pairs: dict[str, str] = {}
     n_calls: dict[str, int] = {}
@@ -70,10 +77,10 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
             handles.append(module.register_forward_hook(conv_hook(path)))
         elif _foldable(module):
             handles.append(module.register_forward_pre_hook(norm_hook(path)))
-    network(example)
+    rows = network(example)
     for handle in handles:
         handle.remove()
-    return [(conv, norm) for conv, norm in pairs.items() if n_calls[conv] == n_calls[norm] == 1]
+    return rows, [(conv, norm) for conv, norm in pairs.items() if n_calls[conv] == n_calls[norm] == 1]
 
 
 def _foldable(module: nn.Module) -> bool:

@@ -1,0 +1,351 @@
+"""Engines of one precision give the same features (tier B), whatever the batch; what cannot be had is an error."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from featx import backbones, engines
+from featx.engines import open_engine, openvino
+from featx.engines.folding import fold_batch_norm
+from featx.errors import OptionError
+from featx.recipe import Request
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+needs_openvino = pytest.mark.skipif(not openvino.installed(), reason="openvino is not installed")
+
+
+def resolved(backbone="timm/test_resnet", **options):
+    options = {"weights": "none", "image_size": 64, "layers": ("conv1", "layer2", "layer4")} | options
+    backbone, recipes = backbones.resolve(Request(backbone=backbone, **options))
+    torch.manual_seed(0)
+    for child in backbone.module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            nn.init.uniform_(child.weight, 0.5, 1)
+            nn.init.uniform_(child.running_mean, -0.1, 0.1)
+            nn.init.uniform_(child.running_var, 0.5, 1)
+    return backbone, recipes
+
+
+def images(n, size=64):
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def distance(found, expected):
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def eager(backbone, recipes, **options):
+    return open_engine(backbone, recipes, engine="eager", device="cpu", **options)
+
+
+# batches
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 11])
+def test_any_number_of_images_gives_that_many_rows(n):
+    backbone, recipes = resolved()
+    rows = eager(backbone, recipes, batch_size=4).run(images(n))
+
+    assert [row.shape for row in rows] == [(n, *recipe.shape) for recipe in recipes]
+    assert all(row.dtype == np.float32 for row in rows)
+
+
+def test_the_last_batch_is_padded_so_that_a_resumed_run_is_bit_equal():
+    """Tier A: the same place in a batch of the same shape, whatever stands beside it."""
+    backbone, recipes = resolved()
+    engine, pixels = eager(backbone, recipes, batch_size=4), images(7)
+    whole, last = engine.run(pixels), engine.run(pixels[4:])
+
+    for rows, resumed in zip(whole, last, strict=True):
+        assert np.array_equal(rows[4:], resumed)
+
+
+def test_the_batch_size_follows_from_the_size_of_the_images():
+    backbone, recipes = resolved("efficientnet_lite0", image_size=None, layers=())
+    small_backbone, small = resolved(image_size=32)
+
+    assert eager(backbone, recipes).batch_size == 32
+    assert eager(small_backbone, small).batch_size == 256
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [images(2).astype(np.float32), images(2, 32), images(2)[..., :1], images(2)[0]],
+    ids=["float", "size", "grey", "one"],
+)
+def test_only_uint8_images_of_the_frames_size_are_taken(pixels):
+    backbone, recipes = resolved()
+
+    with pytest.raises(ValueError, match=r"Engine.run takes uint8 \(n, 64, 64, 3\)"):
+        eager(backbone, recipes).run(pixels)
+
+
+# values
+
+
+def test_normalisation_happens_inside():
+    backbone, recipes = resolved(normalize="0.1,0.2,0.3/0.5,1,2", layers=("conv1",), pool="none")
+    pixels = images(2)
+    (rows,) = eager(backbone, recipes).run(pixels)
+    inputs = (torch.from_numpy(pixels).float() / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 1, 2])
+    with torch.no_grad():
+        expected = backbone.module.conv1(inputs.permute(0, 3, 1, 2)).numpy()
+
+    assert distance(rows, expected) <= 1e-6
+
+
+def test_half_precision_storage_overflows_to_inf_without_a_warning():
+    backbone, recipes = resolved(layers=("fc",), dtype="float16")
+    nn.init.constant_(backbone.module.fc.bias, 1e6)
+    (rows,) = eager(backbone, recipes).run(images(1))
+
+    assert rows.dtype == np.float16
+    assert np.isinf(rows).all()
+
+
+def test_nan_comes_out_as_nan():
+    backbone, recipes = resolved(layers=("layer4",))
+    with torch.no_grad():
+        backbone.module.layer4[0].conv1.weight[0] = float("nan")
+    (rows,) = eager(backbone, recipes).run(images(1))
+
+    assert np.isnan(rows).any()
+
+
+def test_an_engine_leaves_the_backbone_as_it_was():
+    backbone, recipes = resolved()
+    digest = backbones.weights.digest(backbone.module)
+    eager(backbone, recipes).run(images(1))
+
+    assert backbones.weights.digest(backbone.module) == digest
+    assert type(backbone.module.bn1) is nn.BatchNorm2d
+
+
+def test_whatever_the_process_has_set_fp32_is_fp32():
+    backbone, recipes = resolved()
+    expected = eager(backbone, recipes).run(images(2))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = eager(backbone, recipes).run(images(2))
+
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for rows, wanted in zip(found, expected, strict=True):
+        assert np.array_equal(rows, wanted)
+
+
+# folding
+
+
+class Forked(nn.Module):
+    """Reads its convolution's output twice, which no hook can see."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        maps = self.conv(x)
+        return (self.norm(maps) + maps,)
+
+
+class Chained(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return (self.norm(self.conv(x)),)
+
+
+def calm(module):
+    nn.init.uniform_(module.norm.running_mean, -1, 1)
+    nn.init.uniform_(module.norm.running_var, 1, 2)
+    return module.eval()
+
+
+def test_batch_norm_after_a_convolution_is_folded_away():
+    torch.manual_seed(0)
+    module, x = calm(Chained()), torch.rand(2, 3, 8, 8)
+    folded = fold_batch_norm(module, x)
+
+    assert isinstance(folded.norm, nn.Identity)
+    assert torch.allclose(folded(x)[0], module(x)[0], atol=1e-6)
+    assert isinstance(module.norm, nn.BatchNorm2d)
+
+
+def test_a_convolution_that_someone_else_reads_is_not_folded():
+    torch.manual_seed(0)
+    module, x = calm(Forked()), torch.rand(2, 3, 8, 8)
+
+    assert fold_batch_norm(module, x) is module
+
+
+def test_a_tapped_convolution_keeps_its_own_output_and_the_rest_is_folded():
+    backbone, recipes = resolved("resnet18", layers=("conv1", "bn1", "layer1"), pool="none")
+    rows = eager(backbone, recipes).run(images(2))
+    inputs = (torch.from_numpy(images(2)).float() / 255 - torch.tensor(backbone.mean)) / torch.tensor(backbone.std)
+    with torch.no_grad():
+        conv = backbone.module.conv1(inputs.permute(0, 3, 1, 2))
+        norm = backbone.module.bn1(conv)
+
+    assert distance(rows[0], conv.numpy()) <= 1e-5
+    assert distance(rows[1], norm.numpy()) <= 1e-5
+
+
+# other engines
+
+
+@needs_openvino
+@pytest.mark.parametrize(("name", "size"), [("timm/test_resnet", 64), ("timm/test_efficientnet", 64)])
+def test_openvino_agrees_with_eager(name, size, tmp_path):
+    layers = ("conv1", "layer2", "layer4") if name == "timm/test_resnet" else ()
+    backbone, recipes = resolved(name, layers=layers, image_size=size)
+    pixels = images(5, recipes[0].frame.height)
+    expected = eager(backbone, recipes, batch_size=4).run(pixels)
+    found = open_engine(backbone, recipes, engine="openvino", batch_size=4, networks=tmp_path).run(pixels)
+
+    for rows, wanted, recipe in zip(found, expected, recipes, strict=True):
+        assert rows.shape == (5, *recipe.shape)
+        assert distance(rows, wanted) <= 1e-5
+
+
+@needs_openvino
+def test_a_converted_network_is_read_back_bit_equal_and_never_when_damaged(tmp_path):
+    backbone, recipes = resolved()
+    options = {"engine": "openvino", "batch_size": 4, "networks": tmp_path}
+    first = open_engine(backbone, recipes, **options).run(images(4))
+    (folder,) = tmp_path.iterdir()
+    written = (folder / "network.xml").stat().st_mtime_ns
+    again = open_engine(backbone, recipes, **options).run(images(4))
+
+    assert (folder / "network.xml").stat().st_mtime_ns == written
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    weights = bytearray((folder / "network.bin").read_bytes())
+    weights[len(weights) // 2] ^= 0x40
+    (folder / "network.bin").write_bytes(weights)
+    mended = open_engine(backbone, recipes, **options).run(images(4))
+    assert all(np.array_equal(a, b) for a, b in zip(first, mended, strict=True))
+    assert (folder / "network.bin").read_bytes() != weights
+    assert json.loads((folder / "sha256.json").read_text()).keys() == {"network.xml", "network.bin"}
+
+
+@needs_openvino
+def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path):
+    backbone, recipes = resolved()
+    (tmp_path / "file").touch()
+    engine = open_engine(backbone, recipes, engine="openvino", batch_size=4, networks=tmp_path / "file")
+
+    assert engine.run(images(1))[0].shape == (1, *recipes[0].shape)
+
+
+@needs_openvino
+def test_a_converted_network_is_truncated(tmp_path):
+    backbone, recipes = resolved("resnet18", layers=("layer1",))
+    open_engine(backbone, recipes, engine="openvino", batch_size=4, networks=tmp_path)
+    (weights,) = tmp_path.glob("*/network.bin")
+    parameters = next(info.parameters for info in backbone.layers() if info.name == "layer1")
+
+    assert weights.stat().st_size < 1.1 * 4 * parameters
+
+
+@needs_openvino
+def test_bf16_is_near_fp32_and_says_so():
+    if not openvino.supports("bf16"):
+        pytest.skip("this CPU has no bf16")
+    backbone, recipes = resolved(layers=("layer2",), precision="bf16")
+    engine = open_engine(backbone, recipes, engine="openvino", batch_size=4)
+    full = eager(*resolved(layers=("layer2",)), batch_size=4).run(images(4))[0]
+
+    assert engine.precision == "bf16"
+    assert 1e-5 < distance(engine.run(images(4))[0], full) <= 1e-2
+
+
+def test_eager_bf16_is_near_fp32():
+    half = eager(*resolved(layers=("layer2",), precision="bf16"), batch_size=4).run(images(4))[0]
+    full = eager(*resolved(layers=("layer2",)), batch_size=4).run(images(4))[0]
+
+    assert half.dtype == np.float32
+    assert 1e-5 < distance(half, full) <= 1e-2
+
+
+@pytest.mark.slow
+def test_compile_agrees_with_eager():
+    backbone, recipes = resolved(layers=("layer1",))
+    expected = eager(backbone, recipes, batch_size=4).run(images(4))
+    engine = open_engine(backbone, recipes, engine="compile", device="cpu", batch_size=4)
+
+    assert distance(engine.run(images(4))[0], expected[0]) <= 1e-5
+
+
+# choice
+
+
+def test_a_short_job_is_done_in_eager_before_a_conversion_ends():
+    backbone, recipes = resolved()
+
+    for n_images in (None, 1, 50):
+        engine = open_engine(backbone, recipes, device="cpu", n_images=n_images)
+        assert engine.name == "eager"
+        assert "too short" in engine.why or "not installed" in engine.why
+
+
+@needs_openvino
+def test_a_long_job_takes_whichever_measures_faster(tmp_path):
+    backbone, recipes = resolved(layers=("layer1",))
+    engine = open_engine(backbone, recipes, device="cpu", n_images=10_000_000, batch_size=4, networks=tmp_path)
+
+    assert engine.name in {"eager", "openvino"}
+    assert "images/s here, eager" in engine.why
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "tensorrt"}, "--engine must be one of auto, eager, compile, openvino; got 'tensorrt'"),
+        ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
+        ({"device": "cuda:99"}, "--device cuda:99 is not there.*Type --device cpu"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_had_is_an_error(options, message):
+    backbone, recipes = resolved()
+
+    with pytest.raises(OptionError, match=message):
+        open_engine(backbone, recipes, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_that_is_not_there_is_never_the_cpu_in_silence():
+    with pytest.raises(OptionError, match="--device cuda is not there: torch sees 0 CUDA devices"):
+        open_engine(*resolved(), device="cuda")
+    with pytest.raises(OptionError, match="--precision tf32 needs a CUDA device"):
+        open_engine(*resolved(precision="tf32"))
+
+
+def test_every_public_name_is_there():
+    assert all(hasattr(engines, name) for name in engines.__all__)
+    assert all(hasattr(backbones, name) for name in backbones.__all__)
+
+
+# CUDA
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("tf32", 1e-2), ("bf16", 1e-2), ("fp16", 1e-2)])
+def test_cuda_agrees_with_the_cpu(precision, tolerance):
+    expected = eager(*resolved(layers=("layer2",)), batch_size=4).run(images(4))[0]
+    engine = open_engine(*resolved(layers=("layer2",), precision=precision), device="cuda", batch_size=4)
+
+    assert distance(engine.run(images(4))[0], expected) <= tolerance
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_on_cuda_the_batch_is_the_largest_that_fits():
+    assert open_engine(*resolved(), device="cuda").batch_size >= 8
