@@ -149,8 +149,8 @@ def _fill(
 def _refuse_unreadable(specs: Mapping[str, Extent]) -> None:
     for name, spec in specs.items():
         try:
-            _from_json(_to_json(spec))
-        except _DamageError as error:
+            extent_from_json(_to_json(spec))
+        except ValueError as error:
             raise TypeError(
                 f"The store does not write {name!r} of type {spec.dtype} and shape {spec.shape}."
             ) from error
@@ -247,12 +247,12 @@ class Sealed:
             preamble = self._bytes(0, min(size, _PREAMBLE.size)).ljust(_PREAMBLE.size, b"\0")
             magic, user_block, version, seal = _PREAMBLE.unpack(preamble)
             if magic != MAGIC:
-                raise _DamageError("it does not begin as a file of featx")
+                raise ValueError("it does not begin as a file of featx")
             if not _PREAMBLE.size < user_block <= min(size, _LARGEST_USER_BLOCK):
-                raise _DamageError("its user block is cut off")
+                raise ValueError("its user block is cut off")
             body = self._bytes(_PREAMBLE.size, user_block - _PREAMBLE.size)
             if digest(preamble[:-DIGEST_BYTES] + body) != seal:
-                raise _DamageError("its user block is damaged")
+                raise ValueError("its user block is damaged")
             if version != FORMAT:
                 raise CacheError(
                     f"{self.path} is of format {version}, this featx reads {FORMAT}. "
@@ -260,7 +260,7 @@ class Sealed:
                 )
             self.identity = bytes(seal)
             self._parse(json.loads(body.rstrip(b"\0")), user_block, size)
-        except (_DamageError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, CacheError):
                 raise
             raise self._damaged(str(error)) from error
@@ -268,26 +268,26 @@ class Sealed:
     def _parse(self, header: Any, user_block: int, size: int) -> None:
         self.size = size
         if header["size"] != size:
-            raise _DamageError(f"it has {size:,} bytes instead of {header['size']:,}")
+            raise ValueError(f"it has {size:,} bytes instead of {header['size']:,}")
         self.kind: str = _text(header["kind"])
         self.attributes = {_text(name): _text(value) for name, value in header["attributes"].items()}
-        self.extents = {_text(name): _from_json(extent) for name, extent in header["arrays"].items()}
+        self.extents = {_text(name): extent_from_json(extent) for name, extent in header["arrays"].items()}
         self._digests = {name: bytes.fromhex(text) for name, text in header["digests"].items()}
         if set(self._digests) != set(self.extents) - {"X"}:
-            raise _DamageError("its user block names other digests than arrays")
+            raise ValueError("its user block names other digests than arrays")
         gaps = gaps_between(self.extents, user_block, size)
         if sum(stop - start for start, stop in gaps) > _LARGEST_USER_BLOCK:
-            raise _DamageError("its arrays do not fill it")
+            raise ValueError("its arrays do not fill it")
         found = digest(b"".join(self._bytes(start, stop - start) for start, stop in gaps))
         if found.hex() != header["gaps"]:
-            raise _DamageError("its HDF5 structures are damaged")
+            raise ValueError("its HDF5 structures are damaged")
 
     def _bytes(self, offset: int, n_bytes: int) -> bytearray:
         try:
             with explained("read", self.path):
                 return read_bytes(self._disk, self._fd, offset, n_bytes)
         except EOFError as error:
-            raise _DamageError(str(error)) from error
+            raise ValueError(str(error)) from error
 
     def _damaged(self, reason: str) -> CorruptFileError:
         return CorruptFileError(f"{self.path} is damaged: {reason}.")
@@ -304,7 +304,7 @@ class Sealed:
         extent = self.extents[name]
         try:
             data = self._bytes(extent.offset, extent.n_bytes)
-        except _DamageError as error:
+        except ValueError as error:
             raise self._damaged(str(error)) from error
         if digest(data) != self._digests[name]:
             raise self._damaged(f"its {name!r} is not what was written")
@@ -315,6 +315,14 @@ class Sealed:
     def digest_of(self, name: str) -> bytes | None:
         """Return the digest that the array should have, None if there is no such array."""
         return self._digests.get(name)
+
+    def require(self, columns: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> None:
+        """Check that there are arrays of these kinds (as `numpy.dtype.kind`) and shapes (None for any length)."""
+        for name, (kind, shape) in columns.items():
+            found = self.extents.get(name)
+            fits = found is not None and found.dtype.kind == kind and len(found.shape) == len(shape)
+            if found is None or not fits or any(b not in (a, None) for a, b in zip(found.shape, shape, strict=True)):
+                raise self._damaged(f"its {name!r} is not that of a {self.kind}")
 
     def payload(self) -> Payload:
         """Return a reader of the rows of ``X``."""
@@ -357,23 +365,25 @@ class Sealed:
             self.payload().verify(progress)
 
 
-class _DamageError(Exception):
-    """What is wrong with a file, before its name is put in front."""
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _DamageError("its user block is not as featx writes it")
+        raise TypeError("its user block is not as featx writes it")
     return value
 
 
-def _from_json(fields: Mapping[str, Any]) -> Extent:
-    """Believe nothing: shapes, offsets and types may come from someone who means harm."""
+def extent_from_json(fields: Mapping[str, Any]) -> Extent:
+    """Believe nothing: shapes, offsets and types may come from someone who means harm.
+
+    Raises
+    ------
+    ValueError, TypeError, LookupError
+        If featx does not write arrays of that description.
+    """
     kinds = fields["dtype"] if isinstance(fields["dtype"], list) else [["", fields["dtype"]]]
     numbers = [fields["offset"], *fields["shape"]]
     if not all(_DTYPE.fullmatch(_text(kind)) for _, kind in kinds):
-        raise _DamageError(f"its user block names a type that featx does not write ({fields['dtype']})")
+        raise ValueError(f"its user block names a type that featx does not write ({fields['dtype']})")
     if len(numbers) > 1 + _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-        raise _DamageError("its user block names an impossible shape")
+        raise ValueError("its user block names an impossible shape")
     dtype = np.dtype([(_text(name), kind) for name, kind in kinds] if kinds[0][0] else kinds[0][1])
     return Extent(fields["offset"], dtype, tuple(fields["shape"]))

@@ -54,17 +54,19 @@ class Publisher:
         segments into which another has just saved rows of a table that it replaces. Should both go
         ahead all the same, rows may have to be computed again; none is ever wrong.
         """
+        if self._is_current(path, content) and not covered_segments(self._catalog, Table(path, self._disk)):
+            return  # nothing to write, which a read-only cache allows too
         deadline = time.monotonic() + self._claims.lease_seconds
         while not self._claims.claim(content.key, _TURN) and time.monotonic() < deadline:
             if self._is_current(path, content):
                 return  # another process published the same, and drops what is superfluous
             time.sleep(_POLL_SECONDS)
         try:
-            if was_there := self._is_current(path, content):
-                logger.debug("%s says the same already", path)
-            else:
+            if not self._is_current(path, content):
                 self._write(path, content)
-            self._drop_covered(Table(path, self._disk), verified=not was_there)
+                self._drop_covered(Table(path, self._disk), verified=True)
+            else:
+                self._drop_covered(Table(path, self._disk), verified=False)
         finally:
             self._claims.release(content.key, _TURN)
 
@@ -119,7 +121,7 @@ class Publisher:
         """Rows that so far lie in tables only are copied into segments of their own."""
         in_table = np.array([holding.is_table for holding in held.holdings])
         numbers = np.searchsorted(held.starts, positions, side="right") - 1
-        moving = positions[in_table[numbers]]
+        moving = np.unique(positions[in_table[numbers]])
         row_bytes = max(1, int(np.prod(held.row[0])) * held.row[1].itemsize)
         step = max(1, SEGMENT_BYTES // row_bytes)
         for start in range(0, len(moving), step):

@@ -113,15 +113,16 @@ class Segment:
         self._file = Sealed.open(disk, path)
         if self._file.kind != KIND or self._file.attributes.get("key") != key:
             raise CorruptFileError(f"{path} is damaged: it holds something else than segments of {key[:8]}.")
-        self.item_ids = self._file.array("item_id")
-        failed = self._file.array("error_item_id")
-        reasons = from_utf8(self._file.array("error_reason"))
-        self.errors = [(item.tobytes(), str(reason)) for item, reason in zip(failed, reasons, strict=True)]
         self.rows = self._file.payload()
-        if (
-            len(self.rows) != len(self.item_ids)
-            or segment_path(root, key, segment_name(np.concatenate([self.item_ids, failed]))) != path
-        ):
+        self._file.require(
+            {"item_id": ("u", (len(self.rows), 32)), "error_item_id": ("u", (None, 32)), "error_reason": ("S", (None,))}
+        )
+        self.item_ids, failed = self._file.array("item_id"), self._file.array("error_item_id")
+        reasons = from_utf8(self._file.array("error_reason"))
+        if len(failed) != len(reasons):
+            raise CorruptFileError(f"{path} is damaged: its errors are not as featx writes them.")
+        self.errors = [(item.tobytes(), str(reason)) for item, reason in zip(failed, reasons, strict=True)]
+        if segment_path(root, key, segment_name(np.concatenate([self.item_ids, failed]))) != path:
             raise CorruptFileError(f"{path} is damaged: its name belongs to other items.")
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:

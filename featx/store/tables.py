@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, DataError, MissingDataError
-from featx.store.container import Rows, Sealed, as_bytes, write_sealed
+from featx.store.container import Rows, Sealed, as_bytes, extent_from_json, write_sealed
 from featx.store.disk import Disk
 from featx.store.payload import digest
 from featx.store.segments import Segment, segment_path
@@ -199,7 +199,7 @@ class Table:
             raise MissingDataError(f"There is no table at {path}. All tables: featx cache list") from error
         try:
             self._parse()
-        except (KeyError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, CorruptFileError):
                 raise
             raise CorruptFileError(f"{path} is damaged: {error!r}.") from error
@@ -217,24 +217,31 @@ class Table:
             self._segmented(attributes["segmented"]) if "segmented" in attributes else self._file.payload()
         )
         self.shape, self.dtype = self.rows.shape, self.rows.dtype
-        n, n_errors = len(self.rows), self._file.extents["errors"].shape[0]
-        expected = {
-            "y": ("i", (n,)),
-            "ids": ("S", (n,)),
-            "split": ("S", (n,)),
-            "item_id": ("u", (n, 32)),
-            "classes": ("S", self._file.extents["classes"].shape[:1]),
-            "errors": ("V", (n_errors,)),
-            "error_item_id": ("u", (n_errors, 32)),
-        }
-        found = {name: (self._file.extents[name].dtype.kind, self._file.extents[name].shape) for name in expected}
-        if found != expected or self._file.extents["errors"].dtype.names != ("id", "reason"):
-            raise CorruptFileError(f"{self.path} is damaged: its columns are not those of a table.")
+        n = len(self.rows)
+        self._file.require(
+            {
+                "y": ("i", (n,)),
+                "ids": ("S", (n,)),
+                "split": ("S", (n,)),
+                "item_id": ("u", (n, 32)),
+                "classes": ("S", (None,)),
+                "errors": ("V", (None,)),
+                "error_item_id": ("u", (self._file.extents["errors"].shape[0], 32)),
+            }
+        )
+        kinds = [(name, kind[0].kind) for name, kind in (self._file.extents["errors"].dtype.fields or {}).items()]
+        if kinds != [("id", "S"), ("reason", "S")]:
+            raise CorruptFileError(f"{self.path} is damaged: its errors are not as featx writes them.")
+        if not isinstance(self.provenance, dict):
+            raise CorruptFileError(f"{self.path} is damaged: its provenance is not as featx writes it.")
 
     def _segmented(self, text: str) -> SegmentedRows:
-        fields = json.loads(text)
+        whole = extent_from_json(json.loads(text) | {"offset": 0})
+        self._file.require(
+            {"segments": ("S", self._file.extents["segments"].shape[:1]), "place": ("i", (whole.shape[0], 2))}
+        )
         self.segments = from_utf8(self._file.array("segments")).tolist()
-        places = Places(self.segments, self._file.array("place"), tuple(fields["shape"]), np.dtype(fields["dtype"]))
+        places = Places(self.segments, self._file.array("place"), whole.shape, whole.dtype)
         named = all(_SEGMENT_NAME.fullmatch(name) for name in self.segments)
         if (
             not named
@@ -365,10 +372,12 @@ class SegmentedRows:
         self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
     ) -> npt.NDArray[Any]:
         """Return any rows in any order."""
-        if out is None:
-            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         place = self._place[rows]
-        for number in np.unique(place[:, 0]).tolist():
+        numbers = np.unique(place[:, 0]).tolist()
+        if out is None:
+            self._segment(numbers[0]) if numbers else None  # its shape is held against ours before memory is taken
+            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for number in numbers:
             here = np.flatnonzero(place[:, 0] == number)
             source = self._segment(number).rows
             if not _within(place[here, 1], len(source)):

@@ -109,6 +109,20 @@ class Dawdling(Disk):
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
+class Lying(Disk):
+    """A disk that says it wrote, but flips a bit of write number `step`."""
+
+    def __init__(self, step):
+        self.step, self.count = step, 0
+
+    def write(self, fd, data, offset):
+        number, self.count = self.count, self.count + 1
+        if number == self.step:
+            data = bytearray(data)
+            data[len(data) // 2] ^= 1
+        return super().write(fd, memoryview(data), offset)
+
+
 class Linkless(Disk):
     """A file system without hard links."""
 

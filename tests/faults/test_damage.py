@@ -8,6 +8,7 @@ import random
 import h5py
 import numpy as np
 import pytest
+from faulty_disks import Lying
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_rows import KEY, features, items, publish
@@ -15,7 +16,8 @@ from toy_rows import KEY, features, items, publish
 from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.features import Features
 from featx.store import Disk, Store, Table
-from featx.store.container import FORMAT, MAGIC, Sealed
+from featx.store.container import FORMAT, MAGIC, Sealed, extent_from_json
+from featx.store.layout import gaps_between
 from featx.store.payload import digest
 from featx.store.segments import Segment
 
@@ -116,6 +118,25 @@ def test_row_12_any_other_content_is_detected(tmp_path_factory, kind, read, data
     else:
         with pytest.raises(CorruptFileError):
             read(path)
+
+
+def test_row_12_a_table_that_was_written_wrong_never_gets_its_name(folder):
+    store, ids = Store(folder), items(6)
+    store.commit(KEY, ids, features(ids))
+    before = publish(store, ids)
+    counting = Lying(-1)
+    publish(Store(folder, disk=counting), ids, y=np.ones(6, int), dataset="other")
+    for step in range(counting.count):
+        labels = np.array([1, 1, 1, 0, 0, step % 2])
+        wrong = Lying(step)
+        try:
+            publish(Store(folder, disk=wrong), ids, y=labels)
+        except CorruptFileError:
+            assert read_table(before).errors == []
+        else:
+            assert Features.open(before).y.tolist() == labels.tolist()  # what went wrong was a claim
+        Features.open(before)._table.verify()
+        assert list(folder.rglob("*.tmp")) == []
 
 
 def test_row_12_damaged_segments_are_computed_again(folder):
@@ -339,13 +360,10 @@ def test_row_21_hdf5_that_would_lead_elsewhere_is_never_followed(folder, table, 
 
 def reseal(path):
     """Seal a file that h5py changed, as it is now."""
-    from featx.store.container import _from_json
-    from featx.store.layout import gaps_between
-
     content = path.read_bytes()
     user_block = int.from_bytes(content[8:12], "little")
     header = json.loads(content[32:user_block].rstrip(b"\0"))
-    extents = {name: _from_json(extent) for name, extent in header["arrays"].items()}
+    extents = {name: extent_from_json(extent) for name, extent in header["arrays"].items()}
     gaps = gaps_between(extents, user_block, len(content))
     header |= {"size": len(content), "gaps": digest(b"".join(content[start:stop] for start, stop in gaps)).hex()}
     path.write_bytes(seal(header, content[user_block:], user_block=user_block))
@@ -376,3 +394,58 @@ def test_row_21_any_json_in_a_user_block_is_refused_or_understood(tmp_path_facto
 def test_row_21_nothing_there_is_said_plainly(tmp_path):
     with pytest.raises(MissingDataError, match="featx cache list"):
         Features.open(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("item_id", {"shape": [192]}),
+        ("item_id", {"dtype": "<f4", "shape": [48]}),
+        ("error_item_id", {"shape": []}),
+        ("error_reason", {"dtype": "|u1", "shape": [7]}),
+        ("X_blocks", {"shape": [16, 1]}),
+        ("X", {"shape": []}),
+    ],
+)
+def test_row_21_a_segment_with_columns_of_other_kinds_is_refused(segment, name, value):
+    segment.write_bytes(described(segment, name, value))
+
+    with pytest.raises(CorruptFileError):
+        read_segment(segment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("y", {"dtype": "<f8"}),
+        ("ids", {"dtype": "|u1", "shape": [30]}),
+        ("errors", {"shape": []}),
+        ("errors", {"dtype": [["id", "<i8"], ["reason", "|S4"]]}),
+        ("errors", {"dtype": "|S12"}),
+        ("error_item_id", {"shape": [32]}),
+        ("item_id", {"shape": [3, 64]}),
+        ("classes", {"shape": []}),
+        ("X", {"shape": [30]}),
+    ],
+)
+def test_row_21_a_table_with_columns_of_other_kinds_is_refused(table, name, value):
+    table.write_bytes(described(table, name, value))
+
+    with pytest.raises(CorruptFileError):
+        read_table(table)
+
+
+def described(path, name, value):
+    """Return the content of `path` with one array described otherwise, sealed again."""
+    content = path.read_bytes()
+    user_block = int.from_bytes(content[8:12], "little")
+    header = json.loads(content[32:user_block].rstrip(b"\0"))
+    header["arrays"][name] |= value
+    image = content[user_block:]
+    with contextlib.suppress(ValueError):
+        extents = {name: extent_from_json(extent) for name, extent in header["arrays"].items()}
+        gaps = gaps_between(extents, user_block, len(content))
+        header["gaps"] = digest(b"".join(content[start:stop] for start, stop in gaps)).hex()
+        parts = {name: content[extent.offset : extent.end] for name, extent in extents.items() if name != "X"}
+        header["digests"] = {name: digest(part).hex() for name, part in parts.items()}
+    return seal(header, image, user_block=user_block)

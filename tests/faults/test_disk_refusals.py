@@ -162,6 +162,7 @@ def test_row_08_a_read_only_file_system_is_refused_before_any_work(tmp_path):
             Store(root / "other").require_writable()
         assert np.array_equal(Features.open(path).X, features(ids))
         assert Store(root / "cache").find(KEY, ids).all()
+        assert publish(Store(root / "cache"), ids) == path  # nothing is new, so nothing needs writing
 
 
 def test_row_08_a_read_only_answer_from_the_system_is_refused_before_any_work(tmp_path):

@@ -198,6 +198,7 @@ def changed_arrays(saved, **changes):
         {"head.coef_": None},
         {"head.coef_": np.zeros((10, 63), np.float32)},
         {"head.coef_": np.full((10, 64), np.inf, np.float32)},
+        {"head.intercept_": np.tile([1e308, -1e308], 5)},
         {"head.fit": np.zeros(1)},
         {"head.classes_": np.arange(10) - 1},
         {"head.classes_": np.arange(10) + 1},
@@ -274,6 +275,16 @@ def test_row_22_trees_that_lead_astray_are_refused_before_xgboost_reads_them(tre
     done = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
 
     assert done.stdout.count("The boosted trees in the model file are damaged or hostile") == len(lies)
+
+
+def test_row_22_settings_of_the_wrong_kind_are_found_at_once(features, tmp_path):
+    path = fit(features, "knn").save(tmp_path / "knn.featx")
+    head = json.loads(archive.read(path)["model.json"])["head"]
+
+    for k in ("three", None, [1], {"pairs": []}):
+        head["params"]["k"] = k
+        with pytest.raises(ModelFileError, match="not a model file that featx reads"):
+            load(forged(path, tmp_path / "m.featx", card={"head": head}))
 
 
 def test_row_22_trees_that_are_missing_or_something_else_are_refused(trees, saved, tmp_path):
