@@ -127,14 +127,14 @@ def test_verify_names_a_file_that_shows_h5py_something_else(tmp_path):
 
 def reseal(path):
     """Write the user block of `path` anew, with digests that are right for what the file holds now."""
-    from featx.store.container import _PREAMBLE, _from_json, _seal
+    from featx.store.container import _PREAMBLE, _seal, extent_from_json
     from featx.store.layout import gaps_between
     from featx.store.payload import digest
 
     data = path.read_bytes()
     user_block = _PREAMBLE.unpack(data[: _PREAMBLE.size])[1]
     header = json.loads(data[_PREAMBLE.size : user_block].rstrip(b"\0"))
-    extents = {name: _from_json(extent) for name, extent in header["arrays"].items()}
+    extents = {name: extent_from_json(extent) for name, extent in header["arrays"].items()}
     gaps = gaps_between(extents, user_block, len(data))
     header |= {"size": len(data), "gaps": digest(b"".join(data[start:stop] for start, stop in gaps)).hex()}
     path.write_bytes(_seal(header, user_block) + data[user_block:])
