@@ -169,6 +169,8 @@ class Model:
         found = np.zeros((len(X), len(self.classes)))  # a class that train did not have is never predicted
         scores = relative_scores(self.head, self.scaler.transform(X))
         found[:, np.asarray(self.head.classes_, dtype=np.intp)] = self.calibration.probabilities(scores)
+        if not np.isfinite(found).all():
+            raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
         return found
 
     def _table_probabilities(self, table: Features) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ from featx.model import archive
 from featx.model.card import Card, parse_json
 from featx.model.model import Model, Network
 from featx.model.scaling import SCALES, FeatureScaler
+from featx.model.scores import relative_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,16 @@ def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = Fa
     try:
         return _restore(members, allow_code=allow_code, unsafe_pickle=unsafe_pickle)
     # What a stranger's values make constructors and numpy say is as much a reason to refuse as our own checks.
-    except (FeatxError, SafetensorError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+    except (
+        FeatxError,
+        SafetensorError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise archive.refusal(path, str(error).removesuffix(".")) from error
 
 
@@ -126,7 +136,7 @@ def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool
     probe = load_safetensors(members["probe.safetensors"]) if "probe.safetensors" in members else {}
     if probe and set(probe) != _PROBE:
         raise ModelFileError("its probe is not one")
-    return Model(
+    model = Model(
         head=head,
         head_name=card.head_name,
         classes=card.classes,
@@ -139,6 +149,9 @@ def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool
         **items,
         network=None if card.network_file is None else Network(members["network.safetensors"], card.network_file),
     )
+    if "head.pickle" not in members:
+        _try_once(model)
+    return model
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:
@@ -177,6 +190,15 @@ def _restore_head(card: Card, arrays: Arrays, members: dict[str, bytes], *, unsa
     if card.recipe is not None and head.n_features_in_ != math.prod(card.recipe.shape):
         raise ModelFileError("its head is for rows of another length")
     return head
+
+
+def _try_once(model: Model) -> None:
+    """Score a row of zeros: settings of the wrong kind show now, not at the user's first image."""
+    shape = getattr(model.head, "row_shape_", (model.head.n_features_in_,))
+    with np.errstate(all="ignore"):
+        scores = relative_scores(model.head, model.scaler.transform(np.zeros((1, *shape), dtype=np.float32)))
+    if scores.shape != (1, len(model.head.classes_)) or not np.isfinite(scores).all():
+        raise ModelFileError("its head gives no finite scores")
 
 
 def _is_hashes(array: NDArray[Any]) -> bool:
