@@ -483,36 +483,46 @@ def test_a_layer_that_never_runs_in_evaluation_is_refused(inception_v3_at_75):
         inception_v3_at_75.recipes(Request(layers=("AuxLogits",)))
 
 
-@pytest.mark.parametrize(
-    ("name", "layer", "pool", "shape"),
-    [
-        ("alexnet", "features", "avg", (256,)),
-        ("convnext_tiny", "features", "avg", (768,)),
-        ("densenet121", "relu", "avg", (1024,)),
-        ("efficientnet_b0", "features", "avg", (1280,)),
-        ("efficientnet_lite0", "bn2", "avg", (1280,)),
-        ("googlenet", "inception5b", "avg", (1024,)),
-        ("maxvit_t", "blocks.3", "avg", (512,)),
-        ("mnasnet0_5", "layers", "avg", (1280,)),
-        ("mobilenet_v2", "features", "avg", (1280,)),
-        ("mobilenet_v3_small", "features", "avg", (576,)),
-        ("regnet_y_400mf", "trunk_output", "avg", (440,)),
-        ("resnet50", "layer4", "avg", (2048,)),
-        ("shufflenet_v2_x0_5", "conv5", "avg", (1024,)),
-        ("squeezenet1_1", "features", "avg", (512,)),
-        ("swin_t", "flatten", "none", (768,)),
-        ("vit_b_32", "encoder", "cls", (768,)),
-        ("timm/test_vit", "norm", "cls", (64,)),
-        ("timm/test_resnet", "layer4", "avg", (96,)),
-        ("timm/mixer_s32_224", "head_drop", "none", (512,)),
-        ("timm/swin_tiny_patch4_window7_224", "head.global_pool", "none", (768,)),
-        ("timm/convnext_atto", "norm_pre", "avg", (320,)),
-    ],
-)
+DEFAULTS_OF_TORCHVISION = [
+    ("alexnet", "features", "avg", (256,)),
+    ("convnext_tiny", "features", "avg", (768,)),
+    ("densenet121", "relu", "avg", (1024,)),
+    ("efficientnet_b0", "features", "avg", (1280,)),
+    ("googlenet", "inception5b", "avg", (1024,)),
+    ("maxvit_t", "blocks.3", "avg", (512,)),
+    ("mnasnet0_5", "layers", "avg", (1280,)),
+    ("mobilenet_v2", "features", "avg", (1280,)),
+    ("mobilenet_v3_small", "features", "avg", (576,)),
+    ("regnet_y_400mf", "trunk_output", "avg", (440,)),
+    ("resnet50", "layer4", "avg", (2048,)),
+    ("shufflenet_v2_x0_5", "conv5", "avg", (1024,)),
+    ("squeezenet1_1", "features", "avg", (512,)),
+    ("swin_t", "flatten", "none", (768,)),
+    ("vit_b_32", "encoder", "cls", (768,)),
+]
+DEFAULTS_OF_TIMM = [
+    ("efficientnet_lite0", "bn2", "avg", (1280,)),
+    ("timm/test_vit", "norm", "cls", (64,)),
+    ("timm/test_resnet", "layer4", "avg", (96,)),
+    ("timm/mixer_s32_224", "head_drop", "none", (512,)),
+    ("timm/swin_tiny_patch4_window7_224", "head.global_pool", "none", (768,)),
+    ("timm/convnext_atto", "norm_pre", "avg", (320,)),
+]
+
+
+@pytest.mark.parametrize(("name", "layer", "pool", "shape"), DEFAULTS_OF_TORCHVISION + DEFAULTS_OF_TIMM)
 def test_without_a_layer_features_are_the_last_map_averaged_or_the_pooled_token(name, layer, pool, shape):
     _, (recipe,) = shaped(name)
 
     assert (recipe.layer, recipe.pool, recipe.shape) == (layer, pool, shape)
+
+
+def test_every_family_of_torchvision_is_among_these():
+    def families(names):
+        return {models.get_model_builder(name).__module__ for name in names}
+
+    tested = {name for name, *_ in DEFAULTS_OF_TORCHVISION} | {"vgg16", "inception_v3"}
+    assert families(tested) == families(models.list_models(module=models))
 
 
 def test_the_defaults_of_vgg16_and_inception_v3(vgg16_at_32, inception_v3_at_75):

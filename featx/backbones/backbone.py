@@ -12,7 +12,7 @@ from featx.backbones.loaded import Loaded, Tap
 from featx.backbones.network import Network, PooledTap
 from featx.backbones.pooling import pooled_shape, resolve_pool
 from featx.backbones.registry import load_by_name
-from featx.backbones.trace import Trace, has_class_token, last_map, n_prefix_tokens, smallest_size, trace
+from featx.backbones.trace import Trace, has_class_token, last_map, n_prefix_tokens, size_test, smallest_size, trace
 from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError
 from featx.recipe import Frame, Recipe, Request
 
@@ -212,15 +212,15 @@ class Backbone:
     def _size_error(self, layers: tuple[str, ...]) -> FeatxError:
         """Explain why `layers` give nothing at this frame's size, and what to type."""
         own, got = self._own.frame, self.frame
-        if not trace(self.module, own.height, own.width).gives(layers):
+        works = size_test(self.module, layers, own)
+        if works is None:
             return OptionError(f"{self._typed} fails on a blank image of {_size(got)}: {self._trace.error!r}")
         native = f"Drop --image-size to resize to its native {_size(own)}."
-        twice = 2 * max(own.height, own.width)
-        if not trace(self.module, twice, twice).gives(layers):
+        if not works(2 * max(own.height, own.width)):
             return ImageSizeError(f"{self._typed} takes images of {_size(own)} only, got {_size(got)}. {native}")
         if got.height >= own.height:
             return ImageSizeError(f"{self._typed} cannot take images of {_size(got)}: {self._trace.error}. {native}")
-        least = smallest_size(self.module, layers, got.height, own.height)
+        least = smallest_size(works, got.height, own.height)
         return ImageSizeError(f"{self._typed} needs images of at least {least}×{least}, got {_size(got)}. {native}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -181,11 +182,23 @@ def default_tap(module: nn.Module, frame: Frame) -> Tap | None:
         return None
 
 
-def smallest_size(module: nn.Module, layers: tuple[str, ...], too_small: int, enough: int) -> int:
-    """Return the least side in pixels, above `too_small` and up to `enough`, at which `layers` all give something."""
+def size_test(module: nn.Module, layers: tuple[str, ...], native: Frame) -> Callable[[int], bool] | None:
+    """Return what tells whether ``side x side`` images get `layers` to give something; None if `native` ones do not."""
+    for runner, device in ((_twin(module), "meta"), (module, "cpu")):
+        if _watch(runner, torch.zeros(1, 3, native.height, native.width, device=device)).gives(layers):
+            return functools.partial(_gives, runner, device, layers)
+    return None
+
+
+def _gives(runner: nn.Module, device: str, layers: tuple[str, ...], side: int) -> bool:
+    return _watch(runner, torch.zeros(1, 3, side, side, device=device)).gives(layers)
+
+
+def smallest_size(works: Callable[[int], bool], too_small: int, enough: int) -> int:
+    """Return the least side in pixels, above `too_small` and up to `enough`, that works."""
     while enough - too_small > 1:
         middle = (too_small + enough) // 2
-        if trace(module, middle, middle).gives(layers):
+        if works(middle):
             enough = middle
         else:
             too_small = middle
