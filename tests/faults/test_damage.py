@@ -17,7 +17,7 @@ from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.features import Features
 from featx.store import Disk, Store, Table
 from featx.store.container import FORMAT, MAGIC, Sealed, extent_from_json
-from featx.store.layout import gaps_between
+from featx.store.layout import Extent, gaps_between
 from featx.store.payload import digest
 from featx.store.segments import Segment
 
@@ -426,6 +426,14 @@ def test_row_21_a_segment_with_columns_of_other_kinds_is_refused(segment, name, 
         ("item_id", {"shape": [3, 64]}),
         ("classes", {"shape": []}),
         ("X", {"shape": [30]}),
+        ("probe/pixels", {"dtype": "|V4", "shape": [1]}),
+        ("probe/pixels", {"dtype": "<u4", "shape": [1]}),
+        ("probe/pixels", {"shape": [2.0, 2]}),
+        ("probe/pixels", {"shape": [True, 4]}),
+        ("probe/pixels", {"shape": [1, 1, 1, 1, 4]}),
+        ("probe/pixels", {"shape": [-2, -2]}),
+        ("probe/pixels", {"shape": [1 << 40]}),
+        ("probe/pixels", {"offset": 0}),
     ],
 )
 def test_row_21_a_table_with_columns_of_other_kinds_is_refused(table, name, value):
@@ -442,10 +450,17 @@ def described(path, name, value):
     header = json.loads(content[32:user_block].rstrip(b"\0"))
     header["arrays"][name] |= value
     image = content[user_block:]
+    extents = {name: believed(extent) for name, extent in header["arrays"].items()}
+    parts = {name: content[extent.offset : extent.end] for name, extent in extents.items() if name != "X"}
+    header["digests"] = {name: digest(part).hex() for name, part in parts.items()}
     with contextlib.suppress(ValueError):
-        extents = {name: extent_from_json(extent) for name, extent in header["arrays"].items()}
         gaps = gaps_between(extents, user_block, len(content))
         header["gaps"] = digest(b"".join(content[start:stop] for start, stop in gaps)).hex()
-        parts = {name: content[extent.offset : extent.end] for name, extent in extents.items() if name != "X"}
-        header["digests"] = {name: digest(part).hex() for name, part in parts.items()}
     return seal(header, image, user_block=user_block)
+
+
+def believed(extent):
+    """Return the extent that someone careless would take this for."""
+    kinds = extent["dtype"]
+    dtype = np.dtype([tuple(field) for field in kinds] if isinstance(kinds, list) else kinds)
+    return Extent(extent["offset"], dtype, tuple(map(int, extent["shape"])))
