@@ -49,6 +49,7 @@ class Fitted:
     table: Features
     scaler: FeatureScaler
     head: Any
+    block_bytes: int = BLOCK_BYTES
 
     def calibration(self, positions: Positions) -> Calibration:
         """Return what calibrates on some rows."""
@@ -66,7 +67,7 @@ class Fitted:
         return Accuracy(len(y), n_correct).to_dict() if len(y) else None
 
     def _blocks(self, positions: Positions) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
-        for where, X in self.table.select(positions).blocks(BLOCK_BYTES):
+        for where, X in self.table.select(positions).blocks(self.block_bytes):
             yield where, relative_scores(self.head, self.scaler.transform(X))
 
 
@@ -94,20 +95,26 @@ class Job:
     memory: int | None
     seed: int
 
+    @property
+    def block_bytes(self) -> int:
+        """What is read at a time: with its scaled and double-precision copies, well under the limit."""
+        return BLOCK_BYTES if self.memory is None else min(BLOCK_BYTES, max(1 << 16, self.memory // 16))
+
     def fit(self, estimator: Any, train: Positions, val: Positions) -> Fitted:
         """Fit `estimator` on rows `train`; heads that watch a validation set get rows `val`."""
         part = self.table.select(train)
-        scaler = clone(self.scaler).fit_blocks(block for _, block in part.blocks(BLOCK_BYTES))
+        scaler = clone(self.scaler).fit_blocks(block for _, block in part.blocks(self.block_bytes))
         takes = inspect.signature(estimator.fit).parameters
         if "memory" not in takes:
             X = scaler.transform(self._whole(train, estimator))
-            return Fitted(self.table, scaler, estimator.fit(X, part.y))
+            return Fitted(self.table, scaler, estimator.fit(X, part.y), self.block_bytes)
         options: dict[str, Any] = {"memory": self.memory}
         # A class without a training row is unknown to the head, and cannot guide it.
         known = val[np.isin(self.table.y[val], part.y)]
         if "X_val" in takes and len(known):
             options["X_val"] = ScaledTable(self.table.select(known), scaler)
-        return Fitted(self.table, scaler, estimator.fit(ScaledTable(part, scaler), part.y, **options))
+        head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
+        return Fitted(self.table, scaler, head, self.block_bytes)
 
     def try_settings(self, estimator: Any, rows: Rows, search: str | None, cv: int | None) -> Tried:
         """Score `estimator` as it is with `cv` folds of train, and the alternatives that `search` names.
