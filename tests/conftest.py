@@ -1,10 +1,15 @@
 """Real parts that several test files share."""
 
 import logging
+import signal
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: here they are to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +33,18 @@ def photos(tmp_path):
             pixels[..., channel] += 100
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def start():
+    """Start a child process whose output is read; none outlives its test."""
+    children = []
+
+    def start(command, **options):
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()

@@ -260,11 +260,9 @@ def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_run_in_5_seconds_with_exit_130_and_no_temporary_file(tmp_path, kind):
-    run = subprocess.Popen(
-        [sys.executable, "-m", "featx", "extract", "digits", "--batch-size", "8", "--engine", "eager"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-    )  # fmt: skip
+def test_an_interrupt_ends_the_run_in_5_seconds_with_exit_130_and_no_temporary_file(tmp_path, start, kind):
+    command = [sys.executable, "-m", "featx", "extract", "digits", "--batch-size", "8", "--engine", "eager"]
+    run = start(command, cwd=tmp_path)
     plans = tmp_path / "cache" / ".plans"
     deadline = time.monotonic() + 60
     while not (plans.exists() and any(plans.iterdir())) and time.monotonic() < deadline:

@@ -281,15 +281,10 @@ with DecodePool(frame, n_workers=2) as pool:
 """
 
 
-def run_script(tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
+def run_script(start, tmp_path: Path) -> tuple[subprocess.Popen, list[int]]:
     (tmp_path / "photo.jpg").write_bytes(PHOTOS[0])
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path / "photo.jpg")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path / "photo.jpg")]
+    process = start(command, start_new_session=True)
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
@@ -297,13 +292,13 @@ def gone(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_ctrl_c_ends_everything_within_two_seconds(tmp_path):
-    process, pids = run_script(tmp_path)
-    start = time.monotonic()
+def test_ctrl_c_ends_everything_within_two_seconds(start, tmp_path):
+    process, pids = run_script(start, tmp_path)
+    struck = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=10)
 
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - struck < 2
     assert stderr.strip().endswith("KeyboardInterrupt")
     assert stderr.count("Traceback") == 1
     assert "leaked" not in stderr
@@ -315,8 +310,8 @@ def test_ctrl_c_that_the_run_handles_itself_does_not_reach_the_decoders():
         assert os.getpgid(pool.pids[0]) != os.getpgid(0)
 
 
-def test_decoders_of_a_killed_run_end_by_themselves(tmp_path):
-    process, pids = run_script(tmp_path)
+def test_decoders_of_a_killed_run_end_by_themselves(start, tmp_path):
+    process, pids = run_script(start, tmp_path)
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 10
