@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
-from scipy import linalg
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.inputs import Array, Training, read_labelled, read_rows, read_training
+from featx.heads.moments import eigh, mean_row, second_moment
 from featx.heads.settings import check_choice, check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
@@ -154,23 +156,24 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             check_number("components", self.components, least=1, whole=True)
         training = read_training(self, X, y, sample_weight, memory=memory)
         self.mean_, self.projection_ = self._learn_projection(training)
-        table = self._matrix(training)
-        watched = []
-        if X_val is not None:
-            watched = [(table, "loss"), (self._matrix(read_labelled(self, X_val, y_val), table), "val_loss")]
+        validation = None if X_val is None else read_labelled(self, X_val, y_val)
+        stopping = None if validation is None else self.early_stopping_rounds
         results: dict[str, Any] = {}
-        self.booster_ = xgboost.train(
-            self._parameters(),
-            table,
-            num_boost_round=self.n_estimators,
-            evals=watched,
-            early_stopping_rounds=self.early_stopping_rounds if watched else None,
-            evals_result=results,
-            verbose_eval=False,
-        )
+        with TemporaryDirectory(prefix="featx-") as folder:
+            table = self._matrix(training, folder)
+            watched = [(table, "loss"), (self._matrix(validation, folder, table), "val_loss")] if validation else []
+            self.booster_ = xgboost.train(
+                self._parameters(),
+                table,
+                num_boost_round=self.n_estimators,
+                evals=watched,
+                early_stopping_rounds=stopping,
+                evals_result=results,
+                verbose_eval=False,
+            )
+            del table, watched  # before their files go
         self.history_ = {name: next(iter(columns.values())) for name, columns in results.items()}
-        stopped = self.early_stopping_rounds is not None and bool(watched)
-        self.best_iteration_ = self.booster_.best_iteration if stopped else self.n_estimators - 1
+        self.best_iteration_ = self.n_estimators - 1 if stopping is None else self.booster_.best_iteration
         return self
 
     def predict_proba(self, X: Any) -> Array:
@@ -208,20 +211,15 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
 
     def _learn_projection(self, training: Training) -> tuple[Array | None, Array | None]:
         """Return the mean (d,) and the whitened principal axes (d, components) of the weighted rows."""
-        rows, weights = training.rows, training.weights / training.weights.sum()
-        d = rows.shape[1]
+        d, dtype = training.rows.shape[1], training.rows.dtype
         if self.components is None or self.components >= d:
             return None, None
-        mean = sum(weights[i] @ block for i, block in rows.blocks()).astype(rows.dtype)
-        covariance = np.zeros((d, d))
-        for i, block in rows.blocks():
-            A = (block - mean) * np.sqrt(weights[i]).astype(rows.dtype)[:, None]
-            covariance += A.T @ A
-        values, vectors = linalg.eigh(
-            covariance.astype(rows.dtype), subset_by_index=(d - self.components, d - 1), check_finite=False
-        )
-        floor = np.finfo(rows.dtype).eps * max(float(values[-1]), np.finfo(rows.dtype).tiny)
-        return mean, np.ascontiguousarray(vectors[:, ::-1] / np.sqrt(np.maximum(values[::-1], floor)))
+        mean = mean_row(training)
+        values, vectors = eigh(second_moment(training, mean)[0])
+        variances = values[: -self.components - 1 : -1] / training.weights.sum()
+        axes = vectors[:, : -self.components - 1 : -1]
+        floor = np.finfo(dtype).eps * max(float(variances[0]), float(np.finfo(dtype).tiny))
+        return mean.astype(dtype), np.ascontiguousarray(axes / np.sqrt(np.maximum(variances, floor)))
 
     def _project(self, block: Array) -> Array:
         if self.projection_ is None:
@@ -230,26 +228,54 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         # products of other shapes, one image instead of many, differ in their last bits.
         return np.round((block - self.mean_) @ self.projection_, 4)
 
-    def _matrix(self, training: Training, reference: Any = None) -> Any:
-        """Return an xgboost matrix of bins, made block by block."""
+    def _matrix(self, training: Training, folder: str, reference: Any = None) -> Any:
+        """Return an xgboost matrix of bins, in memory, or in files of `folder` where it would fill the memory limit."""
         import xgboost
 
-        head = self
+        rows = training.rows
+        columns = rows.shape[1] if self.projection_ is None else self.projection_.shape[1]
+        outside = rows.limit is not None and len(rows) * columns > rows.limit // 4
+        kind = xgboost.ExtMemQuantileDMatrix if outside else xgboost.QuantileDMatrix
+        name = f"{folder}/{'rows' if reference is None else 'val'}"
+        blocks = _iterator(lambda: self._batches(training), name if outside else None)
+        return kind(blocks, max_bin=self.max_bin, ref=reference, nthread=self.n_jobs or 0)
 
-        class Blocks(xgboost.DataIter):
-            def __init__(self) -> None:
-                super().__init__()
-                self.blocks = training.rows.blocks()
+    def _batches(self, training: Training) -> Iterator[dict[str, Array]]:
+        """Yield projected rows, labels and weights, in batches about as large as the blocks they come from."""
+        rows = training.rows
+        batch: list[tuple[Array, Array, Array]] = []
+        n_bytes = 0
+        for indices, block in rows.blocks():
+            batch.append((self._project(block), training.codes[indices], training.weights[indices]))
+            n_bytes += batch[-1][0].nbytes
+            if n_bytes >= block.nbytes:
+                yield _joined(batch)
+                batch, n_bytes = [], 0
+        if batch:
+            yield _joined(batch)
 
-            def next(self, input_data: Any) -> bool:
-                for indices, block in self.blocks:
-                    input_data(
-                        data=head._project(block), label=training.codes[indices], weight=training.weights[indices]
-                    )
-                    return True
-                return False
 
-            def reset(self) -> None:
-                self.blocks = training.rows.blocks()
+def _joined(batch: list[tuple[Array, Array, Array]]) -> dict[str, Array]:
+    data, label, weight = (np.concatenate(parts) for parts in zip(*batch, strict=True))
+    return {"data": data, "label": label, "weight": weight}
 
-        return xgboost.QuantileDMatrix(Blocks(), max_bin=self.max_bin, ref=reference, nthread=self.n_jobs or 0)
+
+def _iterator(start: Callable[[], Iterator[dict[str, Array]]], cache_prefix: str | None) -> Any:
+    """Return what xgboost reads batches from, as often as it likes to; `start` begins anew."""
+    import xgboost
+
+    class Batches(xgboost.DataIter):
+        def __init__(self) -> None:
+            super().__init__(cache_prefix=cache_prefix)
+            self.batches = start()
+
+        def next(self, input_data: Any) -> bool:
+            batch = next(self.batches, None)
+            if batch is not None:
+                input_data(**batch)
+            return batch is not None
+
+        def reset(self) -> None:
+            self.batches = start()
+
+    return Batches()

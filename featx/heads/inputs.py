@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeGuard
@@ -18,8 +18,8 @@ from featx.errors import DataError, OptionError
 Array = NDArray[Any]
 ClassWeight = dict[Any, float] | str | None
 
-#: Predictions on a table read this much of it at a time.
-BLOCK_BYTES = 64 << 20
+#: Rows are gone through in blocks of this size where no memory limit says otherwise.
+BLOCK_BYTES = 16 << 20
 
 
 class Table(Protocol):
@@ -56,17 +56,14 @@ class Rows:
         Of the whole.
     dtype : dtype
         float32 or float64: what blocks are given as.
-    n_bytes : int
-        Bound on one block.
-    most_sampled : int
-        Bound on the rows that one sample may hold.
+    limit : int or None
+        Bytes that whoever reads them may use in all; None for no limit.
     """
 
     source: Array | Table
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    n_bytes: int = BLOCK_BYTES
-    most_sampled: int = sys.maxsize
+    limit: int | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -76,20 +73,38 @@ class Rows:
         """Whether all rows are one array."""
         return isinstance(self.source, np.ndarray)
 
-    def blocks(self, *, shuffle: bool = False, seed: int = 0) -> Iterator[tuple[Any, Array]]:
-        """Yield (indices, rows): in order, or from a table in shuffled blocks."""
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row in `dtype`."""
+        return max(1, math.prod(self.shape[1:])) * self.dtype.itemsize
+
+    @property
+    def sample_size(self) -> int:
+        """Rows that may be held at once, with what is computed from them."""
+        return len(self) if self.limit is None else min(len(self), max(2, self.limit // (12 * self.row_bytes)))
+
+    def blocks(
+        self, n_bytes: int | None = None, *, shuffle: bool = False, seed: int = 0
+    ) -> Iterator[tuple[Any, Array]]:
+        """Yield (indices, rows) in blocks of at most `n_bytes`: in order, or from a table shuffled."""
+        if n_bytes is None:
+            n_bytes = BLOCK_BYTES if self.limit is None else min(BLOCK_BYTES, self.limit // 16)
         if isinstance(self.source, np.ndarray):
-            step = max(1, self.n_bytes // max(1, self.source[:1].nbytes))
+            step = max(1, n_bytes // self.row_bytes)
             for start in range(0, len(self), step):
                 where = slice(start, min(start + step, len(self)))
                 yield where, self.source[where]
             return
-        for indices, block in self.source.blocks(self.n_bytes, shuffle=shuffle, seed=seed):
+        for indices, block in self.source.blocks(n_bytes, shuffle=shuffle, seed=seed):
             yield indices, block.astype(self.dtype, copy=False)
 
     def take(self, indices: NDArray[np.intp]) -> Array:
         """Return the rows at ascending `indices` as one array."""
-        return np.asarray(self.source[indices], self.dtype)
+        if isinstance(self.source, np.ndarray):
+            return np.asarray(self.source[indices], self.dtype)
+        # Blocks are read, where rows asked for by number may be mapped, and mapped pages count as memory.
+        part = replace(self, source=self.source.select(indices), shape=(len(indices), *self.shape[1:]))
+        return np.concatenate([block for _, block in part.blocks()])
 
 
 @dataclass(frozen=True)
@@ -195,7 +210,7 @@ def read_labelled(
     """
     if is_table(X):
         if reset:
-            head.n_features_in_ = int(np.prod(X.shape[1:]))
+            head.n_features_in_ = math.prod(X.shape[1:])
         y = X.y if y is None else y
         rows = read_rows(head, X, maps=maps)
     else:
@@ -214,7 +229,7 @@ def read_rows(head: Any, X: Any, *, maps: bool = False) -> Rows:
     """Check what was given to ``predict`` of a fitted `head`; a table is read in blocks."""
     if is_table(X):
         expected = head.n_features_in_
-        if int(np.prod(X.shape[1:])) != expected or (len(X.shape) > 2 and not maps):
+        if math.prod(X.shape[1:]) != expected or (len(X.shape) > 2 and not maps):
             raise DataError(f"{type(head).__name__} was fitted on rows of {expected} values, got a table of {X.shape}.")
         return Rows(X, X.shape, _computing_dtype(X.dtype))
     return _array_rows(head, X, reset=False, maps=maps)
@@ -246,7 +261,7 @@ def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Rows:
     kinds = [np.float32, np.float64]
     if maps and getattr(X, "ndim", 2) > 2:  # of which scikit-learn would count the first side only
         array = check_array(X, dtype=kinds, allow_nd=True)
-        width = int(np.prod(array.shape[1:]))
+        width = math.prod(array.shape[1:])
         if not reset and width != head.n_features_in_:
             raise DataError(f"{type(head).__name__} was fitted on {head.n_features_in_} values a row, got {width}.")
         head.n_features_in_ = width
@@ -272,14 +287,13 @@ def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:
             f"{type(head).__name__} needs one vector an image, got maps of {X.shape[1:]}. "
             "Extract with --pool avg or --pool flatten, or fit --head conv."
         )
-    head.n_features_in_ = int(np.prod(X.shape[1:]))
+    head.n_features_in_ = math.prod(X.shape[1:])
     dtype = _computing_dtype(X.dtype)
-    whole = int(np.prod(X.shape)) * dtype.itemsize
+    whole = math.prod(X.shape) * dtype.itemsize
     if limit is None or 2 * whole <= limit:
         array = np.asarray(X.X, dtype)
         return Rows(array, array.shape, dtype)
-    row_bytes = max(1, whole // max(1, X.shape[0]))
-    return Rows(X, X.shape, dtype, n_bytes=max(limit // 16, row_bytes), most_sampled=max(2, limit // (8 * row_bytes)))
+    return Rows(X, X.shape, dtype, limit)
 
 
 def _computing_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

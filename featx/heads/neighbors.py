@@ -10,8 +10,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.centroid import unit_rows
-from featx.heads.inputs import Array, Rows, read_rows, read_training
+from featx.heads.inputs import Array, read_rows, read_training
 from featx.heads.settings import check_choice, check_number
+
+#: Queries answered at a time.
+QUERIES = 1024
 
 #: Similarities held at a time: queries times training rows.
 TILE = 1 << 24
@@ -89,7 +92,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
     def _queries(self, X: Any) -> Any:
         """Yield blocks of queries few enough that their similarities to a tile of rows stay small."""
         rows = read_rows(self, X)
-        return Rows(rows.source, rows.shape, rows.dtype, n_bytes=1024 * rows.shape[1] * rows.dtype.itemsize).blocks()
+        return rows.blocks(QUERIES * rows.row_bytes)
 
     def _nearest(self, queries: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
         """Return the k largest similarities and their rows, merged over tiles of the training rows."""

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 from sklearn.base import BaseEstimator
 
 from featx.heads.inputs import Array, ClassWeight, Training, read_training
 from featx.heads.linear import LinearClassifier, softmax
+from featx.heads.moments import centred, check_room, eigh, mean_row, second_moment
 from featx.heads.settings import check_choice, check_number
 
 
@@ -108,33 +108,16 @@ class _Moments:
     @classmethod
     def of(cls, training: Training) -> _Moments:
         """Read the rows twice: for the mean, then for the moments about it."""
-        rows, weights = training.rows, training.weights
-        n, d = rows.shape
-        total = float(weights.sum())
-        mean = sum(weights[indices] @ block for indices, block in rows.blocks()) / total
-        target_mean = sum(weights[i] @ _targets(training, i) for i, _ in rows.blocks()) / total
+        n, d = training.rows.shape
+        mean = mean_row(training)
+        targets = _targets(training, slice(None))
+        target_mean = training.weights @ targets / training.weights.sum()
         if n < d:
-            return cls._from_rows(training, mean, target_mean, total)
-        gram, cross = np.zeros((d, d)), np.zeros((d, len(target_mean)))
-        for indices, block in rows.blocks():
-            root = np.sqrt(weights[indices])[:, None]
-            A = ((block - mean) * root).astype(rows.dtype)
-            gram += A.T @ A
-            cross += A.T @ ((_targets(training, indices) - target_mean) * root)
-        values, vectors = linalg.eigh(gram.astype(rows.dtype), overwrite_a=True, check_finite=False)
-        return cls(mean, target_mean, vectors, np.maximum(values, 0), vectors.T @ cross, total)
-
-    @classmethod
-    def _from_rows(cls, training: Training, mean: Array, target_mean: Array, total: float) -> _Moments:
-        """Factorise the smaller n by n side, where there are fewer rows than features."""
-        root = np.sqrt(training.weights)[:, None]
-        A = np.concatenate([(block - mean) * root[indices] for indices, block in training.rows.blocks()])
-        targets = np.concatenate([_targets(training, indices) for indices, _ in training.rows.blocks()])
-        values, left = linalg.eigh(A @ A.T, check_finite=False)
-        kept = values > values[-1] * np.finfo(training.rows.dtype).eps * len(values)
-        values, left = values[kept], left[:, kept]
-        vectors = A.T @ (left / np.sqrt(values))
-        return cls(mean, target_mean, vectors, values, vectors.T @ (A.T @ ((targets - target_mean) * root)), total)
+            values, vectors, cross = _from_rows(training, mean, targets - target_mean)
+        else:
+            gram, cross = second_moment(training, mean, targets - target_mean)
+            values, vectors = eigh(gram)
+        return cls(mean, target_mean, vectors, values, vectors.T @ cross, float(training.weights.sum()))
 
     def shrinkage(self, alphas: NDArray[np.float64]) -> Array:
         """Return 1 / (values + alpha), shape (n_alphas, r), and zero where both are zero."""
@@ -157,7 +140,7 @@ class _Moments:
         shrinkage = self.shrinkage(alphas)
         scores = np.zeros(len(alphas))
         for indices, block in training.rows.blocks():
-            Z = (block - self.mean).astype(self.vectors.dtype) @ self.vectors
+            Z = (block - self.mean.astype(block.dtype)) @ self.vectors
             weights = training.weights[indices]
             leverage = weights[:, None] * (1 / self.total + Z**2 @ shrinkage.T.astype(Z.dtype))
             targets = _targets(training, indices)
@@ -169,6 +152,17 @@ class _Moments:
                 else:
                     scores[a] += weights @ (_labels(targets - residual) == training.codes[indices])
         return scores / self.total
+
+
+def _from_rows(training: Training, mean: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """Return values, vectors and Σ s x̃ t̃ᵀ from the smaller n by n side, where there are fewer rows than features."""
+    check_room(training, training.rows.shape[1])
+    parts = training.rows.blocks()
+    A = np.concatenate([centred(training, indices, block, mean) for indices, block in parts])
+    values, left = eigh(A @ A.T)
+    kept = values > values[-1] * np.finfo(A.dtype).eps * len(values)
+    vectors = A.T @ (left[:, kept] / np.sqrt(values[kept]))
+    return values[kept], vectors, A.T @ (targets * np.sqrt(training.weights)[:, None])
 
 
 def _targets(training: Training, indices: Any) -> Array:

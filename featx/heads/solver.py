@@ -126,8 +126,8 @@ class Problem:
 
     def _sampled(self) -> tuple[Any, Tensor]:
         if self._sample is None:
-            n, d = self.rows.shape
-            m = min(n, ROWS_PER_FEATURE * d, self.rows.most_sampled)
+            d = self.rows.shape[1]
+            m = min(ROWS_PER_FEATURE * d, self.rows.sample_size)
             positive = self.weights[:, -1].cpu().numpy() > 0
             chosen = np.flatnonzero(positive)
             if len(chosen) > m:

@@ -1,0 +1,68 @@
+"""Means and second moments of rows, block by block: what ridge regression and principal components start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+
+from featx.errors import DataError
+from featx.heads.inputs import Array, Training
+
+
+def mean_row(training: Training) -> Array:
+    """Return the weighted mean of the rows, shape (d,), float64."""
+    total = np.zeros(training.rows.shape[1])
+    for indices, block in training.rows.blocks():
+        total += training.weights[indices].astype(block.dtype) @ block
+    mean: Array = total / training.weights.sum()
+    return mean
+
+
+def centred(training: Training, indices: Any, block: Array, mean: Array) -> Array:
+    """Return √s (x - mean) for each row x of a block with weight s."""
+    A: Array = block - mean.astype(block.dtype)
+    weights = training.weights[indices]
+    if (weights != 1).any():
+        A *= np.sqrt(weights).astype(block.dtype)[:, None]
+    return A
+
+
+def second_moment(training: Training, mean: Array, targets: Array | None = None) -> tuple[Array, Array]:
+    """Return Σ s x̃ x̃ᵀ (d, d) in the dtype of the rows and Σ s x̃ tᵀ (d, k) in float64, with x̃ = x - mean.
+
+    Products of blocks are made in the rows' dtype and summed in float64.
+
+    Parameters
+    ----------
+    training : Training
+    mean : ndarray, shape (d,)
+    targets : ndarray of shape (n, k), or None
+        t; None for no columns.
+    """
+    n, d = training.rows.shape
+    check_room(training, d)
+    targets = np.zeros((n, 0)) if targets is None else targets
+    gram, cross = np.zeros((d, d)), np.zeros((d, targets.shape[1]))
+    for indices, block in training.rows.blocks():
+        A = centred(training, indices, block, mean)
+        gram += A.T @ A
+        cross += A.T @ (targets[indices] * np.sqrt(training.weights[indices])[:, None]).astype(A.dtype)
+    return gram.astype(training.rows.dtype), cross
+
+
+def check_room(training: Training, side: int) -> None:
+    """Raise `DataError` where a factorised square matrix of `side` rows is more than the memory limit allows."""
+    limit, needed = training.rows.limit, side**2 * (8 + 3 * training.rows.dtype.itemsize)
+    if limit is not None and needed > limit:
+        raise DataError(
+            f"The second moments of {side} columns take {needed / 2**20:.0f} MiB, and the memory limit is "
+            f"{limit / 2**20:.0f} MiB. Raise --memory, or fit --head logreg or --head mlp, which need less."
+        )
+
+
+def eigh(gram: Array) -> tuple[Array, Array]:
+    """Return eigenvalues (d,), ascending and not negative, and vectors (d, d) of a Gram matrix, which is lost."""
+    values, vectors = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    return np.maximum(values, 0), vectors
