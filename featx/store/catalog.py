@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,10 @@ logger = logging.getLogger("featx.store")
 
 #: Files that a catalog holds open at a time.
 _OPEN_FILES = 16
+#: Listings, at most, for one that no publication crosses.
+_MOST_LISTINGS = 10
+#: Times to look at a folder whose tables others keep publishing. Rows missed even then are computed once more.
+_MOST_LOOKS = 8
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -165,10 +171,54 @@ class Catalog:
         """Return the rows of `key`, as the folder is now. Damaged segments are set aside on the way."""
         old = self._known.get(key)
         known = {holding.path: holding for holding in old.holdings} if old else {}
-        holdings = self._holdings(key, known)
+        holdings = self._one_moment(key, known)
         if not old or [(h.path, h.identity) for h in holdings] != [(h.path, h.identity) for h in old.holdings]:
             self._known[key] = KeyRows(self._disk, self._root, key, holdings)
         return self._known[key]
+
+    def _one_moment(self, key: str, known: dict[Path, Holding]) -> list[Holding]:
+        """Look until no table changed meanwhile.
+
+        Rows move from segments into a table that is published, and from a table that is replaced into
+        segments. Who lists tables, then segments, misses the former; if the tables are still the same
+        afterwards, there was nothing to miss.
+        """
+        for _ in range(_MOST_LOOKS):
+            before = self._table_states(key)
+            holdings = self._holdings(key, known)
+            if self._table_states(key) == before:
+                break
+        return holdings
+
+    def _table_states(self, key: str) -> dict[Path, tuple[int, ...]]:
+        states = {}
+        for path in self.table_paths(key):
+            with contextlib.suppress(FileNotFoundError), explained("read", path):
+                states[path] = fingerprint(self._disk, path)
+        return states
+
+    def _snapshot(self, key: str, known: dict[Path, Holding]) -> list[Holding]:
+        """Return the holdings of one moment.
+
+        Who lists the tables, then the segments, misses rows that a publication moves from these to those in between.
+        Rows only move when a table appears or is replaced: where none was, from before the segments were listed until
+        after, nothing was missed. Should every listing be crossed, the rows missed are computed again.
+        """
+        tables = self._tables_now(key)
+        for _ in range(_MOST_LISTINGS):
+            holdings, before = self._holdings(key, known), tables
+            tables = self._tables_now(key)
+            if tables == before:
+                break
+            known = {holding.path: holding for holding in holdings}
+        return holdings
+
+    def _tables_now(self, key: str) -> list[tuple[Path, tuple[int, ...]]]:
+        now = []
+        for path in self.table_paths(key):
+            with suppress(FileNotFoundError), explained("read", path):
+                now.append((path, fingerprint(self._disk, path)))
+        return now
 
     def _holdings(self, key: str, known: dict[Path, Holding]) -> list[Holding]:
         tables = [self._unless_known(path, known, self._table, key) for path in self.table_paths(key)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_disks import Watched
 from toy_rows import KEY, features, items, publish, segment_files
 
 from featx.features import Features
@@ -61,6 +62,35 @@ def test_row_09_publishers_of_different_tables_lose_no_rows(tmp_path):
     assert np.array_equal(after.read(KEY, ids), features(ids))
 
 
+@pytest.mark.parametrize("moving", ["from segments into a table", "from a table into segments"])
+def test_row_09_rows_that_another_process_moves_are_never_missing(tmp_path, moving):
+    """Between any two looks at the folder, another process publishes, which moves rows from file to file."""
+    ids = items(20)
+
+    def prepare(root):
+        store = Store(root)
+        for start in range(0, 20, 5):
+            store.commit(KEY, ids[start : start + 5], features(ids[start : start + 5]))
+        if moving == "from a table into segments":
+            publish(store, ids)
+        return root
+
+    def looks(root, step):
+        def publish_meanwhile(number, name):
+            if number == step:
+                publish(Store(root), ids if moving == "from segments into a table" else ids[:3])
+
+        return Watched(publish_meanwhile, calls=("list_folder", "stat", "open"))
+
+    disk = looks(prepare(tmp_path / "still"), -1)
+    assert Store(tmp_path / "still", disk=disk).find(KEY, ids).all()
+    for step in range(disk.count):
+        root = prepare(tmp_path / str(step))
+        store = Store(root, disk=looks(root, step))
+        assert store.find(KEY, ids).all()
+        assert np.array_equal(store.read(KEY, ids), features(ids))
+
+
 def test_row_11_readers_see_the_old_table_or_the_new_one(tmp_path):
     store, ids = Store(tmp_path), items(N)
     store.commit(KEY, ids, features(ids))
@@ -71,6 +101,21 @@ def test_row_11_readers_see_the_old_table_or_the_new_one(tmp_path):
 
     assert writer["published"] > 4
     assert [reader["wrong"] for reader in readers] == [0, 0, 0]
+
+
+def test_row_11_a_publication_during_any_step_of_a_listing_hides_no_row(tmp_path):
+    ids, step, crossed = items(40), 0, True
+    while crossed:
+        root = tmp_path / str(step)
+        writer = Store(root)
+        for start in range(0, 40, 10):
+            writer.commit(KEY, ids[start : start + 10], features(ids[start : start + 10]))
+        disk = Watched(lambda number, _: publish(writer, ids) if number == step else None, READS)
+        found = Store(root, disk=disk).find(KEY, ids)
+        crossed, step = disk.count > step, step + 1
+
+        assert found.all(), f"published before read {step}"
+    assert step > 10
 
 
 @pytest.mark.parametrize("limit", [1 << 30, 10], ids=["one file", "segments"])
