@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ logger = logging.getLogger("featx.store")
 
 #: Files that a catalog holds open at a time.
 _OPEN_FILES = 16
-#: Listings, at most, for one that no publication crosses.
-_MOST_LISTINGS = 10
 #: Times to look at a folder whose tables others keep publishing. Rows missed even then are computed once more.
 _MOST_LOOKS = 8
 Bytes = npt.NDArray[np.uint8]
@@ -196,29 +193,6 @@ class Catalog:
             with contextlib.suppress(FileNotFoundError), explained("read", path):
                 states[path] = fingerprint(self._disk, path)
         return states
-
-    def _snapshot(self, key: str, known: dict[Path, Holding]) -> list[Holding]:
-        """Return the holdings of one moment.
-
-        Who lists the tables, then the segments, misses rows that a publication moves from these to those in between.
-        Rows only move when a table appears or is replaced: where none was, from before the segments were listed until
-        after, nothing was missed. Should every listing be crossed, the rows missed are computed again.
-        """
-        tables = self._tables_now(key)
-        for _ in range(_MOST_LISTINGS):
-            holdings, before = self._holdings(key, known), tables
-            tables = self._tables_now(key)
-            if tables == before:
-                break
-            known = {holding.path: holding for holding in holdings}
-        return holdings
-
-    def _tables_now(self, key: str) -> list[tuple[Path, tuple[int, ...]]]:
-        now = []
-        for path in self.table_paths(key):
-            with suppress(FileNotFoundError), explained("read", path):
-                now.append((path, fingerprint(self._disk, path)))
-        return now
 
     def _holdings(self, key: str, known: dict[Path, Holding]) -> list[Holding]:
         tables = [self._unless_known(path, known, self._table, key) for path in self.table_paths(key)]

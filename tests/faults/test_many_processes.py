@@ -103,21 +103,6 @@ def test_row_11_readers_see_the_old_table_or_the_new_one(tmp_path):
     assert [reader["wrong"] for reader in readers] == [0, 0, 0]
 
 
-def test_row_11_a_publication_during_any_step_of_a_listing_hides_no_row(tmp_path):
-    ids, step, crossed = items(40), 0, True
-    while crossed:
-        root = tmp_path / str(step)
-        writer = Store(root)
-        for start in range(0, 40, 10):
-            writer.commit(KEY, ids[start : start + 10], features(ids[start : start + 10]))
-        disk = Watched(lambda number, _: publish(writer, ids) if number == step else None, READS)
-        found = Store(root, disk=disk).find(KEY, ids)
-        crossed, step = disk.count > step, step + 1
-
-        assert found.all(), f"published before read {step}"
-    assert step > 10
-
-
 @pytest.mark.parametrize("limit", [1 << 30, 10], ids=["one file", "segments"])
 def test_row_25_workers_that_fork_after_open_read_correct_rows(tmp_path, limit):
     """As DataLoader does: the parent opens and reads, forked and spawned workers go on with the same reader."""
