@@ -300,10 +300,12 @@ class Features:
             raise DataError(f"Rows are chosen by integers or a mask, got {chosen.dtype} of shape {chosen.shape}.")
         if chosen.dtype == bool and len(chosen) != len(self):
             raise DataError(f"A mask needs {len(self):,} values, got {len(chosen):,}.")
-        try:
-            rows: Rows = np.arange(len(self))[chosen]
-        except IndexError:
-            raise DataError(f"Rows are 0 to {len(self) - 1:,}, got {chosen.min():,} to {chosen.max():,}.") from None
+        if chosen.dtype == bool:
+            return np.flatnonzero(chosen)
+        if not -len(self) <= chosen.min() <= chosen.max() < len(self):
+            raise DataError(f"Rows are 0 to {len(self) - 1:,}, got {chosen.min():,} to {chosen.max():,}.")
+        rows = chosen.astype(np.int64)  # a copy: it must not follow the caller's array
+        rows[rows < 0] += len(self)
         return rows
 
     def _of_split(self, name: str) -> Rows:

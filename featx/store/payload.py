@@ -184,9 +184,11 @@ class Payload:
 
     def _touch(self, blocks: npt.NDArray[np.int64]) -> None:
         """Verify blocks that were not seen before."""
-        fresh = np.unique(blocks[~self._verified[blocks]]).tolist()
-        data = memoryview(bytearray(self._block_rows * self._row_bytes if fresh else 0))
-        for block in fresh:
+        seen = self._verified[blocks]
+        if seen.all():
+            return
+        data = memoryview(bytearray(self._block_rows * self._row_bytes))
+        for block in np.unique(blocks[~seen]).tolist():
             start, stop = self._rows_of(block)
             here = data[: (stop - start) * self._row_bytes]
             self._source.read_parts([([here], self._offset(start))])
