@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -15,18 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from struck_decoders import LARGE, children, encode, reasons, striking
 
 from featx.errors import FeatxError, ImageError
 from featx.images import DecodePool, prepare
 from featx.recipe import Frame
 
 FRAME = Frame(height=32, width=32, resize="crop", shorter=36, interpolation="bicubic")
-
-
-def encode(image: Image.Image, container: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, container, **options)
-    return buffer.getvalue()
 
 
 def photo(seed: int, side: int = 40) -> bytes:
@@ -37,52 +30,8 @@ def photo(seed: int, side: int = 40) -> bytes:
 PHOTOS = [photo(seed) for seed in range(150)]
 
 
-#: Eighty million pixels in a few kilobytes: a second of work, and 400 MB of memory.
-LARGE = encode(Image.new("L", (8_000, 10_000)))
-
-
-def children() -> set[int]:
-    """Processes, zombies too, that this one started."""
-    text = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
-    return {int(pid) for pid in text.split()}
-
-
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def holds_large(pid: int) -> bool:
-    """Whether a decoder is in the middle of `LARGE`, by the memory it holds; it needs 50 MB for anything else."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 110e6
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def striking(pool: DecodePool, sign: signal.Signals, times: int = 1):
-    """Meanwhile, send a signal to decoders that are in the middle of `LARGE`."""
-    struck: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while len(struck) < times and not over.wait(0.005):
-            for pid in pool.pids:
-                if pid not in struck and holds_large(pid):
-                    struck.append(pid)
-                    os.kill(pid, sign)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield struck
-    finally:
-        over.set()
-        thread.join()
-
-
-def reasons(results) -> dict[int, str]:
-    return {index: str(result) for index, result in results if isinstance(result, ImageError)}
 
 
 @pytest.mark.parametrize("n_workers", [0, 1, 2])
@@ -140,34 +89,6 @@ def test_pool_reads_only_so_far_ahead():
         assert taken <= 2 * 2 * 3 * 32  # twice what fits in front of two decoders
 
 
-def test_killed_decoder_costs_the_image_in_hand_only():
-    images = [*PHOTOS[:40], LARGE, *PHOTOS[40:]]
-    with DecodePool(FRAME, n_workers=2) as pool, striking(pool, signal.SIGKILL) as struck:
-        results = list(pool.map(enumerate(images)))
-
-        assert set(struck).isdisjoint(pool.pids)
-        assert len(pool.pids) == 2
-    assert reasons(results) == {40: "the decoder was killed (SIGKILL), as the system does when memory runs out"}
-    assert results[40][1].transient
-    assert all(np.array_equal(result, prepare(images[k], FRAME)) for k, result in results if k != 40)
-
-
-def test_crash_is_named_after_its_signal():
-    with DecodePool(FRAME, n_workers=1) as pool, striking(pool, signal.SIGSEGV):
-        results = list(pool.map(enumerate([PHOTOS[0], LARGE, PHOTOS[1]])))
-
-    assert reasons(results) == {1: "the decoder crashed (SIGSEGV)"}
-
-
-def test_hung_decoder_costs_the_image_in_hand_only():
-    images = [*PHOTOS[:3], LARGE, *PHOTOS[3:60]]
-    with DecodePool(FRAME, n_workers=2, timeout=3.0) as pool, striking(pool, signal.SIGSTOP):
-        results = list(pool.map(enumerate(images)))
-
-    assert reasons(results) == {3: "decoding took longer than 3 s"}
-    assert results[3][1].transient
-
-
 def test_busy_consumer_is_not_taken_for_a_hung_decoder():
     with DecodePool(FRAME, n_workers=1, timeout=0.5) as pool:
         results = pool.map(enumerate(PHOTOS))
@@ -175,16 +96,6 @@ def test_busy_consumer_is_not_taken_for_a_hung_decoder():
         time.sleep(1.0)
 
         assert reasons([*first, *results]) == {}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory that a process asks for")
-def test_balloon_costs_itself_only():
-    images = [PHOTOS[0], LARGE, PHOTOS[1]]
-    with DecodePool(FRAME, n_workers=1, memory_limit=150 * 2**20) as pool:
-        results = list(pool.map(enumerate(images)))
-
-    assert reasons(results) == {1: "decoding needs more memory than a decoder may use"}
-    assert results[1][1].transient
 
 
 def test_decoder_killed_between_jobs_costs_no_image():
@@ -197,7 +108,7 @@ def test_decoder_killed_between_jobs_costs_no_image():
 
 
 def test_every_image_may_kill_its_decoder():
-    with DecodePool(FRAME, n_workers=1) as pool, striking(pool, signal.SIGKILL, times=5):
+    with DecodePool(FRAME, n_workers=1) as pool, striking(lambda: pool.pids, signal.SIGKILL, times=5):
         results = list(pool.map((k, LARGE) for k in range(5)))
 
     assert sorted(reasons(results)) == [0, 1, 2, 3, 4]
@@ -210,12 +121,12 @@ def test_decoders_that_cannot_start_are_an_error(monkeypatch):
 
 
 def test_interpreter_that_is_not_there_is_an_error(monkeypatch):
-    before = children(), open_files()
+    before = children(threading.get_native_id()), open_files()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(FeatxError, match=r"Cannot start 1 decoding processes \(.*No such file.*Try --workers 1"):
         DecodePool(FRAME, n_workers=1)
 
-    assert (children(), open_files()) == before
+    assert (children(threading.get_native_id()), open_files()) == before
 
 
 def test_error_in_the_source_reaches_the_consumer_and_the_pool_lives_on():
@@ -253,18 +164,18 @@ def test_two_maps_at_once_are_refused():
 
 
 def test_close_is_quick_and_leaves_nothing_behind():
-    before = children(), open_files()
+    before = children(threading.get_native_id()), open_files()
     pool = DecodePool(FRAME, n_workers=2)
     results = pool.map(enumerate([*PHOTOS[:32], *[LARGE] * 64]))
     next(results)
-    with striking(pool, signal.SIGSTOP, times=2) as struck:
+    with striking(lambda: pool.pids, signal.SIGSTOP, times=2) as struck:
         while len(struck) < 2:
             time.sleep(0.01)
     start = time.monotonic()
     pool.close()
 
     assert time.monotonic() - start < 2
-    assert (children(), open_files()) == before
+    assert (children(threading.get_native_id()), open_files()) == before
 
 
 SCRIPT = """
