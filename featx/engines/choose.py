@@ -25,6 +25,8 @@ _BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224}
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
 #: Seconds that converting a network takes (5 to 20 were measured) and that reading a converted one takes.
 _CONVERSION, _READING = 15.0, 1.5
+#: A batch goes through openvino in requests of an eighth of the usual batch, and each core gets sixteen of them.
+_REQUESTS_PER_BATCH, _REQUESTS_PER_CORE = 8, 16
 
 
 def open_engine(
@@ -76,11 +78,9 @@ def open_engine(
     where = _device(device, engine, recipes[0].precision)
     if where.type == "cuda" and batch_size is None:
         return _largest_that_fits(backbone, recipes, engine, where)
-    size = batch_size or default_batch_size(recipes, where)
     if engine == "auto" and where.type == "cpu":
-        compute, name, why = _automatic(backbone, recipes, size, n_images or 0, networks)
-        return Engine(compute, recipes, name=name, batch_size=size, why=why)
-    return _asked_for(backbone, recipes, engine, where, size, networks)
+        return _automatic(backbone, recipes, batch_size, n_images or 0, networks)
+    return _asked_for(backbone, recipes, engine, where, batch_size, networks)
 
 
 def default_batch_size(recipes: list[Recipe], device: torch.device) -> int:
@@ -92,12 +92,25 @@ def default_batch_size(recipes: list[Recipe], device: torch.device) -> int:
     return size
 
 
+def request_size(recipes: list[Recipe], batch_size: int) -> int:
+    """Return how many images of a batch go through openvino together: 4 of 224 by 224, where that divides the batch."""
+    most = max(1, default_batch_size(recipes, torch.device("cpu")) // _REQUESTS_PER_BATCH)
+    return max(size for size in range(1, most + 1) if batch_size % size == 0)
+
+
 def _asked_for(
-    backbone: Backbone, recipes: list[Recipe], engine: str, device: torch.device, size: int, networks: Path | None
+    backbone: Backbone,
+    recipes: list[Recipe],
+    engine: str,
+    device: torch.device,
+    size: int | None,
+    networks: Path | None,
 ) -> Engine:
     if engine == "openvino":
-        compute = openvino.build(backbone, recipes, size, networks)
-    elif engine == "compile":
+        compute, size = _converted(backbone, recipes, size, networks)
+        return Engine(compute, recipes, name="openvino", batch_size=size, why="openvino was asked for")
+    size = size or default_batch_size(recipes, device)
+    if engine == "compile":
         compute = compiled.build(backbone, recipes, size, device)
     else:
         compute = eager.build(backbone, recipes, device)
@@ -107,30 +120,50 @@ def _asked_for(
     return Engine(compute, recipes, name=name, batch_size=size, why=why)
 
 
+def _converted(
+    backbone: Backbone, recipes: list[Recipe], size: int | None, networks: Path | None
+) -> tuple[Compute, int]:
+    size = size or _openvino_batch_size(recipes)
+    return openvino.build(backbone, recipes, request_size(recipes, size), networks), size
+
+
+def _openvino_batch_size(recipes: list[Recipe]) -> int:
+    """Return so many images that every core has a few requests: at the end of a batch, cores wait for the last."""
+    usual = default_batch_size(recipes, torch.device("cpu"))
+    return request_size(recipes, usual) * _REQUESTS_PER_CORE * torch.get_num_threads()
+
+
 def _automatic(
-    backbone: Backbone, recipes: list[Recipe], size: int, n_images: int, networks: Path | None
-) -> tuple[Compute, str, str]:
+    backbone: Backbone, recipes: list[Recipe], size: int | None, n_images: int, networks: Path | None
+) -> Engine:
     """Choose between eager and openvino on the CPU by what each costs for `n_images`."""
-    plain = eager.build(backbone, recipes, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    usual = size or default_batch_size(recipes, cpu)
+    compute = eager.build(backbone, recipes, cpu)
+
+    def plain(why: str) -> Engine:
+        return Engine(compute, recipes, name="eager", batch_size=usual, why=why)
+
     if not openvino.installed():
-        return plain, "eager", "openvino, often several times as fast, is not installed: pip install 'featx[openvino]'"
+        return plain("openvino, often several times as fast, is not installed: pip install 'featx[openvino]'")
     if not openvino.supports(recipes[0].precision):
-        return plain, "eager", f"openvino has no {recipes[0].precision} on this CPU"
-    few = min(size, 4)
-    expected = n_images * _seconds(plain, recipes, few, warm=True) / few
-    cost = _READING if openvino.find(networks, backbone, recipes, size) else _CONVERSION
+        return plain(f"openvino has no {recipes[0].precision} on this CPU")
+    few = min(usual, 4)
+    expected = n_images * _seconds(compute, recipes, few, warm=True) / few
+    in_requests = request_size(recipes, size or _openvino_batch_size(recipes))
+    cost = _READING if openvino.find(networks, backbone, recipes, in_requests) else _CONVERSION
     if expected < 2 * cost:
-        return plain, "eager", f"{n_images:,} images take it about {expected:.0f} s, too short for another to pay"
+        return plain(f"{n_images:,} images take it about {expected:.0f} s, too short for another to pay")
     try:
-        converted = openvino.build(backbone, recipes, size, networks)
+        converted, converted_size = _converted(backbone, recipes, size, networks)
     except OptionError as error:
-        return plain, "eager", str(error)
-    eager_rate, openvino_rate = (
-        size / _seconds(plain, recipes, size),
-        size / _seconds(converted, recipes, size, warm=True),
-    )
+        return plain(str(error))
+    eager_rate = usual / _seconds(compute, recipes, usual)
+    openvino_rate = converted_size / _seconds(converted, recipes, converted_size, warm=True)
     why = f"openvino runs {openvino_rate:.0f} images/s here, eager {eager_rate:.0f}"
-    return (converted, "openvino", why) if openvino_rate > eager_rate else (plain, "eager", why)
+    if openvino_rate <= eager_rate:
+        return plain(why)
+    return Engine(converted, recipes, name="openvino", batch_size=converted_size, why=why)
 
 
 def _seconds(compute: Compute, recipes: list[Recipe], n: int, *, warm: bool = False) -> float:
