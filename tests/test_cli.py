@@ -1,10 +1,8 @@
 """The command line as a user types it: outputs, exit codes, one-line errors."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -257,22 +255,3 @@ def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
     featx_json(capsys, "cache", "verify", "--repair")
     assert featx_json(capsys, "extract", photos, *SMALL)["images"] == 12
     assert featx_json(capsys, "cache", "verify")["damaged"] == []
-
-
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_run_in_5_seconds_with_exit_130_and_no_temporary_file(tmp_path, start, kind):
-    command = [sys.executable, "-m", "featx", "extract", "digits", "--batch-size", "8", "--engine", "eager"]
-    run = start(command, cwd=tmp_path)
-    plans = tmp_path / "cache" / ".plans"
-    deadline = time.monotonic() + 60
-    while not (plans.exists() and any(plans.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(2)
-    started = time.monotonic()
-    run.send_signal(kind)
-    _, err = run.communicate(timeout=30)
-
-    assert run.returncode == 130, err
-    assert time.monotonic() - started < 5
-    assert "kept" in err
-    assert not list((tmp_path / "cache").rglob("*.tmp"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from featx import __version__
-from featx.errors import OptionError
+from featx.errors import CacheError, OptionError
 from featx.recipe import Recipe, Request
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def resolve(request: Request, store: Store) -> Resolved:
             )
     else:
         files = {str(path): _stat(str(path)) for path in backbone.files}
-        store.put_note(name, {"files": files, "recipes": [recipe.to_json() for recipe in recipes]})
+        with contextlib.suppress(CacheError):  # a folder that cannot be written is refused when there are rows for it
+            store.put_note(name, {"files": files, "recipes": [recipe.to_json() for recipe in recipes]})
     return Resolved(request, recipes, backbone)
 
 

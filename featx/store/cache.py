@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -78,6 +79,7 @@ class Store:
         self.catalog = Catalog(self.disk, self.root)
         self.claims = Claims(self.disk, self.root, lease_seconds=lease_seconds)
         self._hashes = HashMemo(self.disk, self.root)
+        self._is_ours = False
 
     # The folder
 
@@ -89,6 +91,17 @@ class Store:
         CacheError
             If it holds other files, is of another format, or refuses to be written.
         """
+        self._require_ours()
+        probe = self.root / f".writable-{os.getpid()}.tmp"
+        with explained("write in", self.root):
+            remove(self.disk, probe)
+            create_exclusively(self.disk, probe)
+            remove(self.disk, probe)
+
+    def _require_ours(self) -> None:
+        """Refuse a folder of other things or of another format; mark an empty one as a cache."""
+        if self._is_ours:
+            return
         marker = self.root / _MARKER
         known = read_note(self.disk, marker)
         if known is None:
@@ -99,11 +112,7 @@ class Store:
                 f"{self.root} is a cache of format {known.get('format')}, this featx writes {_MARKER_TEXT['format']}. "
                 "Name another folder: --cache DIR"
             )
-        probe = self.root / f".writable-{os.getpid()}.tmp"
-        with explained("write in", self.root):
-            remove(self.disk, probe)
-            create_exclusively(self.disk, probe)
-            remove(self.disk, probe)
+        self._is_ours = True
 
     def _refuse_foreign(self) -> None:
         with explained("make", self.root):
@@ -310,6 +319,7 @@ class Store:
 
     def put_note(self, name: str, note: dict[str, Any]) -> None:
         """Keep a note, in place of an older one of that name."""
+        self._require_ours()
         write_note(self.disk, self._note_path(name), note)
 
     def drop_note(self, name: str) -> None:
@@ -324,9 +334,11 @@ class Store:
         return self._hashes.known(stamps)
 
     def remember_hashes(self, stamps: npt.NDArray[np.uint8], item_ids: npt.NDArray[np.uint8]) -> None:
-        """Remember the item id behind each stamp."""
+        """Remember the item id behind each stamp; a folder that cannot be written remembers nothing."""
         if len(stamps):
-            self._hashes.remember(stamps, item_ids)
+            with contextlib.suppress(CacheError):
+                self._require_ours()
+                self._hashes.remember(stamps, item_ids)
 
 
 def _again_if_moved(attempt: Callable[[], _T]) -> _T:
