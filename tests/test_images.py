@@ -531,6 +531,21 @@ def test_crop_of_any_size_equals_torchvision(width, height, shorter, crop_width,
     assert np.array_equal(fit(image, frame(crop_width, crop_height, shorter=shorter)), np.asarray(theirs))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    side=st.integers(1, 90) | st.sampled_from([32, 64, 128]),
+    shorter=st.integers(1, 60) | st.sampled_from([32, 64, 256]),
+    crop=st.integers(1, 60),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+)
+def test_crop_of_any_square_equals_torchvision(side, shorter, crop, interpolation):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    image = noise(side, side)
+    theirs = v2.Compose([v2.Resize(shorter, v2.InterpolationMode(interpolation)), v2.CenterCrop(crop)])(image)
+
+    assert np.array_equal(fit(image, frame(crop, shorter=shorter, interpolation=interpolation)), np.asarray(theirs))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("side", "crop_pct"), [(224, 0.875), (240, 0.882), (299, 0.875), (331, 0.8975), (64, 1.0)])
 @pytest.mark.filterwarnings("ignore")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 
 from featx.errors import ImageError, OptionError
 from featx.images.policy import MAX_PIXELS, POLICY, decode
 from featx.recipe import Frame
+
+#: Pillow takes coordinates as 32-bit floats, whose integers are exact up to here.
+_EXACT_FLOATS = 1 << 24
 
 
 def prepare(data: bytes | np.ndarray, frame: Frame) -> np.ndarray:
@@ -91,9 +96,29 @@ def _crop(image: Image.Image, frame: Frame) -> Image.Image:
             f"{image.width:,} × {image.height:,} pixels is too long and thin to crop: use --resize pad or squash"
         )
     width, height = (frame.shorter, longer) if image.width <= image.height else (longer, frame.shorter)
-    image = _resize(image, width, height, frame)
     left, top = _margin(width, frame.width), _margin(height, frame.height)
+    if image.width == image.height and frame.width == frame.height and 0 < left and _is_exact(image.width, width):
+        return _resize_inside(image, left, width, frame)
+    image = _resize(image, width, height, frame)
     return image.crop((left, top, left + frame.width, top + frame.height))
+
+
+def _is_exact(length: int, resized: int) -> bool:
+    """Whether pixels of the resized side map to the original without rounding: length / resized ends in binary."""
+    denominator = resized // math.gcd(length, resized)
+    return length != resized and denominator & (denominator - 1) == 0 and length * denominator <= _EXACT_FLOATS
+
+
+def _resize_inside(image: Image.Image, margin: int, resized: int, frame: Frame) -> Image.Image:
+    """Resize only what the crop keeps of a square: of 256 by 256, a quarter is never made.
+
+    Where coordinates round, or the sides differ and Pillow may turn the order of its two passes around, pixels would
+    differ from those of resizing first: then it is not done.
+    """
+    scale = image.width / resized
+    low, high = margin * scale, (margin + frame.width) * scale
+    size = (frame.width, frame.height)
+    return image.resize(size, Image.Resampling[frame.interpolation.upper()], box=(low, low, high, high))
 
 
 def _margin(length: int, crop: int) -> int:
