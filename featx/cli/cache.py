@@ -7,7 +7,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,13 @@ from featx.cli.common import Console, common, n_bytes_text, seconds_text, table
 from featx.errors import CorruptFileError, OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from featx.features import Features
     from featx.store.maintenance import Entry, Verdict
+
+#: Classes, splits and errors that ``info`` names.
+_MOST_LISTED = 10
 
 
 @click.group()
@@ -47,16 +53,23 @@ def list_command(console: Console, cache: Path) -> None:
     featx cache list
     """
     from featx.extraction import open_store
-    from featx.store.maintenance import entries, reclaimable
+    from featx.store.maintenance import entries, reclaimable, total_bytes
 
     store = open_store(cache)
     found = entries(store)
-    rows = [_row(entry) for entry in found]
-    spare = sum(one.n_bytes for one in reclaimable(store, orphans=True))
-    text = table(rows, ["table", "rows", "size", "made", "used", ""], "lrrrrl") if rows else f"Nothing in {cache} yet."
-    if spare:
-        text += f"\n{n_bytes_text(spare)} can be reclaimed: featx cache gc --orphans"
-    console.result({"entries": [_entry_dict(entry) for entry in found], "reclaimable": spare}, text)
+    spare = {flag: sum(one.n_bytes for one in reclaimable(store, orphans=bool(flag))) for flag in ("", " --orphans")}
+    data = {"entries": [_entry_dict(entry) for entry in found], "reclaimable": spare[" --orphans"]}
+    if not found:
+        console.result(data, f"Nothing in {cache} yet. Fill it: featx extract")
+        return
+    lines = [
+        table([_row(entry) for entry in found], ["table", "shape", "recipe", "size", "made", "used", ""], "lrlrrrl")
+    ]
+    lines.append(f"{n_bytes_text(total_bytes(store))} in all")
+    for flag, n_bytes in spare.items():
+        if n_bytes > (spare[""] if flag else 0):
+            lines.append(f"{n_bytes_text(n_bytes)} can be reclaimed: featx cache gc{flag}")
+    console.result(data, "\n".join(lines))
 
 
 @cache.command("info")
@@ -71,19 +84,44 @@ def info_command(console: Console, cache: Path, table_path: Path) -> None:  # no
     from featx.features import Features
 
     t = Features.open(table_path)
-    labels, counts = [*t.classes, "unlabelled"], [int((t.y == i).sum()) for i in [*range(len(t.classes)), -1]]
     data = {
         "path": str(table_path),
         "key": t.key,
         "shape": list(t.shape),
         "dtype": str(t.dtype),
-        "classes": dict(zip(labels, counts, strict=True)),
+        "classes": {name: int((t.y == i).sum()) for i, name in [*enumerate(t.classes), (-1, "unlabelled")]},
         "splits": {name or "none": int((t.splits == name).sum()) for name in sorted(set(t.splits.tolist()))},
         "errors": len(t.errors),
         "recipe": json.loads(t.recipe.to_json()) if t.recipe else None,
         "provenance": t.provenance,
     }
-    console.result(data, json.dumps(data, indent=2, ensure_ascii=False))
+    console.result(data, "\n".join(_describe(t, data)))
+
+
+def _describe(t: Features, data: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of ``featx cache info``."""
+    yield f"{' × '.join(f'{length:,}' for length in t.shape)} {t.dtype}"
+    yield f"classes   {len(t.classes):,}: {_counts(data['classes'])}"
+    yield f"splits    {_counts(data['splits'])}"
+    for name, reason in t.errors[:_MOST_LISTED]:
+        yield f"not read  {name}: {reason}"
+    if len(t.errors) > _MOST_LISTED:
+        yield f"          and {len(t.errors) - _MOST_LISTED:,} more"
+    for title in ("recipe", "provenance"):
+        for name, value in (data[title] or {}).items():
+            yield f"{title if title == 'recipe' else 'made':<9} {name}: {_plain(value)}"
+    yield f"key       {t.key}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    there = [f"{name} {count:,}" for name, count in counts.items() if count]
+    return " · ".join([*there[:_MOST_LISTED], *(["…"] if len(there) > _MOST_LISTED else [])]) or "none"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @cache.command("verify")
@@ -97,11 +135,12 @@ def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
     """
     from featx.cli.progress import ProgressLine
     from featx.extraction import open_store
-    from featx.store.maintenance import verify
+    from featx.store.maintenance import sealed_files, total_bytes, verify
 
-    started = time.perf_counter()
+    started, store = time.perf_counter(), open_store(cache)
     with ProgressLine(quiet=console.quiet) as line:
-        found = list(verify(open_store(cache), progress=line.bytes_counter("verify"), repair=repair))
+        counter = line.bytes_counter("verify", total_bytes(store, sealed_files(store)))
+        found = list(verify(store, progress=counter, repair=repair))
     n_bytes, seconds = sum(one.n_bytes for one in found), time.perf_counter() - started
     bad = [one for one in found if one.problem]
     data = {"files": len(found), "bytes": n_bytes, "damaged": [_verdict_dict(one) for one in bad], "seconds": seconds}
@@ -132,7 +171,9 @@ def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | 
     found = how(open_store(cache), orphans=orphans, max_size=None if max_size is None else parse_size(max_size))
     n_bytes = sum(one.n_bytes for one in found)
     lines = [f"{one.path}  {n_bytes_text(one.n_bytes)}  {one.reason}" for one in found]
-    lines.append(f"{n_bytes_text(n_bytes)} {'would be freed' if dry_run else 'freed'}")
+    lines.append(
+        f"{n_bytes_text(n_bytes)} {'would be freed' if dry_run else 'freed'}" if found else "Nothing to remove."
+    )
     console.result(
         {
             "removed": [{"path": str(one.path), "bytes": one.n_bytes, "reason": one.reason} for one in found],
@@ -176,11 +217,21 @@ def parse_size(text: str) -> int:
 
 
 def _row(entry: Entry) -> list[str]:
-    rows = f"{entry.shape[0]:,}" if entry.shape else ""
+    shape = " × ".join(f"{length:,}" for length in entry.shape)
     note = {"table": "", "unfinished": "unfinished", "damaged": "damaged: featx cache verify --repair"}[entry.kind]
     if entry.n_errors:
-        note += f"{entry.n_errors:,} errors"
-    return [str(entry.path), rows, n_bytes_text(entry.n_bytes), _age(entry.created), _age(entry.used), note]
+        note += f"{entry.n_errors:,} not read"
+    size, made, used = n_bytes_text(entry.n_bytes), _age(entry.created), _age(entry.used)
+    return [str(entry.path), shape, _recipe_text(entry), size, made, used, note]
+
+
+def _recipe_text(entry: Entry) -> str:
+    """Say what the name of a table does not: weights, size of the input, precision."""
+    if not entry.recipe:
+        return ""
+    recipe = json.loads(entry.recipe)
+    frame = recipe["frame"]
+    return f"{recipe['weights']} {frame['height']}×{frame['width']} {frame['resize']} {recipe['precision']}"
 
 
 def _age(seconds: float) -> str:

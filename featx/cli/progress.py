@@ -37,15 +37,19 @@ class ProgressLine:
             sys.stderr.write("\n")
             self._open = False
 
-    def bytes_counter(self, step: str) -> Callable[[int], None]:
-        """Return a function that takes bytes as they are done and draws their sum."""
-        total, started = 0, time.perf_counter()
+    def bytes_counter(self, step: str, total: int) -> Callable[[int], None]:
+        """Return a function that takes bytes as they are done and draws how far `total` is."""
+        done, started = 0, time.perf_counter()
 
         def count(n_bytes: int) -> None:
-            nonlocal total
-            total += n_bytes
-            seconds = max(time.perf_counter() - started, 1e-9)
-            self._draw(f"{step} {n_bytes_text(total)}  {n_bytes_text(total / seconds)}/s", last=False)
+            nonlocal done
+            done += n_bytes
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            self._draw(
+                f"{step} {_bar(done, total)} {n_bytes_text(done)}/{n_bytes_text(total)}  {n_bytes_text(rate)}/s"
+                f"  ETA {seconds_text(max(0, total - done) / rate)}",
+                last=done >= total,
+            )
 
         return count
 
@@ -78,11 +82,15 @@ def describe(progress: Progress) -> str:
     'extract ############············ 500/1,000  50.0 images/s  ETA 10.0 s  25 % waiting for images'
     """
     rate = progress.done / max(progress.seconds, 1e-9)
-    full = _BAR * progress.done // max(progress.total, 1)
     text = (
-        f"{progress.step} {'#' * full}{'·' * (_BAR - full)} {progress.done:,}/{progress.total:,}"
+        f"{progress.step} {_bar(progress.done, progress.total)} {progress.done:,}/{progress.total:,}"
         f"  {rate:.1f} images/s  ETA {seconds_text((progress.total - progress.done) / max(rate, 1e-9))}"
     )
     if progress.waiting > 0:
         text += f"  {progress.waiting / max(progress.seconds, 1e-9):.0%} waiting for images".replace("%", " %")
     return text
+
+
+def _bar(done: int, total: int) -> str:
+    full = min(_BAR, _BAR * done // max(total, 1))
+    return "#" * full + "·" * (_BAR - full)

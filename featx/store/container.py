@@ -363,6 +363,8 @@ class Sealed:
                 progress(n_bytes)
         if "X" in self.extents:
             self.payload().verify(progress)
+        if progress:  # what was checked when the file was opened
+            progress(self.size - sum(extent.n_bytes for extent in self.extents.values()))
 
 
 def _text(value: Any) -> str:

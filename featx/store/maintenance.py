@@ -6,7 +6,7 @@ Nothing but `collect` and `remove_table` ever drops rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,6 +171,17 @@ def _size(store: Store, path: Path) -> int:
         return 0
 
 
+def sealed_files(store: Store) -> list[Path]:
+    """Return every table and segment: what `verify` reads."""
+    segments = [path for key in _keys(store) for path in list_segments(store.disk, store.root, key)]
+    return [*store.catalog.all_tables(), *segments]
+
+
+def total_bytes(store: Store, paths: Iterable[Path] | None = None) -> int:
+    """Return the bytes that `paths` take on disk, by default everything below the cache folder."""
+    return sum(_size(store, path) for path in (_files_below(store, store.root) if paths is None else paths))
+
+
 def verify(store: Store, *, progress: Progress | None = None, repair: bool = False) -> Iterator[Verdict]:
     """Check every byte of every table and segment, and that h5py sees what featx reads.
 
@@ -183,9 +194,7 @@ def verify(store: Store, *, progress: Progress | None = None, repair: bool = Fal
         Set damaged files aside; sound rows of a damaged table are first copied into segments, so
         that the next ``featx extract`` computes only the others.
     """
-    tables = list(store.catalog.all_tables())
-    segments = [path for key in _keys(store) for path in list_segments(store.disk, store.root, key)]
-    for path in tables + segments:
+    for path in sealed_files(store):
         n_bytes = _size(store, path)
         try:
             file = Sealed.open(store.disk, path)
@@ -234,7 +243,7 @@ def reclaimable(store: Store, *, orphans: bool = False, max_size: int | None = N
     if orphans:
         return found + unfinished
     if max_size is not None:
-        excess = _total(store) - sum(one.n_bytes for one in found) - max_size
+        excess = total_bytes(store) - sum(one.n_bytes for one in found) - max_size
         for one in [*unfinished, *_tables_by_use(store)]:
             if excess <= 0:
                 break
@@ -327,10 +336,6 @@ def _tables_by_use(store: Store) -> list[Reclaimable]:
         Reclaimable(entry.path, entry.n_bytes, time.strftime("used last on %Y-%m-%d", time.localtime(entry.used)))
         for entry in sorted(tables, key=lambda entry: entry.used)
     ]
-
-
-def _total(store: Store) -> int:
-    return sum(_size(store, path) for path in _files_below(store, store.root))
 
 
 def _files_below(store: Store, folder: Path) -> Iterator[Path]:
