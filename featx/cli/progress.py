@@ -44,25 +44,29 @@ class ProgressLine:
         def count(n_bytes: int) -> None:
             nonlocal done
             done += n_bytes
-            rate = done / max(time.perf_counter() - started, 1e-9)
-            self._draw(
-                f"{step} {_bar(done, total)} {n_bytes_text(done)}/{n_bytes_text(total)}  {n_bytes_text(rate)}/s"
-                f"  ETA {seconds_text(max(0, total - done) / rate)}",
-                last=done >= total,
-            )
+            if self._is_due(last=done >= total):
+                rate = done / max(time.perf_counter() - started, 1e-9)
+                self._draw(
+                    f"{step} {_bar(done, total)} {n_bytes_text(done)}/{n_bytes_text(total)}  {n_bytes_text(rate)}/s"
+                    f"  ETA {seconds_text(max(0, total - done) / rate)}"
+                )
 
         return count
 
     def __call__(self, progress: Progress) -> None:
         """Draw `progress` if it is time to."""
-        self._draw(describe(progress), last=progress.done == progress.total)
+        if self._is_due(last=progress.done == progress.total):
+            self._draw(describe(progress))
 
-    def _draw(self, text: str, *, last: bool) -> None:
+    def _is_due(self, *, last: bool) -> bool:
         now = time.perf_counter()
-        last = last and self._terminal
-        if self._quiet or (now - self._drawn_at < (DRAW_SECONDS if self._terminal else LINE_SECONDS) and not last):
-            return
+        pause = DRAW_SECONDS if self._terminal else LINE_SECONDS
+        if self._quiet or (now - self._drawn_at < pause and not (last and self._terminal)):
+            return False
         self._drawn_at = now
+        return True
+
+    def _draw(self, text: str) -> None:
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write("\r" + text[:width].ljust(width))
