@@ -97,7 +97,7 @@ def _crop(image: Image.Image, frame: Frame) -> Image.Image:
         )
     width, height = (frame.shorter, longer) if image.width <= image.height else (longer, frame.shorter)
     left, top = _margin(width, frame.width), _margin(height, frame.height)
-    if image.width == image.height and frame.width == frame.height and 0 < left and _is_exact(image.width, width):
+    if image.width == image.height and frame.width == frame.height and left > 0 and _is_exact(image.width, width):
         return _resize_inside(image, left, width, frame)
     image = _resize(image, width, height, frame)
     return image.crop((left, top, left + frame.width, top + frame.height))
