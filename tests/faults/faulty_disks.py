@@ -138,9 +138,9 @@ class Forgetful(Watched):
     of the later writes, of each folder the synced names and any of the later changes.
     """
 
-    def __init__(self, root, step=1 << 60):
-        super().__init__(self._before)
-        self.root, self.step = root, step
+    def __init__(self, root, before):
+        super().__init__(before)
+        self.root = root
         self.opened = {}  # descriptor → folder or number of a file
         self.numbers = {}  # inode → number of the file that has it now; inodes are used again
         self.durable_bytes, self.pending_writes = [], []  # by number: synced content; [(offset, bytes)] since then
@@ -148,10 +148,6 @@ class Forgetful(Watched):
             {},
             {},
         )  # by folder: {name: number or "folder"}; [(name, the same or None)]
-
-    def _before(self, number, name):
-        if number >= self.step:
-            raise KilledError
 
     def open(self, path, flags):
         is_new = bool(flags & os.O_CREAT) and not path.exists()

@@ -70,7 +70,7 @@ def segmented(cache, key):
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_row_04_a_signal_ends_the_run_in_5_seconds_and_leaves_no_partial_segment(tmp_path, start, sign):
-    photos, cache = album(tmp_path / "photos", 1200), tmp_path / "cache"
+    photos, cache = album(tmp_path / "photos", 800), tmp_path / "cache"
     oracle = run(photos, tmp_path / "oracle").tables[0]
     store = segmented(cache, oracle.key)
     process = start(command(photos, cache), env=environment())
@@ -87,10 +87,10 @@ def test_row_04_a_signal_ends_the_run_in_5_seconds_and_leaves_no_partial_segment
     assert "Traceback" not in stderr
     assert not list(cache.rglob("*.tmp"))
     kept = int(store.find(oracle.key, oracle.item_ids).sum())
-    assert 16 < kept < 1200
+    assert 16 < kept < 800
     assert kept % 8 == 0
     again = run(photos, cache)
-    assert again.computed == 1200 - kept
+    assert again.computed == 800 - kept
     assert rows_by_content(again.tables[0]) == rows_by_content(oracle)
 
 
