@@ -15,6 +15,7 @@ from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
+from featx.heads.solver import Problem
 from featx.heads.svm import SVMHead
 
 X, Y = load_digits(return_X_y=True)
@@ -142,6 +143,28 @@ def test_unlabelled_rows_of_a_table_are_left_out():
     )
 
 
+def test_measuring_the_curvature_never_costs_more_than_the_steps_it_serves(monkeypatch):
+    """An eigendecomposition of the features costs as much as dozens of steps on a small table."""
+    spent = {"evaluate": 0.0, "curvature": 0.0}
+
+    def counted(name, cost):
+        method = getattr(Problem, name)
+
+        def count(self, *given):
+            spent[name] += cost(self)
+            return method(self, *given)
+
+        monkeypatch.setattr(Problem, name, count)
+
+    counted("evaluate", lambda problem: 1)
+    counted("curvature", lambda problem: problem.curvature_cost)
+    wide = np.hstack([X, X**2, X**3]) @ np.random.default_rng(0).normal(size=(192, 500))
+
+    LogisticHeadCV(8, cv=3).fit(wide.astype(np.float32), Y)
+
+    assert 0 < spent["curvature"] < spent["evaluate"]
+
+
 def test_path_scores_are_those_of_fits_one_by_one():
     Cs = (1e-3, 1e-1, 1)
     path = LogisticHeadCV(Cs=Cs, cv=3, tol=1e-6).fit(X, Y)
@@ -172,9 +195,9 @@ def test_one_standard_error_prefers_the_simpler_model():
 
 def test_validation_rows_choose_and_are_not_fitted_on():
     train, val = np.arange(0, 1000), np.arange(1000, len(Y))
-    path = LogisticHeadCV(Cs=(1e-4, 1e-1)).fit(X[train], Y[train], X_val=X[val], y_val=Y[val])
+    path = LogisticHeadCV(Cs=(1e-4, 1e-1), tol=1e-6).fit(X[train], Y[train], X_val=X[val], y_val=Y[val])
 
-    alone = LogisticHead(C=path.C_).fit(X[train], Y[train])
+    alone = LogisticHead(C=path.C_, tol=1e-6).fit(X[train], Y[train])
     assert path.scores_.shape == (1, 2)
     assert path.scores_[0].max() == alone.score(X[val], Y[val])
     np.testing.assert_allclose(path.coef_, alone.coef_, atol=1e-2)

@@ -25,6 +25,33 @@ def test_neighbours_are_those_of_brute_force():
     assert (indices == expected).mean() > 0.999  # ties stand in any order
 
 
+def test_neighbours_do_not_depend_on_how_rows_come_in_tiles(monkeypatch):
+    rounded = X.round(-1)  # many rows have the same similarity
+    expected = KNNHead(k=7).fit(rounded[TRAIN], Y[TRAIN]).kneighbors(rounded[TEST])
+    monkeypatch.setattr("featx.heads.neighbors.TILE", 20_000)
+    similarities, indices = KNNHead(k=7).fit(rounded[TRAIN], Y[TRAIN]).kneighbors(rounded[TEST])
+
+    np.testing.assert_allclose(similarities, expected[0], atol=1e-12)
+    units = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
+    np.testing.assert_allclose((units[TRAIN][indices] * units[TEST][:, None]).sum(2), similarities, atol=1e-12)
+    assert all(len(set(row)) == 7 for row in indices.tolist())
+
+
+@pytest.mark.parametrize("weights", ["softmax", "uniform"])
+def test_a_training_row_left_out_is_a_fit_without_it(weights):
+    twins = np.vstack([X[:100], np.repeat(X[:1], 9, axis=0)])  # ten rows of one content
+    labels = np.r_[Y[:100], np.full(9, 3)]
+    rows = np.array([0, 7, 50, 99, 105])
+
+    found = KNNHead(k=5, weights=weights).fit(twins, labels).predict_left_out(twins[rows], rows)
+
+    alone = [
+        KNNHead(k=5, weights=weights).fit(np.delete(twins, i, 0), np.delete(labels, i)).predict(twins[[i]])[0]
+        for i in rows
+    ]
+    assert found.tolist() == alone
+
+
 def test_uniform_votes_are_scikit_learns():
     ours = KNNHead(k=7, weights="uniform").fit(X[TRAIN], Y[TRAIN])
     theirs = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(X[TRAIN], Y[TRAIN])

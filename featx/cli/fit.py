@@ -15,11 +15,17 @@ from featx.errors import OptionError
 
 @click.command()
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
-@click.option("--head", default="mlp", show_default=True, help="A name of `featx heads`, or package.module:Class.")
+@click.option("--head", show_default="mlp", help="A name of `featx heads`, or package.module:Class.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the head; repeatable.")
 @click.option("--scale", default="auto", show_default=True, metavar="auto|none|standard|l2", help="Part of the model.")
 @click.option("--cv", type=int, metavar="K", help="Also cross-validate on train; with --search the folds choose.")
 @click.option("--search", metavar="SPEC", help='Alternatives, for example "C=0.1,1,10"; validation chooses.')
+@click.option(
+    "--protocol",
+    metavar="NAME",
+    help="Of a paper, instead of --head: dinov2-logreg, dino-knn, clip-lp, bigvision-fewshot, vtab-1k.",
+)
+@click.option("--refit", is_flag=True, help="Fit once more on train and validation with what was chosen.")
 @click.option("--memory", metavar="2GiB", help="A larger table is streamed.")
 @click.option("--test", is_flag=True, help="Report the test split as well. It never chooses.")
 @click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
@@ -27,29 +33,44 @@ from featx.errors import OptionError
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
 @extract_options
 @common
-def fit(console: Console, cache: Path, source: str | None, head: str, output: Path, **options: Any) -> None:
+def fit(console: Console, cache: Path, source: str | None, head: str | None, output: Path, **options: Any) -> None:
     """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
 
     \b
     featx fit --head logreg -o model.featx
 
     It is fitted on train and chosen on validation (a tenth of train where there is no such split); both are
-    reported. The test split is looked at with --test only.
+    reported. The test split is looked at with --test only, and by a --protocol, which always reports it.
     """
-    from featx.model import fit as fit_model
-
+    check_protocol(head, options)
     table = find_table(console, source, cache, options)
-    model = fit_model(
-        table,
-        head,
-        settings=parse_settings(options["settings"]),
-        # Data that were extracted for this fit had their validation split drawn when they were read.
-        val=options["val"] if source is None or is_table(source) else None,
-        **{name: options[name] for name in ("scale", "cv", "search", "test", "seed", "memory")},
-    )
+    if options["protocol"]:
+        from featx.protocols import run_protocol
+
+        model = run_protocol(table, options["protocol"], memory=options["memory"], seed=options["seed"])
+    else:
+        from featx.model import fit as fit_model
+
+        model = fit_model(
+            table,
+            head or "mlp",
+            settings=parse_settings(options["settings"]),
+            # Data that were extracted for this fit had their validation split drawn when they were read.
+            val=options["val"] if source is None or is_table(source) else None,
+            **{name: options[name] for name in ("scale", "cv", "search", "refit", "test", "seed", "memory")},
+        )
     path = model.save(output, bundle=options["bundle"], unsafe_pickle=options["unsafe_pickle"])
     report = {"model": str(path), "table": str(table.path), **model.report}
     console.result(report, report_text(report))
+
+
+def check_protocol(head: str | None, options: dict[str, Any]) -> None:
+    """Refuse, beside a protocol, the options that it decides itself."""
+    given = {"head": head, "set": options["settings"], "cv": options["cv"], "search": options["search"]}
+    given |= {"scale": options["scale"] != "auto", "refit": options["refit"], "val": options["val"]}
+    for name, value in given.items():
+        if options["protocol"] and value:
+            raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -68,16 +89,28 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
 
 def report_text(report: dict[str, Any]) -> str:
     """Return what a fit came to, in a few lines."""
-    lines = []
+    lines = protocol_lines(report["protocol"]) if "protocol" in report else []
     for split in ("train", "val", "test"):
         if scores := report.get(split):
             low, high = scores["ci95"]
             lines.append(
                 f"{split:5}  {100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  "
-                f"of {scores['n']:,} rows right"
+                f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
             )
     chosen = [f"{k} = {v:.3g}" if isinstance(v, float) else f"{k} = {v}" for k, v in report["chosen"].items()]
     facts = [f"{report['n_parameters']:,} parameters", *chosen, seconds_text(report["seconds"])]
     lines.append(f"{report['head']}: {', '.join(facts)}")
     lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
     return "\n".join(lines)
+
+
+def protocol_lines(protocol: dict[str, Any]) -> list[str]:
+    """Return which rows a protocol chose on, which it reported on, and what came of it."""
+    lines = [f"{protocol['name']} ({protocol['source']})", f"chose     {protocol['chose']}"]
+    lines.append(f"reported  {protocol['reported']}")
+    for result in protocol["results"]:
+        low, high = result["ci95"]
+        lines.append(
+            f"  {result['setting']:12}  {100 * result['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]"
+        )
+    return [*lines, *(f"Warning: {text}" for text in protocol["warnings"])]

@@ -146,6 +146,8 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         ----------
         X_val, y_val : as `X` and `y`
             Rows for ``history_`` and early stopping.
+        memory : int, str or None
+            Of this XGBoost itself takes some 24 bytes a row and class, and half a MiB a component.
         """
         import xgboost
 
@@ -234,7 +236,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
 
         rows = training.rows
         columns = rows.shape[1] if self.projection_ is None else self.projection_.shape[1]
-        outside = rows.limit is not None and len(rows) * columns > rows.limit // 4
+        outside = rows.limit is not None and len(rows) * columns > rows.limit // 16
         kind = xgboost.ExtMemQuantileDMatrix if outside else xgboost.QuantileDMatrix
         name = f"{folder}/{'rows' if reference is None else 'val'}"
         blocks = _iterator(lambda: self._batches(training), name if outside else None)

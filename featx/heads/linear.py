@@ -13,12 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.inputs import Array, Training, read_rows, read_training
 from featx.heads.settings import check_number, resolve_device
-from featx.heads.solver import Problem, minimise
+from featx.heads.solver import Minimiser, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from featx.heads.losses import Loss
+    from featx.heads.solver import Solution
 
 
 class LinearClassifier(ClassifierMixin):
@@ -62,24 +63,23 @@ def fit_linear(
     check_number("max_iter", head.max_iter, least=1, whole=True)
     training = read_training(head, X, y, sample_weight, class_weight=head.class_weight, memory=memory)
     loss = more if len(training.classes) > 2 else two_classes
-    problem = make_problem(training, training.weights[:, None], loss, head.device)
     total = float(training.weights.sum())
+    problem = make_problem(training, training.weights[:, None] / total, loss, head.device)
     penalties = torch.tensor([1 / (head.C * total)], dtype=torch.float64, device=problem.device)
-    start = problem.mean.new_zeros(problem.shape)
-    solution = minimise(problem, penalties, start, tol=head.tol, max_iter=head.max_iter)
+    solution = Minimiser(problem).minimise(penalties, tol=head.tol, max_iter=head.max_iter)
+    keep_solution(head, problem, solution, total=total, C=head.C)
+
+
+def keep_solution(head: Any, problem: Problem, solution: Solution, *, total: float, C: float) -> None:
+    """Set what a fit of one problem found, and say so if it ended before its gradient was small."""
     coef, intercept = uncentred(problem, solution.theta)
     head.coef_, head.intercept_ = coef[0], intercept[0]
-    head.objective_ = float(solution.values[0]) * total * (head.C if np.isfinite(head.C) else 1)
+    head.objective_ = float(solution.values[0]) * total * (C if np.isfinite(C) else 1)
     head.gradient_norm_ = float(solution.gradient_norms[0])
     head.n_iter_ = max(1, int(solution.n_iter[0]))
-    warn_unless_converged(head.gradient_norm_, head.tol, head.n_iter_)
-
-
-def warn_unless_converged(gradient_norm: float, tol: float, n_iter: int) -> None:
-    """Say that a fit ended before its gradient was small."""
-    if gradient_norm > tol:
+    if head.gradient_norm_ > head.tol:
         warnings.warn(
-            f"The gradient is {gradient_norm:.1e} after {n_iter} iterations, above tol={tol:g}. "
+            f"The gradient is {head.gradient_norm_:.1e} after {head.n_iter_} iterations, above tol={head.tol:g}. "
             "Raise max_iter, scale the features, or lower C.",
             ConvergenceWarning,
             stacklevel=4,
@@ -103,13 +103,14 @@ def softmax(scores: Array) -> Array:
 
 
 def make_problem(training: Training, weights: NDArray[np.float64], loss: Loss, device: str) -> Problem:
-    """Return the problem over `training` with row weights (n, p), each column scaled to sum 1."""
+    """Return the problem over `training` with row weights (n, p), each column of sum 1."""
     import torch
 
     device = resolve_device(device)
-    scaled = torch.from_numpy(weights / weights.sum(axis=0)).to(device)
     codes = torch.from_numpy(training.codes).to(device)
-    return Problem(training.rows, codes, scaled, loss, loss.n_outputs(len(training.classes)), device)
+    return Problem(
+        training.rows, codes, torch.from_numpy(weights).to(device), loss, loss.n_outputs(len(training.classes)), device
+    )
 
 
 def uncentred(problem: Problem, theta: Tensor) -> tuple[Array, Array]:

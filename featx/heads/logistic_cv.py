@@ -14,26 +14,30 @@ from featx.errors import DataError
 from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_training
 from featx.heads.linear import (
     LinearClassifier,
+    keep_solution,
     make_problem,
     softmax,
     uncentred,
-    warn_unless_converged,
 )
 from featx.heads.losses import Binomial, Multinomial
 from featx.heads.settings import check_choice, check_number
-from featx.heads.solver import minimise
+from featx.heads.solver import Minimiser
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from featx.heads.solver import Problem
 
+#: The path is solved to ten times ``tol``, but, where that is more, only to this: scikit-learn's own.
+PATH_TOLERANCE = 1e-4
+
 
 class LogisticHeadCV(LinearClassifier, BaseEstimator):
     """Logistic regression whose C is chosen by cross-validation, or on given validation rows.
 
-    The folds, and the fit on all rows, are solved side by side, so that they share every product with
-    the rows; each C starts from the solution of the one before.
+    The folds are solved side by side, so that they share every product with the rows, at the default
+    `tol` to ten times that; each C starts from the solution of the one before. The chosen C is then
+    fitted on all rows, to `tol`.
 
     Parameters
     ----------
@@ -118,31 +122,39 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         Cs = self._path()
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
         validation = None if X_val is None else read_labelled(self, X_val, y_val)
-        held_out = np.zeros((len(training.codes), 0), bool) if validation else self._folds(training, groups)
-        weights = training.weights[:, None] * np.column_stack([~held_out, np.ones(len(held_out), bool)])
+        held_out = np.zeros((len(training.codes), 1), bool) if validation else self._folds(training, groups)
+        weights = training.weights[:, None] * ~held_out
         if not weights.any(axis=0).all():
             raise DataError("A fold has no rows with a positive weight. Lower cv.")
+        totals = weights.sum(axis=0)
+        weights /= totals
         loss = Multinomial() if len(self.classes_) > 2 else Binomial()
         problem = make_problem(training, weights, loss, self.device)
-        totals = torch.from_numpy(weights.sum(axis=0)).to(problem.device)
-        theta = problem.mean.new_zeros(problem.shape)
-        scores, solutions = [], []
+        del weights  # which may be much of the memory limit, and which the problem holds in its own dtype
+        totals = torch.from_numpy(totals).to(problem.device)
+        minimiser = Minimiser(problem)
+        tol = max(self.tol, min(10 * self.tol, PATH_TOLERANCE))
+        scores, means = [], []
         for C in Cs:
-            solution = minimise(problem, 1 / (C * totals), theta, tol=self.tol, max_iter=self.max_iter)
-            theta = solution.theta
-            scores.append(self._score(problem, theta, training, held_out, validation))
-            solutions.append(solution)
+            solution = minimiser.minimise(1 / (C * totals), tol=tol, max_iter=self.max_iter)
+            scores.append(self._score(problem, solution.theta, training, held_out, validation))
+            means.append(solution.theta.mean(dim=0, keepdim=True))
         self.Cs_, self.scores_ = Cs, np.array(scores).T
         chosen = _choose(self.scores_, one_standard_error=self.one_standard_error)
         self.C_ = float(Cs[chosen])
-        solution = solutions[chosen]
-        coef, intercept = uncentred(problem, solution.theta)
-        self.coef_, self.intercept_ = coef[-1], intercept[-1]
-        self.objective_ = float(solution.values[-1]) * self.C_ * float(totals[-1])
-        self.gradient_norm_ = float(solution.gradient_norms[-1])
-        self.n_iter_ = max(1, int(solution.n_iter[-1]))
-        warn_unless_converged(self.gradient_norm_, self.tol, self.n_iter_)
+        self._finish(problem, training, means[chosen])
         return self
+
+    def _finish(self, problem: Problem, training: Training, start: Tensor) -> None:
+        """Fit on all rows with the chosen C, from what the folds found."""
+        import torch
+
+        total = float(training.weights.sum())
+        weights = torch.from_numpy(training.weights[:, None] / total).to(problem.device)
+        penalties = torch.tensor([1 / (self.C_ * total)], dtype=torch.float64, device=problem.device)
+        minimiser = Minimiser(problem.reweighted(weights), start)
+        solution = minimiser.minimise(penalties, tol=self.tol, max_iter=self.max_iter)
+        keep_solution(self, problem, solution, total=total, C=self.C_)
 
     def predict_proba(self, X: Any) -> Array:
         """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
@@ -187,7 +199,6 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         """Return the weighted score of each fold on its own rows, shape (n_folds,)."""
         coef, intercept = uncentred(problem, theta)
         if validation is not None:
-            coef, intercept = coef[-1:], intercept[-1:]
             training, held_out = validation, np.ones((len(validation.codes), 1), bool)
         folds = held_out.shape[1]
         sums, totals = np.zeros(folds), np.zeros(folds)

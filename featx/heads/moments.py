@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ def centred(training: Training, indices: Any, block: Array, mean: Array) -> Arra
     return A
 
 
-def second_moment(training: Training, mean: Array, targets: Array | None = None) -> tuple[Array, Array]:
+def second_moment(
+    training: Training, mean: Array, targets: Callable[[Any], Array] | None = None
+) -> tuple[Array, Array]:
     """Return Σ s x̃ x̃ᵀ (d, d) in the dtype of the rows and Σ s x̃ tᵀ (d, k) in float64, with x̃ = x - mean.
 
     Products of blocks are made in the rows' dtype and summed in float64.
@@ -38,17 +41,19 @@ def second_moment(training: Training, mean: Array, targets: Array | None = None)
     ----------
     training : Training
     mean : ndarray, shape (d,)
-    targets : ndarray of shape (n, k), or None
-        t; None for no columns.
+    targets : callable, or None
+        From indices to their t, shape (m, k): made by the block, for all of them may be more than the memory
+        limit allows. None for no columns.
     """
-    n, d = training.rows.shape
+    d = training.rows.shape[1]
     check_room(training, d)
-    targets = np.zeros((n, 0)) if targets is None else targets
-    gram, cross = np.zeros((d, d)), np.zeros((d, targets.shape[1]))
+    gram, cross = np.zeros((d, d)), np.zeros((d, 0))
     for indices, block in training.rows.blocks():
         A = centred(training, indices, block, mean)
         gram += A.T @ A
-        cross += A.T @ (targets[indices] * np.sqrt(training.weights[indices])[:, None]).astype(A.dtype)
+        if targets is not None:
+            weighted = targets(indices) * np.sqrt(training.weights[indices])[:, None]
+            cross = A.T @ weighted.astype(A.dtype) + (cross if cross.size else 0.0)
     return gram.astype(training.rows.dtype), cross
 
 

@@ -110,12 +110,16 @@ class _Moments:
         """Read the rows twice: for the mean, then for the moments about it."""
         n, d = training.rows.shape
         mean = mean_row(training)
-        targets = _targets(training, slice(None))
-        target_mean = training.weights @ targets / training.weights.sum()
+        shares = np.bincount(training.codes, training.weights) / training.weights.sum()
+        target_mean = (2 * shares - 1)[_columns(training)]
+
+        def centred_targets(indices: Any) -> Array:
+            return np.asarray(_targets(training, indices) - target_mean)
+
         if n < d:
-            values, vectors, cross = _from_rows(training, mean, targets - target_mean)
+            values, vectors, cross = _from_rows(training, mean, centred_targets(slice(None)))
         else:
-            gram, cross = second_moment(training, mean, targets - target_mean)
+            gram, cross = second_moment(training, mean, centred_targets)
             values, vectors = eigh(gram)
         return cls(mean, target_mean, vectors, values, vectors.T @ cross, float(training.weights.sum()))
 
@@ -167,9 +171,14 @@ def _from_rows(training: Training, mean: Array, targets: Array) -> tuple[Array, 
 
 def _targets(training: Training, indices: Any) -> Array:
     """Return ±1 targets (n, k), one column for two classes."""
-    codes, k = training.codes[indices], len(training.classes)
-    columns = np.arange(k) if k > 2 else np.ones(1, int)
-    return np.where(codes[:, None] == columns, 1.0, -1.0).astype(training.rows.dtype)
+    hits = training.codes[indices][:, None] == _columns(training)
+    return np.where(hits, training.rows.dtype.type(1), training.rows.dtype.type(-1))
+
+
+def _columns(training: Training) -> NDArray[np.int64]:
+    """Return the classes that have a column of targets: all, or the second of two."""
+    k = len(training.classes)
+    return np.arange(k) if k > 2 else np.ones(1, np.int64)
 
 
 def _labels(scores: Array) -> Array:

@@ -10,9 +10,10 @@ All problems share every product with X, so five folds cost little more than one
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ SMALL = 1 << 20
 #: Rows a feature that the curvature is measured on, where there are so many.
 ROWS_PER_FEATURE = 8
 
-#: Iterations before the curvature is first measured again; then after thrice as many, and so on.
+#: Steps, at least, before the curvature is first measured again; then after thrice as many, and so on.
 REFRESH = 8
 
 
@@ -84,6 +85,12 @@ class Problem:
         for indices, block in self.rows.blocks():
             yield indices, self._to_device(block)
 
+    def reweighted(self, weights: Tensor) -> Problem:
+        """Return problems of other weights (n, p) over the same rows, about the same mean."""
+        other = copy.copy(self)
+        other.weights, other._sample = weights.to(self.dtype), None  # noqa: SLF001 - a copy of this very object
+        return other
+
     def _to_device(self, X: Array) -> Tensor:
         return as_tensor(X, self.device).to(self.dtype)
 
@@ -124,10 +131,23 @@ class Problem:
         u, v = self.loss.hessian(self.scores(theta[-1:], X), self.codes[indices])
         return Curvature.measure(X - self.mean, weights / weights.sum(), u[:, 0], v[:, 0])
 
+    @property
+    def curvature_cost(self) -> float:
+        """What measuring the curvature costs, in evaluations, by rough counts of operations."""
+        n, d = self.rows.shape
+        p, k, _ = self.shape
+        m = self._sample_size
+        # An evaluation is bound by reading the rows, an eigendecomposition by all that is no product in it.
+        evaluation, decomposition = n * d * (4 * p * k + 200), 25 * min(m, d) ** 3
+        return (2 * m * d * min(m, d) + decomposition) / evaluation
+
+    @property
+    def _sample_size(self) -> int:
+        return min(ROWS_PER_FEATURE * self.rows.shape[1], self.rows.sample_size)
+
     def _sampled(self) -> tuple[Any, Tensor]:
         if self._sample is None:
-            d = self.rows.shape[1]
-            m = min(ROWS_PER_FEATURE * d, self.rows.sample_size)
+            m = self._sample_size
             positive = self.weights[:, -1].cpu().numpy() > 0
             chosen = np.flatnonzero(positive)
             if len(chosen) > m:
@@ -156,73 +176,121 @@ class Solution:
     n_iter: Tensor
 
 
-def minimise(problem: Problem, penalties: Tensor, start: Tensor, *, tol: float, max_iter: int) -> Solution:
-    """Minimise each problem by L-BFGS on top of `Curvature`, until max |gradient| ≤ `tol`.
+class Minimiser:
+    """L-BFGS on top of `Curvature`, for problems side by side, that stays warm from one penalty to the next.
 
-    Problems run side by side with steps of their own; those at their tolerance stand still.
-    (Nocedal and Wright, "Numerical Optimization", algorithm 7.4, with P⁻¹ as the initial matrix.)
+    Each problem has steps of its own; those at their tolerance stand still. (Nocedal and Wright, "Numerical
+    Optimization", algorithm 7.4, with P⁻¹ as the initial matrix.)
 
     Parameters
     ----------
     problem : Problem
-    penalties : Tensor of float64, shape (p,)
-    start : Tensor, shape (p, k, d + 1)
-        For classes of a softmax, zero or the end of a minimisation: parts that shift all classes
-        alike have no curvature, and stay as they are.
-    tol : float
-    max_iter : int
+    start : Tensor of shape (p, k, d + 1), or None
+        Zero by default. Parts that shift all classes of a softmax alike have no curvature, and stay as they are.
+
+    Attributes
+    ----------
+    theta : Tensor, shape (p, k, d + 1)
+        Where the last minimisation ended.
     """
-    import torch
 
-    theta = start.clone()
-    values, gradient = problem.evaluate(theta, penalties)
-    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY)
-    n_iter = torch.zeros(len(penalties), dtype=torch.int64)
-    refresh = 0
-    for iteration in range(max_iter):
-        active = problem.gradient_norms(gradient) > tol
-        if not active.any():
-            break
-        if iteration == refresh:
-            curvature = problem.curvature(theta)
-            refresh = max(REFRESH, 3 * refresh)
-        direction = -_inverse_hessian(gradient, pairs, curvature, penalties) * active[:, None, None]
-        step, new_values, new_gradient = _line_search(problem, penalties, theta, values, gradient, direction)
-        moved = step > 0
-        if not moved.any():
-            if not pairs:
+    def __init__(self, problem: Problem, start: Tensor | None = None) -> None:
+        self.problem = problem
+        self.theta = problem.mean.new_zeros(problem.shape) if start is None else start
+        self._penalties: Tensor | None = None
+        self._curvature: Curvature | None = None
+        self._pairs: deque[Pair] = deque(maxlen=HISTORY)
+        self._least_patience = max(REFRESH, problem.curvature_cost)
+        self._patience = self._least_patience
+        self._steps = 0
+
+    def minimise(self, penalties: Tensor, *, tol: float, max_iter: int) -> Solution:
+        """Go on from `theta` with `penalties` (p,), float64, until max |gradient| ≤ `tol`."""
+        import torch
+
+        problem = self.problem
+        self._change_penalties(penalties)
+        values, gradient = problem.evaluate(self.theta, penalties)
+        n_iter = torch.zeros(len(penalties), dtype=torch.int64)
+        for _ in range(max_iter):
+            active = problem.gradient_norms(gradient) > tol
+            if not active.any():
                 break
-            # Rounding has spoilt the pairs: once more from the curvature alone.
-            pairs.clear()
-            refresh = iteration + 1
-            continue
-        n_iter += moved.cpu()
-        move, change = step[:, None, None] * direction, new_gradient - gradient
+            direction = -_inverse_hessian(gradient, self._pairs, self._measured(), penalties) * active[:, None, None]
+            step, new_values, new_gradient = _line_search(problem, penalties, self.theta, values, gradient, direction)
+            moved = step > 0
+            if moved.any():
+                n_iter += moved.cpu()
+                move = step[:, None, None] * direction
+                self._pairs.append(Pair.of(move, new_gradient - gradient))
+                self.theta, values, gradient = self.theta + move, new_values, new_gradient
+            elif self._pairs:  # rounding has spoilt them: once more from a new curvature alone
+                self._pairs.clear()
+                self._curvature = None
+            else:
+                break
+        return Solution(self.theta, values, problem.gradient_norms(gradient), n_iter)
+
+    def _change_penalties(self, penalties: Tensor) -> None:
+        """Correct the remembered gradient changes, which a penalty adds a multiple of the move to."""
+        if self._penalties is not None:
+            more = (penalties - self._penalties).to(self.theta.dtype)[:, None, None]
+            for pair in list(self._pairs):
+                self._pairs.popleft()
+                change = pair.change.clone()
+                change[..., :-1] += more * pair.move[..., :-1]
+                self._pairs.append(Pair.of(pair.move, change))
+        self._penalties = penalties
+        self._patience = self._least_patience
+
+    def _measured(self) -> Curvature:
+        """Return the curvature, measured anew where the steps since the last time have cost as much."""
+        if self._curvature is None or self._steps >= self._patience:
+            self._patience = 3 * self._patience if self._curvature else self._least_patience
+            self._curvature, self._steps = self.problem.curvature(self.theta), 0
+        self._steps += 1
+        return self._curvature
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A step, the change of the gradient along it, and one over their product; 0 where that is not positive."""
+
+    move: Tensor
+    change: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, move: Tensor, change: Tensor) -> Pair:
+        """Return the pair; one with weight zero changes nothing."""
+        import torch
+
         product = (move * change).sum((1, 2))
-        pairs.append((move, change, torch.where(product > 0, 1 / product, 0)))
-        theta, values, gradient = theta + move, new_values, new_gradient
-    return Solution(theta, values, problem.gradient_norms(gradient), n_iter)
+        return cls(move, change, torch.where(product > 0, 1 / product, 0))
 
 
-def _inverse_hessian(gradient: Tensor, pairs: Any, curvature: Curvature, penalties: Tensor) -> Tensor:
-    """Apply the two-loop recursion; a pair with weight zero changes nothing."""
+def _inverse_hessian(gradient: Tensor, pairs: Sequence[Pair], curvature: Curvature, penalties: Tensor) -> Tensor:
+    """Apply the two-loop recursion."""
     import torch
 
     q = gradient.clone()
     alphas = []
-    for move, change, rho in reversed(pairs):
-        alpha = rho * (move * q).sum((1, 2))
-        q -= alpha[:, None, None] * change
+    for pair in reversed(pairs):
+        alpha = pair.weight * (pair.move * q).sum((1, 2))
+        q -= alpha[:, None, None] * pair.change
         alphas.append(alpha)
-    r = curvature.solve(q, penalties)
     if pairs:
-        _, change, rho = pairs[-1]
+        last, p = pairs[-1], len(q)
+        # Solving for both at once reads the factors once.
+        both = curvature.solve(torch.cat([q, last.change]), penalties.repeat(2))
         # How far the true curvature along the last step was from P's.
-        size = rho * (change * curvature.solve(change, penalties)).sum((1, 2))
-        r *= torch.where(size > 0, 1 / size, 1)[:, None, None]
-    for (move, change, rho), alpha in zip(pairs, reversed(alphas), strict=True):
-        beta = rho * (change * r).sum((1, 2))
-        r += (alpha - beta)[:, None, None] * move
+        size = last.weight * (last.change * both[p:]).sum((1, 2))
+        r = both[:p] * torch.where(size > 0, 1 / size, 1)[:, None, None]
+    else:
+        r = curvature.solve(q, penalties)
+    for pair, alpha in zip(pairs, reversed(alphas), strict=True):
+        beta = pair.weight * (pair.change * r).sum((1, 2))
+        r += (alpha - beta)[:, None, None] * pair.move
     return r
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featx.model.calibration import Calibration
+    from featx.model.job import Fitted
     from featx.recipe import Request
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
@@ -117,22 +119,12 @@ def fit(
     own_choice = _own_choice(estimator, first.head)
     if refit and len(rows.val):
         last = job.fit(_as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
-    model = Model(
-        head=last.head,
-        head_name=name,
-        classes=table.classes,
-        scaler=last.scaler,
-        calibration=first.calibration(rows.val),
-        recipe=table.recipe,
-        request=_request(table),
-        probe=dict(table.probe),
-        trained_on=table.item_ids[rows.train if last is first else rows.train_and_val],
-        chosen_on=table.item_ids[rows.val],
-    )
+    taught = rows.train if last is first else rows.train_and_val
+    model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val))
     model.report.update(
         head=name,
         table=None if table.path is None else str(table.path),
-        train=first.report(rows.train),
+        train=first.report_train(rows.train, seed),
         val=first.report(rows.val),
         test=last.report(rows.test) if test else None,
         seconds=round(time.perf_counter() - started, 3),
@@ -143,9 +135,33 @@ def fit(
         temperature=model.calibration.temperature,
         search=tried.search,
         cv=tried.cv,
+        path=_path(first.head),
         history=getattr(first.head, "history_", {}),
     )
     return model
+
+
+def make_model(
+    table: Features,
+    name: str,
+    fitted: Fitted,
+    trained_on: NDArray[np.intp],
+    chosen_on: NDArray[np.intp],
+    calibration: Calibration,
+) -> Model:
+    """Return the model of a fitted head that remembers how rows are made and which it has seen; its report is empty."""
+    return Model(
+        head=fitted.head,
+        head_name=name,
+        classes=table.classes,
+        scaler=fitted.scaler,
+        calibration=calibration,
+        recipe=table.recipe,
+        request=_request(table),
+        probe=dict(table.probe),
+        trained_on=table.item_ids[trained_on],
+        chosen_on=table.item_ids[chosen_on],
+    )
 
 
 def _make_head(head: Any, settings: dict[str, Any], seed: int) -> tuple[str, Any]:
@@ -176,6 +192,13 @@ def _own_choice(estimator: Any, head: Any) -> dict[str, Any]:
     """Return what a fitted `head` chose by itself: values that were not simply given."""
     fitted = {name: getattr(head, f"{name}_") for name in _CHOSEN if hasattr(head, f"{name}_")}
     return {name: value for name, value in fitted.items() if estimator.get_params().get(name) != value}
+
+
+def _path(head: Any) -> list[dict[str, float]] | None:
+    """Return each C that a head tried by itself, with its mean score."""
+    if not hasattr(head, "Cs_"):
+        return None
+    return [{"C": C, "score": score} for C, score in zip(head.Cs_.tolist(), head.scores_.mean(0).tolist(), strict=True)]
 
 
 def _as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
