@@ -1,6 +1,8 @@
 """The cache folder: rows go in by key and content, and come out the same, wherever they lie."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import pytest
 from toy_rows import KEY, features, items, publish, segment_files
 
 from featx.errors import CacheError, CorruptFileError, DataError
-from featx.store import Store, Table
+from featx.store import Disk, Store, Table
 
 
 def test_committed_rows_are_found_and_read_in_any_order(tmp_path):
@@ -290,6 +292,27 @@ def test_claims_expire_and_can_be_released(tmp_path):
 
     store.release(KEY, "a")
     assert Store(tmp_path).claim(KEY, "a")
+
+
+def test_a_claim_that_the_disk_would_not_release_does_not_stop_its_owner(tmp_path):
+    class Stubborn(Disk):
+        stuck = True
+
+        def unlink(self, path):
+            if self.stuck:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().unlink(path)
+
+    disk = Stubborn()
+    store = Store(tmp_path, disk=disk)
+    disk.stuck = False
+    assert store.claim(KEY, "a")
+    disk.stuck = True
+    store.release(KEY, "a")
+    disk.stuck = False
+
+    assert not Store(tmp_path).claim(KEY, "a")
+    assert store.claim(KEY, "a")
 
 
 def test_the_claim_of_a_dead_process_is_over(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
@@ -34,6 +33,7 @@ class Claims:
 
     def __init__(self, disk: Disk, root: Path, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._disk, self._folder, self.lease_seconds = disk, root / FOLDER, lease_seconds
+        self._left: set[Path] = set()  # given up, but the disk would not let go of the file
 
     def path(self, key: str, name: str) -> Path:
         """Return the file that stands for the claim on `name` under `key`."""
@@ -47,15 +47,21 @@ class Claims:
         )
         if write_note(self._disk, path, owner, replace=False, durable=False):
             return True
-        if not self.is_over(path):
+        if path not in self._left and not self.is_over(path):
             return False
         remove(self._disk, path)
+        self._left.discard(path)
         return write_note(self._disk, path, owner, replace=False, durable=False)
 
     def release(self, key: str, name: str) -> None:
         """Give a claim up; fine if there is none."""
-        with contextlib.suppress(OSError):
-            self._disk.unlink(self.path(key, name))
+        path = self.path(key, name)
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._left.add(path)
 
     def is_over(self, path: Path) -> bool:
         """Say whether nobody is at the work behind the claim at `path` any more."""
