@@ -275,7 +275,7 @@ def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Resul
     n = len(rows.test)
     results = [_over_seeds(f"{shots} a class", n, [n_correct[shots, seed] for seed in SEEDS]) for shots in SHOTS]
     largest = (SHOTS[-1], SEEDS[0])
-    model = make_model(table, "ridge", fits[largest], draws[largest], rows.val[:0], Calibration())
+    model = make_model(table, "ridge", fits[largest], draws[largest], rows.val[:0], Calibration(), 0)
     _report(model, table, fits[largest].report(draws[largest]), Accuracy(n, n_correct[largest]).to_dict())
     model.report["protocol"] = {
         "chose": "nothing was chosen; the model is the one of 25 images a class and seed 0",
@@ -327,7 +327,7 @@ def _vtab_1k(table: Features, options: _Options) -> tuple[Model, Results]:
         test = last.report(rows.test)
         assert test is not None
         n_correct.append(round(test["accuracy"] * test["n"]))
-        model = make_model(table, "logreg", last, parts.train_and_val, parts.val, choosing.calibration(parts.val))
+        model = make_model(table, "logreg", last, parts.train_and_val, parts.val, choosing.calibration(parts.val), 0)
         _report(model, table, choosing.report(parts.train), test, val=choosing.report(parts.val), chosen={"C": C})
         models.append(model)
     models[0].report["protocol"] = {

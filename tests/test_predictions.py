@@ -56,9 +56,30 @@ def test_json_form_has_the_documented_keys_and_no_nan():
     assert json.loads(json.dumps(found, allow_nan=False)) == {
         "classes": ["cat", "dog", "owl"],
         "predictions": [
-            {"id": "test/1.jpg", "label": "dog", "probability": 0.5, "top": [["dog", 0.5]], "error": None},
-            {"id": "test/2.jpg", "label": None, "probability": None, "top": [], "error": "truncated"},
-            {"id": "test/3.jpg", "label": "cat", "probability": 0.4, "top": [["cat", 0.4]], "error": None},
+            {
+                "id": "test/1.jpg",
+                "label": "dog",
+                "probability": 0.5,
+                "familiarity": None,
+                "top": [["dog", 0.5]],
+                "error": None,
+            },
+            {
+                "id": "test/2.jpg",
+                "label": None,
+                "probability": None,
+                "familiarity": None,
+                "top": [],
+                "error": "truncated",
+            },
+            {
+                "id": "test/3.jpg",
+                "label": "cat",
+                "probability": 0.4,
+                "familiarity": None,
+                "top": [["cat", 0.4]],
+                "error": None,
+            },
         ],
     }
 

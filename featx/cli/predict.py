@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     "--sample", type=click.Path(path_type=Path), help="Sample submission: its columns, ids and order are kept."
 )
 @click.option("--min-probability", type=float, default=0.0, metavar="P", help="Less probable rows get no label.")
+@click.option(
+    "--min-familiarity",
+    type=float,
+    default=0.0,
+    metavar="P",
+    help="Rows unlike those learned from get no label; 0.01 costs 1 % of the others.",
+)
 @click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
 @click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
 @click.option("--engine", default="auto", show_default=True, metavar="auto|eager|compile|openvino")
@@ -41,7 +48,7 @@ def predict(console: Console, cache: Path, model: Path, images: tuple[str, ...],
     from featx.model import load, write_csv
 
     classifier = load(model, allow_code=options["allow_code"], unsafe_pickle=options["unsafe_pickle"])
-    how = {name: options[name] for name in ("min_probability", "engine", "device", "workers")}
+    how = {name: options[name] for name in ("min_probability", "min_familiarity", "engine", "device", "workers")}
     found = classifier.classify(_source(images), **how)
     if options["csv_path"]:
         filled = write_csv(

@@ -236,7 +236,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
 
         rows = training.rows
         columns = rows.shape[1] if self.projection_ is None else self.projection_.shape[1]
-        outside = rows.limit is not None and len(rows) * columns > rows.limit // 16
+        outside = rows.limit is not None and len(rows) * columns > rows.limit // 8
         kind = xgboost.ExtMemQuantileDMatrix if outside else xgboost.QuantileDMatrix
         name = f"{folder}/{'rows' if reference is None else 'val'}"
         blocks = _iterator(lambda: self._batches(training), name if outside else None)

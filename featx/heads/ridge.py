@@ -172,7 +172,8 @@ def _from_rows(training: Training, mean: Array, targets: Array) -> tuple[Array, 
 def _targets(training: Training, indices: Any) -> Array:
     """Return ±1 targets (n, k), one column for two classes."""
     hits = training.codes[indices][:, None] == _columns(training)
-    return np.where(hits, training.rows.dtype.type(1), training.rows.dtype.type(-1))
+    targets: Array = np.where(hits, training.rows.dtype.type(1), training.rows.dtype.type(-1))
+    return targets
 
 
 def _columns(training: Training) -> NDArray[np.int64]:

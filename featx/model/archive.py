@@ -37,6 +37,7 @@ MEMBERS = {
     "head.pickle": 2048 * _MIB,
     "probe.safetensors": 64 * _MIB,
     "items.safetensors": 1024 * _MIB,
+    "familiarity.safetensors": 16 * _MIB,
     "network.safetensors": 3072 * _MIB,
 }
 #: Plain ZIP counts bytes with 32 bits; ZIP64 would be one more thing that can lie.

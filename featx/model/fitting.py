@@ -19,6 +19,7 @@ from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
 from featx.heads.neighbors import KNNHead
+from featx.model.familiarity import Familiarity
 from featx.model.job import Job
 from featx.model.model import Model
 from featx.model.rows import choose_rows
@@ -120,7 +121,7 @@ def fit(
     if refit and len(rows.val):
         last = job.fit(_as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
-    model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val))
+    model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed)
     model.report.update(
         head=name,
         table=None if table.path is None else str(table.path),
@@ -148,6 +149,7 @@ def make_model(
     trained_on: NDArray[np.intp],
     chosen_on: NDArray[np.intp],
     calibration: Calibration,
+    seed: int,
 ) -> Model:
     """Return the model of a fitted head that remembers how rows are made and which it has seen; its report is empty."""
     return Model(
@@ -156,6 +158,9 @@ def make_model(
         classes=table.classes,
         scaler=fitted.scaler,
         calibration=calibration,
+        familiarity=Familiarity.learn(
+            table, fitted.scaler, trained_on, np.setdiff1d(chosen_on, trained_on, assume_unique=True), seed
+        ),
         recipe=table.recipe,
         request=_request(table),
         probe=dict(table.probe),

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.features import Features
+    from featx.model.familiarity import Familiarity
     from featx.model.scaling import FeatureScaler
     from featx.recipe import Recipe, Request
+
+    Floats = NDArray[np.float64]
 
 #: A table is scaled and predicted this much at a time, in bytes.
 BLOCK_BYTES = 64 << 20
@@ -65,6 +68,8 @@ class Model:
         The step before the head, learned on the training rows.
     calibration : Calibration
         From the head's scores to probabilities, fitted on the validation rows.
+    familiarity : Familiarity or None
+        How far from the training rows others lie; None where there were too few to tell.
     recipe, request : Recipe, Request or None
         How rows are made from images; None for a model of rows that came from elsewhere.
     report : dict
@@ -82,6 +87,7 @@ class Model:
     classes: tuple[str, ...]
     scaler: FeatureScaler
     calibration: Calibration = field(default_factory=Calibration)
+    familiarity: Familiarity | None = None
     recipe: Recipe | None = None
     request: Request | None = None
     report: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +96,9 @@ class Model:
     chosen_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
     network: Network | None = field(default=None, repr=False)
 
-    def classify(self, source: Any, *, min_probability: float = 0.0, **options: Any) -> Predictions:
+    def classify(
+        self, source: Any, *, min_probability: float = 0.0, min_familiarity: float = 0.0, **options: Any
+    ) -> Predictions:
         """Predict images or a table, with a reason for every row that cannot be predicted.
 
         Parameters
@@ -100,6 +108,9 @@ class Model:
             that `featx.extract` takes.
         min_probability : float
             Rows whose best class is less probable get no label.
+        min_familiarity : float
+            Rows that lie so far from the training rows that a smaller share of known rows does get no label:
+            0.01 costs one in a hundred images like those learned from, and leaves out what is like none.
         **options
             ``engine``, ``device``, ``batch_size``, ``workers`` as in `featx.extraction.Options`.
 
@@ -115,13 +126,20 @@ class Model:
         if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):
-            return Predictions(
-                ids=tuple(source.ids),
-                classes=self.classes,
-                probabilities=self._table_probabilities(source),
-                min_probability=min_probability,
-            )
-        return self._classify_images(source, min_probability, options)
+            probabilities, familiarity = self._judge_table(source)
+            ids = tuple(source.ids)
+            reasons: dict[int, str] = {}
+        else:
+            ids, probabilities, familiarity, reasons = self._judge_images(source, options)
+        return Predictions(
+            ids=ids,
+            classes=self.classes,
+            probabilities=probabilities,
+            errors=reasons,
+            familiarity=None if self.familiarity is None else familiarity,
+            min_probability=min_probability,
+            min_familiarity=min_familiarity,
+        )
 
     def predict(self, source: Any, **options: Any) -> NDArray[np.object_]:
         """Return the label of each row, object array of shape (n,); None where there is none. See `classify`."""
@@ -165,23 +183,28 @@ class Model:
 
         return save(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
 
-    def _rows_probabilities(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    def _judge(self, X: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Return probabilities (n, k) and familiarity (n,) of rows; NaN for the latter where the model has none."""
+        rows = self.scaler.transform(X)
         found = np.zeros((len(X), len(self.classes)))  # a class that train did not have is never predicted
-        scores = relative_scores(self.head, self.scaler.transform(X))
+        scores = relative_scores(self.head, rows)
         found[:, np.asarray(self.head.classes_, dtype=np.intp)] = self.calibration.probabilities(scores)
         if not np.isfinite(found).all():
             raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
-        return found
+        return found, np.full(len(X), np.nan) if self.familiarity is None else self.familiarity.share(rows)
 
-    def _table_probabilities(self, table: Features) -> NDArray[np.float64]:
+    def _judge_table(self, table: Features) -> tuple[Floats, Floats]:
         if table.key != (self.recipe.key if self.recipe else ""):
             raise DataError(self._other_recipe(table))
-        found = np.empty((len(table), len(self.classes)))
+        probabilities, familiarity = np.empty((len(table), len(self.classes))), np.empty(len(table))
         for indices, X in table.blocks(BLOCK_BYTES):
-            found[indices] = self._rows_probabilities(X)
-        return found
+            probabilities[indices], familiarity[indices] = self._judge(X)
+        return probabilities, familiarity
 
-    def _classify_images(self, source: Any, min_probability: float, options: dict[str, Any]) -> Predictions:
+    def _judge_images(
+        self, source: Any, options: dict[str, Any]
+    ) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
+        """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
         from featx.datasets import open_dataset
         from featx.extraction import compute_rows
         from featx.model.saving import with_network
@@ -194,17 +217,11 @@ class Model:
         dataset = open_dataset(source)
         with with_network(self) as request:
             X, reasons = compute_rows(request, self.recipe, dataset, probe=self.probe or None, **options)
-        found = np.full((len(X), len(self.classes)), np.nan)
+        probabilities, familiarity = np.full((len(X), len(self.classes)), np.nan), np.full(len(X), np.nan)
         good = np.array([i for i in range(len(X)) if i not in reasons], dtype=np.intp)
         if len(good):
-            found[good] = self._rows_probabilities(X[good])
-        return Predictions(
-            ids=tuple(dataset.ids),
-            classes=self.classes,
-            probabilities=found,
-            errors=reasons,
-            min_probability=min_probability,
-        )
+            probabilities[good], familiarity[good] = self._judge(X[good])
+        return tuple(dataset.ids), probabilities, familiarity, reasons
 
     def _other_recipe(self, table: Features) -> str:
         if self.recipe is None or self.request is None:

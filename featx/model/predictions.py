@@ -29,8 +29,11 @@ class Predictions:
         Each row sums to 1; a row that could not be read is NaN.
     errors : mapping of int to str
         Why, by position, for exactly the rows that could not be read.
-    min_probability : float
-        Below this the model abstains: the row has probabilities but no label.
+    familiarity : ndarray of float64, shape (n,), or None
+        Share of known rows that lie as far from the training rows as this one; NaN for a row that could not
+        be read, None where the model does not tell.
+    min_probability, min_familiarity : float
+        Below either the model abstains: the row has probabilities but no label.
 
     Examples
     --------
@@ -46,11 +49,16 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
     errors: Mapping[int, str] = field(default_factory=dict)
+    familiarity: NDArray[np.float64] | None = None
     min_probability: float = 0.0
+    min_familiarity: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_probability <= 1:
-            raise OptionError(f"--min-probability must be between 0 and 1, got {self.min_probability}.")
+        for name, least in (("probability", self.min_probability), ("familiarity", self.min_familiarity)):
+            if not 0 <= least <= 1:
+                raise OptionError(f"--min-{name} must be between 0 and 1, got {least}.")
+        if self.min_familiarity and self.familiarity is None:
+            raise OptionError("This model does not know how familiar rows are. Leave out --min-familiarity.")
         assert self.probabilities.shape == (len(self.ids), len(self.classes))
         assert set(np.flatnonzero(np.isnan(self.probabilities).any(axis=1)).tolist()) == set(self.errors)
 
@@ -74,6 +82,8 @@ class Predictions:
     def labels(self) -> tuple[str | None, ...]:
         """Name of the most probable class; None where the row could not be read or the model abstains."""
         sure = self.confidence >= self.min_probability  # False for NaN
+        if self.familiarity is not None:
+            sure &= self.familiarity >= self.min_familiarity
         return tuple(self.classes[j] if s else None for j, s in zip(self.best, sure, strict=True))
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -91,7 +101,8 @@ class Predictions:
 
         An abstained row has label null and keeps its probability; an unreadable one has neither, and its reason.
         """
-        rows = zip(self.ids, self.labels, self.confidence.tolist(), self.top(k), strict=True)
+        familiarity = [None] * len(self) if self.familiarity is None else self.familiarity.tolist()
+        rows = zip(self.ids, self.labels, self.confidence.tolist(), familiarity, self.top(k), strict=True)
         return {
             "classes": list(self.classes),
             "predictions": [
@@ -99,9 +110,10 @@ class Predictions:
                     "id": name,
                     "label": label,
                     "probability": None if i in self.errors else probability,
+                    "familiarity": None if i in self.errors else familiar,
                     "top": [list(pair) for pair in top],
                     "error": self.errors.get(i),
                 }
-                for i, (name, label, probability, top) in enumerate(rows)
+                for i, (name, label, probability, familiar, top) in enumerate(rows)
             ],
         }

@@ -21,6 +21,7 @@ from featx.errors import FeatxError, ModelFileError
 from featx.heads.state import export_state, is_exportable, restore_state
 from featx.model import archive
 from featx.model.card import Card, parse_json
+from featx.model.familiarity import FEWEST_ROWS, Familiarity
 from featx.model.model import Model, Network
 from featx.model.scaling import SCALES, FeatureScaler
 from featx.model.scores import relative_scores
@@ -60,6 +61,8 @@ def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool 
     if model.probe:
         members["probe.safetensors"] = save_safetensors(dict(model.probe))
     members["items.safetensors"] = save_safetensors({"trained_on": model.trained_on, "chosen_on": model.chosen_on})
+    if model.familiarity is not None:
+        members["familiarity.safetensors"] = save_safetensors(vars(model.familiarity))
     network = _network(model) if bundle else model.network
     if network is not None:
         members["network.safetensors"] = network.tensors
@@ -142,6 +145,7 @@ def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool
         classes=card.classes,
         scaler=scaler,
         calibration=card.calibration,
+        familiarity=_restore_familiarity(members, head),
         recipe=card.recipe,
         request=card.request,
         report=card.report,
@@ -190,6 +194,24 @@ def _restore_head(card: Card, arrays: Arrays, members: dict[str, bytes], *, unsa
     if card.recipe is not None and head.n_features_in_ != math.prod(card.recipe.shape):
         raise ModelFileError("its head is for rows of another length")
     return head
+
+
+def _restore_familiarity(members: dict[str, bytes], head: Any) -> Familiarity | None:
+    if "familiarity.safetensors" not in members:
+        return None
+    arrays = load_safetensors(members["familiarity.safetensors"])
+    kinds = {name: (array.dtype.name, array.ndim) for name, array in arrays.items()}
+    sane = (
+        kinds == {"units": ("float16", 2), "distances": ("float32", 1)}
+        and all(np.isfinite(array).all() for array in arrays.values())
+        and len(arrays["units"]) >= FEWEST_ROWS
+        and arrays["units"].shape[1] == getattr(head, "n_features_in_", arrays["units"].shape[1])
+        and len(arrays["distances"]) > 0
+        and (np.diff(arrays["distances"]) >= 0).all()
+    )
+    if not sane:
+        raise ModelFileError("its sample of training rows is not one")
+    return Familiarity(**arrays)
 
 
 def _try_once(model: Model) -> None:
