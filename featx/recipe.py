@@ -25,6 +25,8 @@ RESIZES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DTYPES = ("float32", "float16")
+#: Decode policies (`Frame.decode`) by the names that users type.
+DECODES = {"full": "pillow-1", "draft": "pillow-1-draft"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Frame:
     background : tuple of int
         RGB, 0–255, under transparent pixels and around padded ones.
     decode : str
-        Name of the decode policy (`featx.images.POLICY`).
+        Name of the decode policy, one of the values of `DECODES`.
     """
 
     height: int
@@ -55,7 +57,7 @@ class Frame:
     shorter: int
     interpolation: str
     background: tuple[int, int, int] = (255, 255, 255)
-    decode: str = "pillow-1"
+    decode: str = DECODES["full"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,8 @@ class Request:
         ``MEAN/STD`` with one or three comma-separated numbers each, for pixels scaled to 0–1.
     background : str
         A colour name or ``#rrggbb``.
+    decode : {"full", "draft"}
+        ``draft`` lets JPEGs much larger than the network's input be decoded at 1/2, 1/4 or 1/8 of their size.
     precision, dtype : str
         As in `Recipe`.
     seed : int
@@ -188,6 +192,7 @@ class Request:
     normalize: str = "weights"
     interpolation: str = "weights"
     background: str = "white"
+    decode: str = "full"
     precision: str = "fp32"
     dtype: str = "float32"
     seed: int = 0
@@ -197,6 +202,7 @@ class Request:
         _one_of("--pool", self.pool, ("auto", *POOLS))
         _one_of("--resize", self.resize, ("weights", *RESIZES))
         _one_of("--interpolation", self.interpolation, ("weights", *INTERPOLATIONS))
+        _one_of("--decode", self.decode, tuple(DECODES))
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--dtype", self.dtype, DTYPES)
         if self.image_size is not None and self.image_size < 1:

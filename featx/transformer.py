@@ -28,7 +28,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         A name from ``featx backbones``.
     layer : str or None
         A name from ``featx layers``; None for the backbone's default.
-    pool, weights, image_size, resize, normalize, interpolation, background, precision, dtype, seed, version
+    pool, weights, image_size, resize, normalize, interpolation, background, decode, precision, dtype, seed, version
         As in `featx.Request`.
     cache : str or Path or None
         Cache folder; None for ``FEATX_CACHE`` or ``./cache``.
@@ -63,6 +63,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         normalize: str = "weights",
         interpolation: str = "weights",
         background: str = "white",
+        decode: str = "full",
         precision: str = "fp32",
         dtype: str = "float32",
         seed: int = 0,
@@ -82,6 +83,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.normalize = normalize
         self.interpolation = interpolation
         self.background = background
+        self.decode = decode
         self.precision = precision
         self.dtype = dtype
         self.seed = seed

@@ -610,5 +610,49 @@ def test_prepare_decodes_and_fits():
 
 
 def test_recipe_of_another_policy_is_refused():
-    with pytest.raises(OptionError, match="decodes images by 'pillow-9', this featx by 'pillow-1'"):
+    with pytest.raises(OptionError, match="decodes images by 'pillow-9', this featx by pillow-1 or pillow-1-draft"):
         prepare(np.zeros((2, 2), np.uint8), frame(2, shorter=2, decode="pillow-9"))
+
+
+# Drafts
+
+
+def photo(width, height) -> Image.Image:
+    """Smooth colours, as photos are: noise would differ at any scale."""
+    return noise(9, 7).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_draft_of_a_large_jpeg_is_nearly_the_same_pixels(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photo(600, 400), "jpeg", quality=95, exif=exif)
+    asked = {"shorter": 40, "interpolation": "bicubic"}
+    full, draft = prepare(data, frame(32, **asked)), prepare(data, frame(32, decode="pillow-1-draft", **asked))
+
+    assert decode(data, draft=80).size in [(150, 100), (100, 150)]
+    assert np.abs(full.astype(int) - draft).mean() < 1
+    assert np.abs(full.astype(int) - draft).max() < 8
+    assert not np.array_equal(full, draft)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(photo(600, 400), "png"),
+        encode(photo(159, 200), "jpeg"),
+        np.asarray(photo(600, 400)),
+    ],
+    ids=["PNG", "JPEG less than twice as large as what is taken twice over", "array"],
+)
+def test_what_has_no_draft_is_decoded_in_full(data):
+    asked = {"shorter": 40, "interpolation": "bicubic"}
+
+    assert np.array_equal(prepare(data, frame(32, **asked)), prepare(data, frame(32, decode="pillow-1-draft", **asked)))
+
+
+def test_a_bomb_is_no_draft_either():
+    bomb = encode(Image.new("L", (10_000, 9_000)), "jpeg")
+
+    with pytest.raises(ImageError, match="decompression bomb"):
+        decode(bomb, draft=64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import ImageColor
 
 from featx.errors import OptionError
-from featx.recipe import Frame, Request
+from featx.recipe import DECODES, Frame, Request
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -72,6 +72,7 @@ def _frame(request: Request, own: Frame) -> Frame:
         shorter=shorter,
         interpolation=own.interpolation if request.interpolation == "weights" else request.interpolation,
         background=_background(request.background, own),
+        decode=DECODES[request.decode],
     )
 
 

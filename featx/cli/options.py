@@ -29,6 +29,9 @@ _REQUEST = [
     click.option("--normalize", default="weights", show_default=True, metavar="weights|unit|none|MEAN/STD"),
     click.option("--interpolation", default="weights", show_default=True, metavar="weights|bilinear|bicubic|…"),
     click.option("--background", default="white", show_default=True, help="Colour under transparent pixels."),
+    click.option(
+        "--decode", default="full", show_default=True, metavar="full|draft", help="draft: large JPEGs faster."
+    ),
     click.option("--precision", default="fp32", show_default=True, metavar="fp32|tf32|bf16|fp16"),
     click.option("--dtype", default="float32", show_default=True, metavar="float32|float16", help="As stored."),
     click.option("--backbone-version", "version", metavar="V", help="Version of your own package.module:function."),

@@ -29,6 +29,7 @@ def extract(
     normalize: str = "weights",
     interpolation: str = "weights",
     background: str = "white",
+    decode: str = "full",
     precision: str = "fp32",
     dtype: str = "float32",
     version: str | None = None,
@@ -50,7 +51,7 @@ def extract(
     ----------
     data : path, sequence of paths or images, array or Dataset
         All that ``featx extract`` takes, and images in memory.
-    backbone, pool, weights, image_size, resize, normalize, interpolation, background, precision, dtype, version
+    backbone, pool, weights, image_size, resize, normalize, interpolation, background, decode, precision, dtype, version
         What to compute, as in `featx.Request`.
     layer : str or sequence of str, optional
         Names from ``featx layers``; several come from one pass.
@@ -88,6 +89,7 @@ def extract(
         normalize=normalize,
         interpolation=interpolation,
         background=background,
+        decode=decode,
         precision=precision,
         dtype=dtype,
         seed=seed,

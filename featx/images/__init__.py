@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from featx.images.geometry import fit, prepare
-from featx.images.policy import POLICY, decode, pixels_of
+from featx.images.policy import POLICIES, decode, pixels_of
 from featx.images.pool import DecodePool
 from featx.images.signatures import READABLE, sniff
 
-__all__ = ["POLICY", "READABLE", "DecodePool", "decode", "fit", "pixels_of", "prepare", "sniff"]
+__all__ = ["POLICIES", "READABLE", "DecodePool", "decode", "fit", "pixels_of", "prepare", "sniff"]

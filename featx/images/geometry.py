@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from featx.errors import ImageError, OptionError
-from featx.images.policy import MAX_PIXELS, POLICY, decode
-from featx.recipe import Frame
+from featx.images.policy import DRAFT_GAP, MAX_PIXELS, POLICIES, decode
+from featx.recipe import DECODES, Frame
 
 #: Pillow takes coordinates as 32-bit floats, whose integers are exact up to here.
 _EXACT_FLOATS = 1 << 24
@@ -36,11 +36,13 @@ def prepare(data: bytes | np.ndarray, frame: Frame) -> np.ndarray:
     OptionError
         If the frame asks for another decode policy than this featx has.
     """
-    if frame.decode != POLICY:
+    if frame.decode not in POLICIES:
         raise OptionError(
-            f"The recipe decodes images by {frame.decode!r}, this featx by {POLICY!r}. Extract again: featx extract"
+            f"The recipe decodes images by {frame.decode!r}, this featx by {' or '.join(POLICIES)}. "
+            "Extract again: featx extract"
         )
-    return fit(decode(data, background=frame.background), frame)
+    least = DRAFT_GAP * max(frame.height, frame.width, frame.shorter) if frame.decode == DECODES["draft"] else None
+    return fit(decode(data, background=frame.background, draft=least), frame)
 
 
 def fit(image: Image.Image, frame: Frame) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The decode policy: which files are images, and which RGB pixels each of them holds.
 
-In every recipe under the name `POLICY`; whoever changes a pixel here raises it.
+In every recipe under one of the names in `POLICIES`; whoever changes a pixel here raises them.
 
 ===========================  ====================================================================
 container                    by content, never by extension; `signatures.READABLE` only
@@ -12,6 +12,8 @@ alpha, transparent colour    composited on the background
 16 bits a channel            the high byte, so that full scale stays full scale
 CMYK, YCbCr, palette, L, 1   converted to RGB by Pillow; colour profiles are ignored
 floats, 32-bit integers      refused where white is not known
+JPEG, draft policy           at 1/2, 1/4 or 1/8 of its size, straight from its DCT coefficients, if both
+                             sides are still at least `DRAFT_GAP` times what the network takes
 ===========================  ====================================================================
 """
 
@@ -26,9 +28,13 @@ from PIL import Image, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin, Unidentifi
 
 from featx.errors import ImageError
 from featx.images.signatures import sniff
+from featx.recipe import DECODES
 
-#: The name of this policy in `featx.recipe.Frame.decode`.
-POLICY = "pillow-1"
+#: The names of this policy in `featx.recipe.Frame.decode`, without and with drafts.
+POLICIES = tuple(DECODES.values())
+
+#: The resize that follows a draft takes at least so many pixels into one: what the draft smoothed away, it would have.
+DRAFT_GAP = 2
 
 #: Pillow's own limit, past which it warns of a decompression bomb: a quarter of a GiB of RGB.
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -52,7 +58,9 @@ _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
 
-def decode(data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+def decode(
+    data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255, 255, 255), draft: int | None = None
+) -> Image.Image:
     """Turn an encoded image, or an array of pixels, into RGB.
 
     Parameters
@@ -61,11 +69,13 @@ def decode(data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255,
         A whole file, or grey, RGB or RGBA pixels.
     background : tuple of int
         RGB, 0–255, that shows through transparent pixels.
+    draft : int, optional
+        Let a JPEG be decoded at a fraction of its size, with no side below this.
 
     Returns
     -------
     PIL.Image.Image
-        Mode ``RGB``, upright, of the image's own size.
+        Mode ``RGB``, upright, of the image's own size but for drafts.
 
     Raises
     ------
@@ -78,7 +88,7 @@ def decode(data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255,
     >>> decode(np.full((2, 3), 128, np.uint8)).getpixel((0, 0))
     (128, 128, 128)
     """
-    image = _from_array(data) if isinstance(data, np.ndarray) else _from_bytes(data)
+    image = _from_array(data) if isinstance(data, np.ndarray) else _from_bytes(data, draft)
     return _composite(image, background)
 
 
@@ -107,15 +117,17 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     return _eight_bit(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels))
 
 
-def _from_bytes(data: bytes) -> Image.Image:
+def _from_bytes(data: bytes, draft: int | None) -> Image.Image:
     kind = sniff(data)
     with _naming_damage(kind), Image.open(io.BytesIO(data), formats=(kind,)) as image:
-        return _read(image)
+        return _read(image, draft)
 
 
-def _read(image: Image.Image) -> Image.Image:
+def _read(image: Image.Image, draft: int | None = None) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_bomb(f"{image.width:,} × {image.height:,} pixels, more"))
+    if draft is not None:
+        image.draft(None, (draft, draft))
     image.load()
     return _upright(_eight_bit(image), _orientation(image))
 
