@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from struck_decoders import LARGE, children, encode, reasons, striking
+from struck_decoders import LARGE, children, encode, holds_large, reasons, striking
 from tiny_network import album, rows_by_content, run
 
 from featx.cli import main
@@ -79,10 +79,9 @@ from featx.images import DecodePool
 from featx.recipe import Frame
 frame = Frame(height=32, width=32, resize="crop", shorter=36, interpolation="bicubic")
 image = Path(sys.argv[1]).read_bytes()
-with DecodePool(frame, n_workers=1, timeout=1.5) as pool:
-    for index, result in pool.map((k, image) for k in range(12)):
-        if index == 0:
-            print(*pool.pids, flush=True)
+with DecodePool(frame, n_workers=1, timeout=3.0) as pool:
+    print(*pool.pids, flush=True)
+    for index, result in pool.map((k, image) for k in range(4)):
         if not hasattr(result, "shape"):
             print(result)
 """
@@ -90,11 +89,18 @@ with DecodePool(frame, n_workers=1, timeout=1.5) as pool:
 
 def test_row_05_a_run_that_was_stopped_does_not_take_its_decoders_for_hung(start, tmp_path):
     """As a paused container is: time in which nobody ran says nothing about a decoder."""
-    (tmp_path / "slow.png").write_bytes(encode(Image.new("L", (3_000, 4_000))))
+    (tmp_path / "slow.png").write_bytes(encode(Image.new("L", (5_000, 6_000))))
     process = start([sys.executable, "-c", STOPPED, str(tmp_path / "slow.png")])
-    pids = [process.pid, *map(int, process.stdout.readline().split())]
-    for sign, seconds in [(signal.SIGSTOP, 2.5), (signal.SIGCONT, 0)]:
-        for pid in pids:
+    (decoder,) = map(int, process.stdout.readline().split())
+    while not holds_large(decoder) and process.poll() is None:
+        time.sleep(0.002)
+    for sign, pid, seconds in [
+        (signal.SIGSTOP, decoder, 0.7),  # long enough to be noticed
+        (signal.SIGSTOP, process.pid, 3.0),  # the run waits no longer: neither does it count
+        (signal.SIGCONT, process.pid, 0.2),
+        (signal.SIGCONT, decoder, 0.0),
+    ]:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sign)
         time.sleep(seconds)
     stdout, stderr = process.communicate(timeout=60)
