@@ -25,6 +25,8 @@ _BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224}
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
 #: Seconds that converting a network takes (5 to 20 were measured) and that reading a converted one takes.
 _CONVERSION, _READING = 15.0, 1.5
+#: Images that an engine is tried on: every request of it is one of several, and the user does not wait long.
+_TRIAL_IMAGES = 16
 #: A batch goes through openvino in requests of an eighth of the usual batch, and each core gets sixteen of them.
 _REQUESTS_PER_BATCH, _REQUESTS_PER_CORE = 8, 16
 
@@ -148,32 +150,30 @@ def _automatic(
         return plain("openvino, often several times as fast, is not installed: pip install 'featx[openvino]'")
     if not openvino.supports(recipes[0].precision):
         return plain(f"openvino has no {recipes[0].precision} on this CPU")
-    few = min(usual, 4)
-    expected = n_images * _seconds(compute, recipes, few, warm=True) / few
+    eager_rate = _rate(compute, recipes, min(usual, _TRIAL_IMAGES))
     in_requests = request_size(recipes, size or _openvino_batch_size(recipes))
     cost = _READING if openvino.find(networks, backbone, recipes, in_requests) else _CONVERSION
-    if expected < 2 * cost:
-        return plain(f"{n_images:,} images take it about {expected:.0f} s, too short for another to pay")
+    if n_images / eager_rate < 2 * cost:
+        return plain(f"{n_images:,} images take it about {n_images / eager_rate:.0f} s, too short for another to pay")
     try:
         converted, converted_size = _converted(backbone, recipes, size, networks)
     except OptionError as error:
         return plain(str(error))
-    eager_rate = usual / _seconds(compute, recipes, usual)
-    openvino_rate = converted_size / _seconds(converted, recipes, converted_size, warm=True)
+    n_trial = -(-_TRIAL_IMAGES // in_requests) * in_requests
+    openvino_rate = _rate(converted, recipes, min(converted_size, n_trial))
     why = f"openvino runs {openvino_rate:.0f} images/s here, eager {eager_rate:.0f}"
     if openvino_rate <= eager_rate:
         return plain(why)
     return Engine(converted, recipes, name="openvino", batch_size=converted_size, why=why)
 
 
-def _seconds(compute: Compute, recipes: list[Recipe], n: int, *, warm: bool = False) -> float:
-    """Measure one batch of `n`, with `warm` after one that does not count."""
+def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:
+    """Measure images a second on `n` of them, after a pass that does not count."""
     pixels = blank(recipes, n).numpy()
-    if warm:
-        compute(pixels)
+    compute(pixels)
     start = time.perf_counter()
     compute(pixels)
-    return time.perf_counter() - start
+    return n / (time.perf_counter() - start)
 
 
 def _largest_that_fits(backbone: Backbone, recipes: list[Recipe], engine: str, device: torch.device) -> Engine:
