@@ -16,7 +16,7 @@ from featx.heads.svm import SVMHead
 
 HEADS = [
     LogisticHead(tol=1e-9),
-    LogisticHeadCV(Cs=3, cv=2),
+    LogisticHeadCV(Cs=3, cv=2, tol=1e-9),
     SVMHead(tol=1e-9),
     RidgeHead(),
     RidgeHead(alpha=(0.1, 10)),

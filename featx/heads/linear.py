@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.inputs import Array, Training, read_rows, read_training
+from featx.heads.losses import Multinomial
 from featx.heads.settings import check_number, resolve_device
 from featx.heads.solver import Minimiser, Problem
 
@@ -73,6 +74,8 @@ def fit_linear(
 def keep_solution(head: Any, problem: Problem, solution: Solution, *, total: float, C: float) -> None:
     """Set what a fit of one problem found, and say so if it ended before its gradient was small."""
     coef, intercept = uncentred(problem, solution.theta)
+    if isinstance(problem.loss, Multinomial):
+        intercept -= intercept.mean(axis=1, keepdims=True)  # what all classes share changes no probability
     head.coef_, head.intercept_ = coef[0], intercept[0]
     head.objective_ = float(solution.values[0]) * total * (C if np.isfinite(C) else 1)
     head.gradient_norm_ = float(solution.gradient_norms[0])

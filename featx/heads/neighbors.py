@@ -124,7 +124,8 @@ class KNNHead(ClassifierMixin, BaseEstimator):
                 best, where = _sorted(np.take_along_axis(similarities, near, axis=1), near)
                 continue
             # Only what beats the k-th best so far: a comparison of all, where partitioning costs ten times that.
-            rows, columns = np.nonzero(similarities > best[:, -1:])
+            # (In one dimension numpy finds what is not zero ten times as fast.)
+            rows, columns = np.divmod(np.flatnonzero(similarities > best[:, -1:]), len(units))
             if len(rows):
                 best, where = _merged(best, where, rows, similarities[rows, columns], columns + start)
         return best, where
