@@ -1,6 +1,7 @@
 """FAULTS rows 5 and 17 to 19: images that kill, hang, balloon, are none, or are of an odd kind."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -79,7 +80,7 @@ from featx.images import DecodePool
 from featx.recipe import Frame
 frame = Frame(height=32, width=32, resize="crop", shorter=36, interpolation="bicubic")
 image = Path(sys.argv[1]).read_bytes()
-with DecodePool(frame, n_workers=1, timeout=3.0) as pool:
+with DecodePool(frame, n_workers=1, timeout=4.0) as pool:
     print(*pool.pids, flush=True)
     for index, result in pool.map((k, image) for k in range(4)):
         if not hasattr(result, "shape"):
@@ -89,14 +90,14 @@ with DecodePool(frame, n_workers=1, timeout=3.0) as pool:
 
 def test_row_05_a_run_that_was_stopped_does_not_take_its_decoders_for_hung(start, tmp_path):
     """As a paused container is: time in which nobody ran says nothing about a decoder."""
-    (tmp_path / "slow.png").write_bytes(encode(Image.new("L", (5_000, 6_000))))
+    (tmp_path / "slow.png").write_bytes(encode(Image.new("L", (4_000, 5_000))))
     process = start([sys.executable, "-c", STOPPED, str(tmp_path / "slow.png")])
     (decoder,) = map(int, process.stdout.readline().split())
     while not holds_large(decoder) and process.poll() is None:
         time.sleep(0.002)
     for sign, pid, seconds in [
         (signal.SIGSTOP, decoder, 0.7),  # long enough to be noticed
-        (signal.SIGSTOP, process.pid, 3.0),  # the run waits no longer: neither does it count
+        (signal.SIGSTOP, process.pid, 4.0),  # the run waits no longer: neither does it count
         (signal.SIGCONT, process.pid, 0.2),
         (signal.SIGCONT, decoder, 0.0),
     ]:
