@@ -29,7 +29,7 @@ def run_all(root, roles):
     return [json.loads(output) for output, _ in told]
 
 
-@pytest.mark.parametrize("n_writers", [2, 8])
+@pytest.mark.parametrize("n_writers", [2, 16])
 def test_row_09_many_extractors_on_one_cache(tmp_path, n_writers):
     results = run_all(tmp_path, [("extract", seed, N, SEGMENT) for seed in range(n_writers)])
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from featx.errors import ModelFileError, WeightsError
+from featx.heads.booster_json import check_booster
 from featx.model import Model, archive, fit, load
 from featx.recipe import Request
 
@@ -246,6 +247,20 @@ def test_row_22_a_probe_that_is_none_is_refused(saved, tmp_path):
         load(forged(saved, tmp_path / "m.featx", members={"probe.safetensors": probe}))
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value, path=()):
+    """Every place in nested JSON."""
+    yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
 def booster_with(trees, **changes):
     document = json.loads(archive.read(trees)["head.json"])
     tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
@@ -275,6 +290,41 @@ def test_row_22_trees_that_lead_astray_are_refused_before_xgboost_reads_them(tre
     done = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
 
     assert done.stdout.count("The boosted trees in the model file are damaged or hostile") == len(lies)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_row_22_any_value_anywhere_in_the_trees_is_refused_or_harmless(trees, data):
+    """What the check accepts, whoever follows children and features stays within the arrays, and comes to an end."""
+    document = json.loads(archive.read(trees)["head.json"])
+    n_features = int(document["learner"]["learner_model_param"]["num_feature"])
+    model = document["learner"]["gradient_booster"]["model"]
+    tree = data.draw(st.sampled_from(model["trees"]))
+    if data.draw(st.booleans()):  # lies that only just fit
+        name = data.draw(st.sampled_from(sorted(name for name in tree if isinstance(tree[name], list) and tree[name])))
+        place = data.draw(st.integers(0, len(tree[name]) - 1))
+        tree[name][place] = data.draw(st.integers(-2, len(tree["parents"]) + 1) | JSON)
+    else:
+        *path, last = data.draw(st.sampled_from([place for place in places(model) if place]))
+        holder = model
+        for key in path:
+            holder = holder[key]
+        holder[last] = data.draw(JSON)
+    try:
+        check_booster(document, n_features=n_features, n_classes=10)
+    except ModelFileError:
+        return
+    for tree in model["trees"]:
+        n, seen, stack = len(tree["parents"]), set(), [0]
+        assert all(len(tree[name]) == n for name in ("left_children", "right_children", "split_indices"))
+        while stack:
+            node = stack.pop()
+            assert 0 <= node < n
+            assert node not in seen
+            seen.add(node)
+            assert 0 <= tree["split_indices"][node] < n_features
+            if tree["left_children"][node] != -1:
+                stack += [tree["left_children"][node], tree["right_children"][node]]
 
 
 def test_row_22_settings_of_the_wrong_kind_are_found_at_once(features, tmp_path):
@@ -368,20 +418,6 @@ def test_row_22_code_in_the_recipe_alone_needs_permission_too(saved, tmp_path, o
 
     with pytest.raises(ModelFileError, match="--allow-code"):
         load(path)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-def places(value, path=()):
-    """Every place in nested JSON."""
-    yield path
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-        yield from places(value[key], (*path, key))
 
 
 @settings(deadline=None)
