@@ -1,29 +1,33 @@
-"""Feed the readers of tables and segments with whatever a fuzzer thinks of.
+"""Feed the readers of tables, segments and model files with whatever a fuzzer thinks of.
 
     pip install atheris
     python examples/fuzz_cache.py -max_total_time=600
 
 Each input is read as it is, and again with every digest set right, as someone who means harm would
-do. A reader may refuse with a `CacheError`, or read what the
-user block honestly describes. Any other exception is a fault. Expected: none in ten minutes.
+do. A reader may refuse with a `CacheError` or a `ModelFileError`, or read what the file honestly
+describes. Any other exception is a fault. Expected: none in ten minutes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
 import shutil
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import atheris
 
 with atheris.instrument_imports(include=["featx"]):
-    from featx.errors import CacheError
+    from featx.errors import CacheError, ModelFileError
+    from featx.features import Features
+    from featx.model import archive, fit, load
     from featx.store import Disk, Store
     from featx.store.container import FORMAT, MAGIC, extent_from_json
     from featx.store.layout import gaps_between
@@ -34,6 +38,7 @@ with atheris.instrument_imports(include=["featx"]):
 import numpy as np
 
 KEY = "ab" * 32
+MODEL = Path(tempfile.mkdtemp()) / "m.featx"
 
 
 class OneFile(Disk):
@@ -88,8 +93,34 @@ def read_segment(content: bytes) -> None:
     Segment(OneFile(content), Path("cache"), KEY, path).verify()
 
 
+def read_model(content: bytes) -> None:
+    """Load a model file."""
+    MODEL.write_bytes(content)
+    load(MODEL)
+
+
+def vouched(content: bytes) -> bytes:
+    """Return a model file with every digest as it should be, as far as it can be taken apart."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            members = {info.filename: file.read(info) for info in file.infolist() if info.file_size < 1 << 20}
+        card = json.loads(members.pop("model.json"))
+        card["members"] = {
+            name: {"size": len(member), "sha256": hashlib.sha256(member).hexdigest()}
+            for name, member in members.items()
+        }
+        archive.write(MODEL, {"model.json": json.dumps(card).encode(), **members})
+        return MODEL.read_bytes()
+    return content[:-64] + hashlib.sha256(content[:-64]).hexdigest().encode()
+
+
 def one_input(data: bytes) -> None:
     """Try one input; what is refused is fine."""
+    if data[:2] == b"PK":
+        for content in (data, vouched(data)):
+            with contextlib.suppress(ModelFileError):
+                read_model(content)
+        return
     for content in (data, sealed(data)):
         for read in (read_all, read_segment):
             with contextlib.suppress(CacheError):
@@ -107,6 +138,10 @@ def seeds(folder: Path) -> None:
             shutil.copy(segment, folder / f"segment-{limit}")
             table = store.publish("photos", "toy", KEY, recipe="{}", request="{}", item_ids=items, **columns)
             shutil.copy(table, folder / f"table-{limit}")
+    rng = np.random.default_rng(0)
+    features = Features.from_arrays(rng.normal(size=(30, 4)), np.arange(30) % 3, classes=("x", "y", "z"))
+    for head, settings in {"ridge": {}, "knn": {}, "xgboost": {"n_estimators": 1, "max_depth": 2}}.items():
+        fit(features, head, settings=settings).save(folder / f"{head}.featx")
 
 
 def main() -> None:
@@ -114,7 +149,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as name:
         seeds(Path(name))
-        atheris.Setup([*sys.argv, name, "-max_len=16000"], one_input)
+        atheris.Setup([*sys.argv, name, "-max_len=40000"], one_input)
         atheris.Fuzz()
 
 

@@ -30,6 +30,8 @@ DIGEST_BYTES = 16
 #: Runs of rows that are shorter on the average than this are gathered from a map.
 _LONG_RUN_BYTES = 1 << 17
 _MOST_MAPPED_BYTES = 1 << 29
+#: Blocks that are read by one call of the system and then verified.
+_BLOCKS_AT_ONCE = 8
 #: Buffers that one call of ``preadv`` takes on every system.
 _MOST_BUFFERS = 1024
 
@@ -110,15 +112,17 @@ class Payload:
         if self._verified[blocks].all():
             self._source.read_parts([([data], self._offset(start))])
             return out
-        for block in blocks.tolist():  # a block is verified while it is warm in the processor's cache
-            low, high = self._rows_of(block)
-            first, last = max(low, start), min(high, stop)
+        step = _BLOCKS_AT_ONCE * self._block_rows
+        for low in range(start - start % self._block_rows, stop, step):  # verified while warm in the processor's cache
+            first, last = max(low, start), min(low + step, stop)
             here = data[(first - start) * self._row_bytes : (last - start) * self._row_bytes]
             self._source.read_parts([([here], self._offset(first))])
-            if (first, last) == (low, high):
-                self._compare(block, here)
-            else:
-                self._touch(np.array([block]))
+            for block in self._blocks_of(first, last).tolist():
+                top, bottom = self._rows_of(block)
+                if first <= top and bottom <= last:
+                    self._compare(block, here[(top - first) * self._row_bytes : (bottom - first) * self._row_bytes])
+                else:
+                    self._touch(np.array([block]))
         return out
 
     def take(self, rows: Rows, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
