@@ -10,6 +10,7 @@ from torch import nn
 from featx import backbones, engines
 from featx.engines import open_engine, openvino
 from featx.engines.folding import fold_batch_norm
+from featx.engines.pixels import blank, from_pixels
 from featx.errors import OptionError
 from featx.recipe import Request
 
@@ -118,9 +119,11 @@ def test_nan_comes_out_as_nan():
 def test_an_engine_leaves_the_backbone_as_it_was():
     backbone, recipes = resolved()
     digest = backbones.weights.digest(backbone.module)
+    strides = [parameter.stride() for parameter in backbone.module.parameters()]
     eager(backbone, recipes).run(images(1))
 
     assert backbones.weights.digest(backbone.module) == digest
+    assert [parameter.stride() for parameter in backbone.module.parameters()] == strides
     assert type(backbone.module.bn1) is nn.BatchNorm2d
 
 
@@ -181,8 +184,10 @@ def test_batch_norm_after_a_convolution_is_folded_away():
 def test_a_convolution_that_someone_else_reads_is_not_folded():
     torch.manual_seed(0)
     module, x = calm(Forked()), torch.rand(2, 3, 8, 8)
+    folded = fold_batch_norm(module, x)
 
-    assert fold_batch_norm(module, x) is module
+    assert isinstance(folded.norm, nn.BatchNorm2d)
+    assert torch.equal(folded(x)[0], module(x)[0])
 
 
 def test_a_tapped_convolution_keeps_its_own_output_and_the_rest_is_folded():
@@ -195,6 +200,16 @@ def test_a_tapped_convolution_keeps_its_own_output_and_the_rest_is_folded():
 
     assert distance(rows[0], conv.numpy()) <= 1e-5
     assert distance(rows[1], norm.numpy()) <= 1e-5
+
+
+def test_a_convolution_at_the_end_of_a_tapped_layer_is_kept_and_the_rest_is_folded():
+    backbone, recipes = resolved(layers=("conv1", "layer2"))
+    folded = fold_batch_norm(
+        from_pixels(backbone, recipes), blank(recipes, 1), keep=frozenset(["network.module.conv1"])
+    )
+
+    assert isinstance(folded.network.module.bn1, nn.BatchNorm2d)
+    assert isinstance(folded.network.module.layer2[0].bn1, nn.Identity)
 
 
 # other engines

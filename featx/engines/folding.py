@@ -17,6 +17,8 @@ _TOLERANCE = 1e-5
 def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str] = frozenset()) -> nn.Module:
     """Return a copy of `network` in which every batch norm that follows a convolution is folded into it.
 
+    The network itself is returned only where it cannot be copied.
+
     Which convolution feeds which batch norm is seen in one forward of `example`. That cannot see a function that
     reads the convolution's output as well, so the copy is used only if it computes the same.
 
@@ -27,7 +29,7 @@ def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str]
     example : Tensor
         A batch that `network` takes.
     keep : frozenset of str
-        Paths of convolutions whose own output is wanted.
+        Paths of modules whose own output is wanted: a convolution at their end is not folded into what follows.
     """
     try:
         folded = structural_copy(network)
@@ -36,7 +38,7 @@ def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str]
     with torch.no_grad():  # in inference mode the folded weights could be used nowhere else
         expected, pairs = _watched(folded, example)
         for conv_path, norm_path in pairs:
-            if conv_path in keep:
+            if any(_is_within(conv_path, path) and not _is_within(norm_path, path) for path in keep):
                 continue
             conv: Any = folded.get_submodule(conv_path)
             norm: Any = folded.get_submodule(norm_path)
@@ -44,7 +46,11 @@ def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str]
             folded.set_submodule(norm_path, _without_norm(norm))
         found = folded(example)
     same = all(_close(a, b) for a, b in zip(found, expected, strict=True))
-    return folded if same else network
+    return folded if same else structural_copy(network)
+
+
+def _is_within(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")
 
 
 def _watched(network: nn.Module, example: Tensor) -> tuple[tuple[Tensor, ...], list[tuple[str, str]]]:
