@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
-import featx.backbones.torchvision  # noqa: F401 - its table of classes is checked
+import featx.backbones.torchvision
 from featx import backbones
 from featx.errors import (
     ImageSizeError,
@@ -440,6 +441,7 @@ def test_shares_of_the_forward_grow_to_one():
             {"fc6": ("classifier.1", (4096,)), "fc7": ("classifier.4", (4096,)), "pool5": ("features.12", (256,))},
         ),
         ("inception_resnet_v2", 96, {"conv_7b_ac": ("conv2d_7b", (1536,))}),
+        ("inception_resnet_v2", 96, {"avg_pool": ("conv2d_7b", (1536,))}),
         ("resnet50", 64, {"conv4_block6_out": ("layer3.5", (1024,)), "avg_pool": ("layer4", (2048,))}),
     ],
 )
@@ -523,6 +525,14 @@ def test_every_family_of_torchvision_is_among_these():
 
     tested = {name for name, *_ in DEFAULTS_OF_TORCHVISION} | {"vgg16", "inception_v3"}
     assert families(tested) == families(models.list_models(module=models))
+
+
+def test_every_torchvision_network_is_of_a_class_whose_features_are_known():
+    """By what its builder says it returns: building all eighty would take minutes."""
+    classes = {get_type_hints(models.get_model_builder(name))["return"].__name__ for name in models.list_models(models)}
+
+    assert {"ResNet", "RegNet", "DenseNet", "VisionTransformer"} <= classes
+    assert classes - {"DenseNet"} | {"DenseNetWithRelu"} <= featx.backbones.torchvision._DEFAULT_TAPS.keys()
 
 
 def test_the_defaults_of_vgg16_and_inception_v3(vgg16_at_32, inception_v3_at_75):
