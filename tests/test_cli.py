@@ -56,6 +56,14 @@ def test_the_whole_line_from_photos_to_labels(capsys, photos, tmp_path):
     assert evaluated["n"] + evaluated["trained_on"]["n"] == 12
 
 
+def test_an_extraction_says_where_its_limit_was_if_it_computed_anything(capsys, photos):
+    code, out, _ = featx(capsys, "extract", photos, *SMALL)
+
+    assert code == 0
+    assert "The limit was" in out.splitlines()[-1]
+    assert "The limit was" not in featx(capsys, "extract", photos, *SMALL)[1]
+
+
 def test_predict_from_the_table_and_from_the_images_agree(capsys, photos):
     table = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
     featx_json(capsys, "fit", table, "--head", "logreg", "-o", "m.featx")

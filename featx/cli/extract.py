@@ -21,6 +21,9 @@ STAND_IN = (
     "Your own: featx extract photos/   (class folders, labels.csv --images DIR, .npz, .parquet, .tar; featx extract -h)"
 )
 
+#: Past this share of the time, waiting for images is what took it.
+MUCH_WAITING = 0.25
+
 
 @click.command()
 @click.argument("data", required=False)
@@ -60,10 +63,20 @@ def extraction_text(done: Extraction) -> str:
         f"{done.n_images:,} images: {done.computed:,} computed{rate}, {done.reused:,} reused, "
         f"{len(done.errors):,} errors, {seconds_text(done.seconds)}"
     )
+    if done.waiting is not None:
+        lines.append(_limit_text(done.waiting))
     lines += [f"  not read: {image}: {reason}" for image, reason in done.errors[:5]]
     if len(done.errors) > 5:
         lines.append(f"  … and {len(done.errors) - 5:,} more, in the table's `errors`")
     return "\n".join([*done.notes, *lines])
+
+
+def _limit_text(waiting: float) -> str:
+    """Say what a faster extraction would need."""
+    share = f"{100 * waiting:.0f} % of the time it waited for images"
+    if waiting < MUCH_WAITING:
+        return f"The limit was the network: {share}."
+    return f"The limit was reading and decoding: {share}. Large JPEGs decode faster with --decode draft."
 
 
 def _estimate_text(estimate: Estimate) -> str:

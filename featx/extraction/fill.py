@@ -58,10 +58,11 @@ class Job:
 
 @dataclass
 class Filled:
-    """What `fill` did: images computed, and images that failed this time, by position."""
+    """What `fill` did: images computed, images that failed this time, by position, and seconds of waiting for pixels."""
 
     computed: int = 0
     failures: dict[int, ImageError] = field(default_factory=dict)
+    waiting: float = 0.0
 
 
 def segment_rows(recipes: list[Recipe], batch_size: int, batch_seconds: float) -> int:
@@ -91,6 +92,7 @@ def fill(job: Job, pool: DecodePool, missing: np.ndarray, rows_per_segment: int,
         segments = [segment for segment in left if not _is_done(job, segment)]
         if len(segments) == len(left) and segments:
             time.sleep(POLL_SECONDS)
+    filled.waiting = meter.waiting
     return filled
 
 
@@ -174,10 +176,10 @@ class _Meter:
 
     def __init__(self, total: int, tick: Tick | None) -> None:
         self._total, self._tick = total, tick
-        self._done, self._waiting, self._start = 0, 0.0, time.perf_counter()
+        self._done, self.waiting, self._start = 0, 0.0, time.perf_counter()
 
     def add(self, n: int, waiting: float) -> None:
         self._done += n
-        self._waiting += waiting
+        self.waiting += waiting
         if self._tick is not None:
-            self._tick(Progress("extract", self._done, self._total, time.perf_counter() - self._start, self._waiting))
+            self._tick(Progress("extract", self._done, self._total, time.perf_counter() - self._start, self.waiting))

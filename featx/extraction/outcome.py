@@ -27,6 +27,8 @@ class Extraction:
         Wall-clock time of everything.
     images_per_second : float or None
         Of those that were computed, while they were.
+    waiting : float or None
+        Share of that time, 0–1, in which the network waited for images to be read and decoded.
     engine, precision : str
         ``none`` where nothing had to be computed.
     notes : list of str
@@ -41,6 +43,7 @@ class Extraction:
     errors: list[tuple[str, str]]
     seconds: float
     images_per_second: float | None
+    waiting: float | None
     engine: str
     precision: str
     notes: list[str] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Extraction:
             "errors": len(self.errors),
             "seconds": round(self.seconds, 3),
             "images_per_second": None if self.images_per_second is None else round(self.images_per_second, 2),
+            "waiting": None if self.waiting is None else round(self.waiting, 3),
             "engine": self.engine,
             "precision": self.precision,
         }

@@ -73,6 +73,7 @@ def run(
         errors=max((table.errors for table in tables), key=len),
         seconds=time.perf_counter() - started,
         images_per_second=n_computed / ensured.seconds if n_computed else None,
+        waiting=ensured.filled.waiting / ensured.seconds if n_computed else None,
         engine=ensured.engine.name if ensured.engine else "none",
         precision=request.precision,
         notes=[*dataset.notes, *_leaks(lookup)],
