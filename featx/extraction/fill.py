@@ -58,7 +58,7 @@ class Job:
 
 @dataclass
 class Filled:
-    """What `fill` did: images computed, images that failed this time, by position, and seconds of waiting for pixels."""
+    """What `fill` did: images computed, those that failed this time, by position, and seconds of waiting for pixels."""
 
     computed: int = 0
     failures: dict[int, ImageError] = field(default_factory=dict)
