@@ -31,6 +31,7 @@ _HOMES = {
     "extract": "featx.extraction",
     "fit": "featx.model",
     "load": "featx.model",
+    "run_protocol": "featx.protocols",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - every name is a literal above
