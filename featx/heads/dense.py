@@ -38,7 +38,7 @@ class DenseHead(NetworkClassifier):
     eps : float or None
         For the Adam family; None for torch's own (Keras has 1e-7).
     epochs : int or "auto"
-        ``auto`` makes 4, and on small tables as many as 750 updates need.
+        ``auto`` makes 4, and on small tables as many as 1,000 updates need.
     batch_size : int
         Batches are made nearly equal, so that none is a small rest.
     schedule : {"one-cycle", "cosine", "plateau", "none"}

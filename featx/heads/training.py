@@ -26,7 +26,7 @@ SCHEDULES = ("one-cycle", "cosine", "plateau", "none")
 MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy")
 
 #: Updates that a fit with ``epochs="auto"`` makes at least, and epochs at least.
-AUTO_UPDATES, AUTO_EPOCHS = 750, 4
+AUTO_UPDATES, AUTO_EPOCHS = 1000, 4
 
 #: Share of a one-cycle schedule in which the rate rises.
 WARM_UP = 0.3
