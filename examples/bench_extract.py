@@ -17,8 +17,8 @@ holds floating-point operations a second against a 2048-cubed matrix product, me
 the others.
 
 Expected on two cores: from JPEGs to a table at 5 times the plain loop (efficientnet_lite0; 2 times
-for resnet50) and at 0.9 of the engine's forward alone (0.75 from photos); the truncated VGG at 1.5
-times the full one.
+for resnet50) and at 0.9 of the engine's forward alone (0.7 from photos, of which decoding and an
+antialiased resize take 4 core-milliseconds each); the truncated VGG at 1.5 times the full one.
 
 Peers that are installed (``pip install 'featx[bench]'``) take part.
 """
