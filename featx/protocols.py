@@ -240,12 +240,9 @@ def _dino_knn(table: Features, options: _Options) -> tuple[Model, Results]:
     test = choose_rows(table, share, options.seed).test
     rows = ScaledTable(table.select(test), model.scaler)
     similarities, indices = model.head.kneighbors(rows, max(NEIGHBOURS))
-    codes = model.head.codes_[indices]
-    votes = np.exp((similarities - similarities[:, :1]) / model.head.temperature)
     results = []
     for k in NEIGHBOURS:
-        shares = np.stack([(votes[:, :k] * (codes[:, :k] == c)).sum(1) for c in range(len(model.head.classes_))], 1)
-        labels = model.head.classes_[shares.argmax(axis=1)]
+        labels = model.head.classes_[model.head.shares(similarities[:, :k], indices[:, :k]).argmax(axis=1)]
         accuracy = Accuracy(len(test), int((labels == table.y[test]).sum()))
         results.append({"setting": f"k = {k}", **accuracy.to_dict()})
     model.report["test"] = {key: results[1][key] for key in ("n", "accuracy", "ci95")}
@@ -268,7 +265,8 @@ def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Resul
             draws[shots, seed] = np.sort(np.concatenate([members[:shots] for members in of_class]))
     fits = {draw: _least_squares(table, support, k) for draw, support in draws.items()}
     n_correct = dict.fromkeys(fits, 0)
-    for where, X in table.select(rows.test).blocks(_block_bytes(options)):
+    job = Job(table, FeatureScaler("standard"), "ridge", options.memory, options.seed)
+    for where, X in table.select(rows.test).blocks(job.block_bytes):
         for draw, fitted in fits.items():
             codes = fitted.head.predict(fitted.scaler.transform(X))
             n_correct[draw] += int((codes == y[rows.test[where]]).sum())
@@ -282,10 +280,6 @@ def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Resul
         "reported": f"{n:,} test rows, for {len(SEEDS)} draws of training rows",
     }
     return model, results
-
-
-def _block_bytes(options: _Options) -> int:
-    return 64 << 20 if options.memory is None else max(1 << 16, options.memory // 16)
 
 
 def _least_squares(table: Features, support: NDArray[np.intp], k: int, *, penalty: float = 2.0**10) -> Fitted:

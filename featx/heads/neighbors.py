@@ -74,7 +74,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Array:
         """Return each class's share of the weighted votes, shape (n, n_classes)."""
-        return self._shares(*self.kneighbors(X))
+        return self.shares(*self.kneighbors(X))
 
     def predict(self, X: Any) -> Array:
         """Return the label with the largest share of votes, shape (n,)."""
@@ -95,11 +95,18 @@ class KNNHead(ClassifierMixin, BaseEstimator):
         others = indices != np.asarray(rows)[:, None]
         others[others.all(axis=1), -1] = False  # k + 1 rows of the same content, all nearer: any k of them vote
         shape = (len(indices), indices.shape[1] - 1)
-        codes = self._shares(similarities[others].reshape(shape), indices[others].reshape(shape)).argmax(axis=1)
+        codes = self.shares(similarities[others].reshape(shape), indices[others].reshape(shape)).argmax(axis=1)
         labels: Array = self.classes_[codes]
         return labels
 
-    def _shares(self, similarities: Array, indices: NDArray[np.int64]) -> Array:
+    def shares(self, similarities: Array, indices: NDArray[np.int64]) -> Array:
+        """Return each class's share of the votes of given neighbours, shape (n, n_classes).
+
+        Parameters
+        ----------
+        similarities, indices : ndarray, shape (n, k)
+            As from `kneighbors`, the most similar first.
+        """
         votes = np.ones_like(similarities)
         if self.weights == "softmax":
             votes = np.exp((similarities - similarities[:, :1]) / self.temperature)

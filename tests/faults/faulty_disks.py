@@ -1,8 +1,13 @@
 """Disks that fail, dawdle, die, or forget: each stands where the operating system would."""
 
+import contextlib
 import errno
 import os
 import random
+import shutil
+import subprocess
+
+import pytest
 
 from featx.store import Disk
 
@@ -229,3 +234,16 @@ def _written(content, writes):
         data.extend(bytes(max(0, offset + len(written) - len(data))))
         data[offset : offset + len(written)] = written
     return bytes(data)
+
+
+@contextlib.contextmanager
+def mounted(folder, *options):
+    """Mount a small file system in memory, where that is allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    if os.getuid() or not shutil.which("mount") or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

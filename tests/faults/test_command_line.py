@@ -1,10 +1,8 @@
 """FAULTS rows 4 and 6 to 8 as a user meets them: one clear line, nothing lost, the same command goes on."""
 
-import contextlib
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faulty_disks import mounted
 from tiny_network import album, rows_by_content, run
 
 from featx.cli import main
@@ -41,19 +40,6 @@ def extract(capsys):
         return code, json.loads(told.out), told.err
 
     return extract
-
-
-@contextlib.contextmanager
-def mounted(folder, *options):
-    """Mount a small file system in memory, where that is allowed."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-    if os.getuid() or not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def remount(folder, *options):

@@ -1,6 +1,5 @@
 """FAULTS rows 6, 7 and 8: the disk is full, dawdles, fails, or may not be written."""
 
-import contextlib
 import errno
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_disks import CHANGES, READS, Dawdling, Watched, failing
+from faulty_disks import CHANGES, READS, Dawdling, Watched, failing, mounted
 from story import ITEMS, ROWS, check, check_ending, live
 from toy_rows import KEY, features, items, publish
 
@@ -39,19 +38,6 @@ def test_row_06_no_space_at_each_write(folder):
         if step % 9 == 0:
             live(Store(root))
             check_ending(root)
-
-
-@contextlib.contextmanager
-def mounted(folder, *options):
-    """Mount a small file system in memory, where that is allowed."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-    if os.getuid() or not shutil.which("mount") or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_row_06_a_full_tmpfs_loses_nothing_and_goes_on_when_there_is_room(tmp_path):
