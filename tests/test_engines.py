@@ -9,6 +9,7 @@ from torch import nn
 
 from featx import backbones, engines
 from featx.engines import open_engine, openvino
+from featx.engines.choose import request_size
 from featx.engines.folding import fold_batch_norm
 from featx.engines.pixels import blank, from_pixels
 from featx.errors import OptionError
@@ -227,6 +228,19 @@ def test_openvino_agrees_with_eager(name, size, tmp_path):
     for rows, wanted, recipe in zip(found, expected, recipes, strict=True):
         assert rows.shape == (5, *recipe.shape)
         assert distance(rows, wanted) <= 1e-5
+
+
+@needs_openvino
+def test_rows_of_several_requests_come_back_in_order():
+    backbone, recipes = resolved(layers=("layer2",))
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
+    pixels[:, :, :, 0] = np.linspace(0, 255, 33).astype(np.uint8)[:, None, None]
+    expected = eager(backbone, recipes, batch_size=33).run(pixels)[0]
+    found = open_engine(backbone, recipes, engine="openvino", batch_size=33).run(pixels)[0]
+
+    assert request_size(recipes, 33) == 11
+    assert distance(found, expected) <= 1e-5
+    assert distance(found, np.roll(expected, 11, axis=0)) > 1e-2
 
 
 @needs_openvino
