@@ -99,7 +99,7 @@ def test_row_11_readers_see_the_old_table_or_the_new_one(tmp_path):
         tmp_path, [("republish", 0, N, SEGMENT), *[("watch", seed, N, SEGMENT) for seed in range(3)]]
     )
 
-    assert writer["published"] > 4
+    assert writer["published"] >= 4  # with the one that was there, the five that each reader waits for
     assert [reader["wrong"] for reader in readers] == [0, 0, 0]
 
 
