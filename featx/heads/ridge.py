@@ -143,19 +143,30 @@ class _Moments:
         """
         shrinkage = self.shrinkage(alphas)
         scores = np.zeros(len(alphas))
+        # One product for as many alphas as make no more columns than the rows have.
+        n_parts = -(-len(alphas) * self.cross.shape[1] // len(self.mean))
         for indices, block in training.rows.blocks():
             Z = (block - self.mean.astype(block.dtype)) @ self.vectors
-            weights = training.weights[indices]
+            weights, targets = training.weights[indices], _targets(training, indices)
             leverage = weights[:, None] * (1 / self.total + Z**2 @ shrinkage.T.astype(Z.dtype))
-            targets = _targets(training, indices)
-            for a, shrunk in enumerate(shrinkage[:, :, None] * self.cross):
-                residual = targets - self.target_mean - Z @ shrunk.astype(Z.dtype)
-                residual /= np.maximum(1 - leverage[:, [a]], np.finfo(Z.dtype).eps)
+            for part in np.array_split(np.arange(len(alphas)), min(n_parts, len(alphas))):
+                residuals = self._residuals(Z, targets, shrinkage[part])
+                residuals /= np.maximum(1 - leverage[:, part, None], np.finfo(Z.dtype).eps).astype(Z.dtype)
                 if scoring == "mse":
-                    scores[a] -= weights @ (residual**2).mean(axis=1)
+                    scores[part] -= weights @ np.square(residuals, out=residuals).mean(axis=2)
                 else:
-                    scores[a] += weights @ (_labels(targets - residual) == training.codes[indices])
+                    np.subtract(targets[:, None], residuals, out=residuals)
+                    scores[part] += weights @ (_labels(residuals) == training.codes[indices, None])
         return scores / self.total
+
+    def _residuals(self, Z: Array, targets: Array, shrinkage: Array) -> Array:
+        """Return t - ŷ for rows Z (m, r) in the basis of the vectors and some alphas, shape (m, n_alphas, k)."""
+        coefs = (shrinkage[:, :, None] * self.cross).astype(Z.dtype)  # (n_alphas, r, k)
+        found = Z @ coefs.transpose(1, 0, 2).reshape(Z.shape[1], -1)
+        residuals: Array = (targets - self.target_mean.astype(Z.dtype))[:, None] - found.reshape(
+            len(Z), *coefs.shape[::2]
+        )
+        return residuals
 
 
 def _from_rows(training: Training, mean: Array, targets: Array) -> tuple[Array, Array, Array]:
@@ -183,4 +194,4 @@ def _columns(training: Training) -> NDArray[np.int64]:
 
 
 def _labels(scores: Array) -> Array:
-    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return (scores[..., 0] > 0).astype(int) if scores.shape[-1] == 1 else scores.argmax(axis=-1)
