@@ -9,15 +9,17 @@ from featx.evaluate.calibration import ReliabilityBin
 from featx.evaluate.evaluation import Evaluation, evaluate
 from featx.evaluate.mcnemar import McNemar, mcnemar
 from featx.evaluate.metrics import ClassScores, Confusion
-from featx.evaluate.on_table import evaluate_model
+from featx.evaluate.on_table import HeldOut, evaluate_model, held_out
 
 __all__ = [
     "ClassScores",
     "Confusion",
     "Evaluation",
+    "HeldOut",
     "McNemar",
     "ReliabilityBin",
     "evaluate",
     "evaluate_model",
+    "held_out",
     "mcnemar",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,84 @@ if TYPE_CHECKING:
     from featx.model import Model
 
 
-def evaluate_model(model: Model, features: Features, split: str | None = None) -> Evaluation:
-    """Evaluate `model` on the labelled rows of a table.
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The labelled rows of a table that a model may be judged by.
+
+    Attributes
+    ----------
+    positions : ndarray of int, shape (n,)
+        Where they are in the table, ascending.
+    rows : Features
+        The rows themselves.
+    y : ndarray of int64, shape (n,)
+        True classes as indices into the model's classes.
+    trained_on : tuple of str
+        Ids of the rows left out, because the model was trained on their very content.
+    n_chosen_on : int
+        Rows among the n on which the model's settings were chosen.
+    """
+
+    positions: NDArray[np.intp]
+    rows: Features
+    y: NDArray[np.int64]
+    trained_on: tuple[str, ...]
+    n_chosen_on: int
+
+    def evaluate(self, model: Model) -> Evaluation:
+        """Evaluate `model`, the one that the rows were held out from."""
+        return evaluate(
+            self.y,
+            model.predict_proba(self.rows),
+            model.classes,
+            trained_on=self.trained_on,
+            n_chosen_on=self.n_chosen_on,
+            n_unreadable=len(self.rows.errors),
+        )
+
+
+def held_out(model: Model, features: Features, split: str | None = None) -> HeldOut:
+    """Return the labelled rows of a table, or of one split of it, that `model` was not trained on.
 
     Rows are known by their content: whatever name or split an image has here, if the model was trained on
-    the same bytes it is counted, named, and left out of all numbers. So are not rows that only chose the
-    model's settings, but their number is told.
+    the same bytes it is counted, named, and left out. So are not rows that only chose the model's settings,
+    but their number is told.
+
+    Parameters
+    ----------
+    model, features, split
+        As in `evaluate_model`.
+
+    Raises
+    ------
+    DataError
+        If a label is none of the model's classes, or all rows were trained on.
+    """
+    if split is None and (features.splits == "test").any():
+        split = "test"
+    wanted = features.y >= 0
+    if split is not None:
+        features.select(split)  # refuses a split without rows
+        wanted &= features.splits == split
+    positions = np.flatnonzero(wanted)
+    part = features.select(positions)
+    y = _in_classes_of(model, part)
+    trained_on = _known(part.item_ids, model.trained_on)
+    if len(part) and trained_on.all():
+        rows = "rows" if split is None else f"rows of split {split!r}"
+        raise DataError(f"The model was trained on all {len(part):,} {rows}: nothing is left to evaluate on.")
+    kept = part.select(np.flatnonzero(~trained_on))
+    return HeldOut(
+        positions[~trained_on],
+        kept,
+        y[~trained_on],
+        trained_on=tuple(part.ids[trained_on].tolist()),
+        n_chosen_on=int(_known(kept.item_ids, model.chosen_on).sum()),
+    )
+
+
+def evaluate_model(model: Model, features: Features, split: str | None = None) -> Evaluation:
+    """Evaluate `model` on the labelled rows of a table that it was not trained on (see `held_out`).
 
     Parameters
     ----------
@@ -37,24 +110,7 @@ def evaluate_model(model: Model, features: Features, split: str | None = None) -
     DataError
         If no row is labelled, a label is none of the model's classes, or all rows were trained on.
     """
-    if split is None and (features.splits == "test").any():
-        split = "test"
-    part = features if split is None else features.select(split)
-    part = part.select(np.flatnonzero(part.y >= 0))
-    y = _in_classes_of(model, part)
-    trained_on = _known(part.item_ids, model.trained_on)
-    kept = part.select(np.flatnonzero(~trained_on))
-    if len(part) and not len(kept):
-        rows = "rows" if split is None else f"rows of split {split!r}"
-        raise DataError(f"The model was trained on all {len(part):,} {rows}: nothing is left to evaluate on.")
-    return evaluate(
-        y[~trained_on],
-        model.predict_proba(kept),
-        model.classes,
-        trained_on=tuple(part.ids[trained_on].tolist()),
-        n_chosen_on=int(_known(kept.item_ids, model.chosen_on).sum()),
-        n_unreadable=len(features.errors),
-    )
+    return held_out(model, features, split).evaluate(model)
 
 
 def _in_classes_of(model: Model, table: Features) -> NDArray[np.int64]:
