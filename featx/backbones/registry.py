@@ -39,7 +39,7 @@ class BackboneInfo:
     ----------
     name : str
         What to type.
-    library : {"installed", "torchvision", "timm", "alias", "plug-in"}
+    library : {"installed", "scratch", "torchvision", "timm", "alias", "plug-in"}
     weights : tuple of str
         Tags of its pretrained weights.
     offline : bool
@@ -61,6 +61,7 @@ def list_backbones(pattern: str = "") -> list[BackboneInfo]:
     ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
     """
     rows = [_row(name, "installed", tags, offline=True) for name, tags in _library("offline").tags().items()]
+    rows += [_row(f"scratch/{name}", "scratch", tags) for name, tags in _library("scratch").tags().items()]
     rows += [_row(name, "torchvision", tags) for name, tags in _library("torchvision").tags().items()]
     rows += [_row(name, "plug-in", []) for name in function.plugins()]
     timm = _library("timm").tags()
@@ -91,7 +92,7 @@ def load_by_name(name: str, weights: str, seed: int) -> Loaded:
     if target in plugins:
         return function.load(plugins[target], weights, seed)
     library_name, slash, rest = target.partition("/")
-    if slash and library_name in {"timm", "torchvision"}:
+    if slash and library_name in {"scratch", "timm", "torchvision"}:
         library = _library(library_name)
         if rest.partition(".")[0] in library.names():
             return library.load(rest, weights, seed)
