@@ -27,6 +27,8 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DTYPES = ("float32", "float16")
 #: Decode policies (`Frame.decode`) by the names that users type.
 DECODES = {"full": "pillow-1", "draft": "pillow-1-draft"}
+#: Fields of a `Recipe` that a plain one does not have.
+_OF_VIEWS = ("view", "augment", "augment_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,9 @@ class Recipe:
         Per channel, in units of pixels scaled to 0–1.
     version : str or None
         The user's word for the version of his own backbone function.
+    view : int
+        0 for the image as it is. Others are of the image changed at random, by `augment` (the canonical form
+        of a `featx.augment.Augmentation`), under a seed of the image, the view and `augment_seed`.
     """
 
     backbone: str
@@ -105,10 +110,18 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     version: str | None = None
+    view: int = 0
+    augment: str = ""
+    augment_seed: int = 0
 
     def to_json(self) -> str:
-        """Return the canonical JSON: sorted keys, no white space, ASCII, shortest round-trip floats."""
+        """Return the canonical JSON: sorted keys, no white space, ASCII, shortest round-trip floats.
+
+        A plain recipe says nothing of views, so that asking for views leaves its key as it is.
+        """
         fields = dataclasses.asdict(self) | {"format": FORMAT, "epoch": EPOCH}
+        if not self.view:
+            fields = {name: value for name, value in fields.items() if name not in _OF_VIEWS}
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property
@@ -150,6 +163,29 @@ class Recipe:
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples; frozen dataclasses hold nothing else."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Augmented views of each image: what is drawn for them, and how many there are.
+
+    Attributes
+    ----------
+    n : int
+        Views in all, at least 2. View 0 is the image as it is.
+    augment : str
+        Canonical form of a `featx.augment.Augmentation` that changes something.
+    seed : int
+        Another seed draws other views.
+    """
+
+    n: int
+    augment: str
+    seed: int = 0
+
+    def recipe(self, plain: Recipe, view: int) -> Recipe:
+        """Return the recipe of one view, 1 to n - 1, of what `plain` makes of an image."""
+        return dataclasses.replace(plain, view=view, augment=self.augment, augment_seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from featx.errors import DataError
 from featx.features.memory import ArrayRows, ArrayTable
+from featx.features.views import Picks, find_items, pick
 from featx.recipe import Recipe, Request
 from featx.store import Table, use_table
 
@@ -205,6 +206,64 @@ class Features:
     def probe(self) -> dict[str, npt.NDArray[Any]]:
         """What the built-in images gave on the machine that made the file."""
         return self._table.probe
+
+    # Views
+
+    @property
+    def views(self) -> int:
+        """How many views of each image there are, the plain one included: 1 where none were asked for."""
+        return 1 + len(self._view_paths)
+
+    @cached_property
+    def _view_paths(self) -> list[Path]:
+        folder = self.path.parent if self.path else Path()
+        paths = [folder / name for name in self._table.views]
+        return paths[: [*(path.exists() for path in paths), False].index(False)]  # `featx cache gc` takes some
+
+    def view(self, number: int) -> Features:
+        """Return the rows that have an augmented view of that number, as it makes them; view 0 is the table itself.
+
+        Labels, ids and splits are those of this table, and so is the order.
+
+        Raises
+        ------
+        DataError
+            If there is no such view.
+        """
+        return self if number == 0 else pick(self, [self._picks(number)])
+
+    def all_views(self, n: int | None = None) -> tuple[Features, Rows]:
+        """Return the rows of view 0, behind them those of view 1, and so on.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many views, all by default.
+
+        Returns
+        -------
+        features : Features
+            Its first rows are those of this table.
+        origin : ndarray of int64
+            Of which row of this table each row is a view.
+
+        Raises
+        ------
+        DataError
+            If there are fewer views.
+        """
+        everything = np.arange(len(self))
+        plain = Picks(self._table.rows, everything if self._rows is None else self._rows, everything)
+        parts = [plain, *map(self._picks, range(1, n or self.views))]
+        return pick(self, parts), np.concatenate([part.origin for part in parts])
+
+    def _picks(self, number: int) -> Picks:
+        if not 0 < number < self.views:
+            raise DataError(
+                f"The table has {self.views} views, view {number} is not among them. "
+                f"Compute it: featx extract DATA --views {max(2, number + 1)} --augment SPEC"
+            )
+        return find_items(use_table(self._view_paths[number - 1]), self)
 
     # Rows
 

@@ -1,12 +1,15 @@
-"""Features that were never in a file: the columns of a table as plain arrays."""
+"""Features that are in no file of their own: the columns of a table as plain arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from featx.store.tables import RowReader
 
 
 class ArrayRows:
@@ -29,12 +32,58 @@ class ArrayRows:
         del mapped  # it is in memory as it is
         return np.take(self.X, rows, axis=0, out=out)
 
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Do nothing: memory has no checksums."""
+
+
+class PickedRows:
+    """Rows picked from several readers.
+
+    Parameters
+    ----------
+    picks : list of (RowReader, ndarray of int64)
+        A reader and which of its rows, in the order in which they are to stand. All have one shape and dtype.
+    """
+
+    def __init__(self, picks: list[tuple[RowReader, npt.NDArray[np.int64]]]) -> None:
+        self._readers = [reader for reader, _ in picks]
+        self._place = np.concatenate([rows for _, rows in picks])
+        self._number = np.repeat(np.arange(len(picks)), [len(rows) for _, rows in picks])
+        self.shape, self.dtype = (len(self._place), *self._readers[0].shape[1:]), self._readers[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``."""
+        return self.take(np.arange(start, stop))
+
+    def take(
+        self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
+    ) -> npt.NDArray[Any]:
+        """Return any rows in any order."""
+        if out is None:
+            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for number in np.unique(self._number[rows]).tolist():
+            here = np.flatnonzero(self._number[rows] == number)
+            place = self._place[rows[here]]
+            reader: RowReader = self._readers[number]
+            if len(here) == len(rows):
+                return reader.take(place, out, mapped=mapped)
+            out[here] = reader.take(place, mapped=mapped)
+        return out
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Check everything that rows are picked from."""
+        for reader in self._readers:
+            reader.verify(progress)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayTable:
     """What `featx.store.Table` offers, for arrays in memory."""
 
-    rows: ArrayRows
+    rows: RowReader
     y: npt.NDArray[np.int64]
     ids: npt.NDArray[np.str_]
     classes: tuple[str, ...]
@@ -48,6 +97,7 @@ class ArrayTable:
     error_item_ids: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 32), np.uint8))
     provenance: dict[str, Any] = field(default_factory=dict)
     probe: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    views: list[str] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:

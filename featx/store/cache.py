@@ -222,6 +222,7 @@ class Store:
         error_item_ids: npt.NDArray[np.uint8] | None = None,
         probe: Mapping[str, npt.NDArray[Any]] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        views: Sequence[str] = (),
     ) -> Path:
         """Make the table ``<dataset>/<stem>-<key8>.h5`` of rows that are all in the cache.
 
@@ -246,6 +247,8 @@ class Store:
         probe : mapping of str to ndarray, optional
         provenance : mapping, optional
             JSON.
+        views : sequence of str, optional
+            Names of the tables in the same folder that hold augmented views 1, 2, … of the items.
 
         Raises
         ------
@@ -267,6 +270,7 @@ class Store:
             error_item_ids=error_item_ids,
             probe=probe or {},
             provenance=provenance or {},
+            views=views,
         )
         path = self.table_path(dataset, stem, key)
         Publisher(self.disk, self.root, self.catalog, self.claims, self.limit).publish(path, content)

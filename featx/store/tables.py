@@ -24,7 +24,10 @@ from featx.store.segments import Segment, segment_path
 from featx.store.text import from_utf8, to_utf8
 
 KIND = "table"
+#: The column that names the tables of views, where there are any.
+VIEWS = "views/table"
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
+_TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
 #: Segments that one reader holds open at a time.
 _OPEN_SEGMENTS = 16
 
@@ -71,6 +74,8 @@ class TableContent:
     probe : mapping of str to ndarray
     provenance : mapping
         JSON.
+    views : sequence of str
+        Names of the tables beside this one that hold augmented views 1, 2, … of its items.
     """
 
     key: str
@@ -85,6 +90,7 @@ class TableContent:
     error_item_ids: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 32), np.uint8))
     probe: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    views: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits)}
@@ -108,7 +114,8 @@ class TableContent:
         failed, reasons = to_utf8(name for name, _ in self.errors), to_utf8(reason for _, reason in self.errors)
         errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
         errors["id"], errors["reason"] = failed, reasons
-        return {
+        views = {VIEWS: to_utf8(self.views)} if self.views else {}
+        return views | {
             "y": np.asarray(self.y, "<i8"),
             "ids": to_utf8(self.ids),
             "classes": to_utf8(self.classes),
@@ -229,6 +236,8 @@ class Table:
                 "error_item_id": ("u", (self._file.extents["errors"].shape[0], 32)),
             }
         )
+        if VIEWS in self._file.extents:
+            self._file.require({VIEWS: ("S", (None,))})
         kinds = [(name, kind[0].kind) for name, kind in (self._file.extents["errors"].dtype.fields or {}).items()]
         if kinds != [("id", "S"), ("reason", "S")]:
             raise CorruptFileError(f"{self.path} is damaged: its errors are not as featx writes them.")
@@ -302,11 +311,24 @@ class Table:
         names = [name for name in self._file.extents if name.startswith("probe/")]
         return {name.removeprefix("probe/"): self._file.array(name) for name in names}
 
+    @cached_property
+    def views(self) -> list[str]:
+        """Names of the tables beside this one that hold views 1, 2, … of its items."""
+        names: list[str] = from_utf8(self._file.array(VIEWS)).tolist() if VIEWS in self._file.extents else []
+        if not all(_TABLE_NAME.fullmatch(name) for name in names):
+            raise CorruptFileError(f"{self.path} is damaged: its views are not beside it.")
+        return names
+
     def says(self, content: TableContent) -> bool:
-        """Whether the table already has these rows, labels and errors."""
-        return self.key == content.key and all(
-            self._file.digest_of(name) == content.digests[name] and self._file.extents[name].dtype == array.dtype
-            for name, array in content.columns.items()
+        """Whether the table already has these rows, labels, errors and views."""
+        same_views = (VIEWS in self._file.extents) == bool(content.views)
+        return (
+            same_views
+            and self.key == content.key
+            and all(
+                self._file.digest_of(name) == content.digests[name] and self._file.extents[name].dtype == array.dtype
+                for name, array in content.columns.items()
+            )
         )
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
