@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeAlias
 
@@ -55,6 +55,9 @@ class Dataset:
         Where the images are read from.
     notes : tuple of str
         What a user should be told about how the source was understood, a sentence each.
+    source : mapping of str to str
+        What `open_dataset` was given to find it again: ``data`` and, where they were given, ``images`` and the
+        columns. Empty for objects in memory.
     """
 
     title: str
@@ -65,6 +68,7 @@ class Dataset:
     splits: np.ndarray
     images: Images
     notes: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.labels) == len(self.splits)

@@ -102,6 +102,7 @@ def open_dataset(
     if isinstance(source, str | Path):
         _refuse(labels is not None, "labels=", "a list or an array of images")
         dataset = _open_named(str(source), folder, columns, allow_outside=allow_outside)
+        dataset = dataclasses.replace(dataset, source=_where(str(source), folder, columns))
     else:
         _refuse(columns.named is not None, columns.named or "", "a CSV or Parquet file")
         _refuse(folder is not None, "--images", "a CSV file")
@@ -111,6 +112,19 @@ def open_dataset(
     if val is not None:
         dataset = dataclasses.replace(dataset, splits=hold_out(dataset, str(val), seed=seed))
     return dataset
+
+
+def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]:
+    """Return what finds this source again from any folder."""
+    path = Path(source).expanduser()
+    told = {
+        "data": str(path.absolute()) if path.exists() else source,
+        "images": None if images is None else str(images.absolute()),
+        "image_column": columns.image,
+        "label_column": columns.label,
+        "split_column": columns.split,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _open_object(source: Any, labels: Sequence[Any] | np.ndarray | None) -> Dataset:

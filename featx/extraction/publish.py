@@ -56,7 +56,7 @@ def publish(lookup: Lookup, recipe: Recipe, ensured: Ensured) -> Features:
         errors=[(dataset.ids[i], reasons[i]) for i in bad],
         error_item_ids=_known_errors_only(lookup, recipe, bad),
         probe=stored_probe(lookup.store, recipe),
-        provenance=_provenance(ensured),
+        provenance=_provenance(ensured) | {"source": dict(dataset.source)},
     )
     return Features.open(path)
 
