@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
     "errors", "recipe", "images", "augment", "datasets", "store", "features", "backbones", "engines", "probe",
-    "extraction", "cluster", "heads", "finetune", "model", "protocols", "evaluate", "compare", "plots", "reporting",
+    "extraction", "cluster", "heads", "model", "finetuning", "protocols", "evaluate", "comparison", "plots", "reporting",
     "transformer", "testing", "cli",
 ]  # fmt: skip
 PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]

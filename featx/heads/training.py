@@ -166,15 +166,20 @@ def train(
 
 
 def make_optimizer(network: nn.Sequential, regimen: Regimen) -> torch.optim.Optimizer:
-    """Return the optimiser; weight decay holds for matrices and filters, not for biases and normalisation."""
-    import torch
-
+    """Return the optimiser of a head; weight decay holds for matrices and filters, not for biases and normalisation."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": regimen.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return optimizer_of(groups, regimen, nesterov=regimen.momentum > 0)
+
+
+def optimizer_of(groups: list[dict[str, Any]], regimen: Regimen, *, nesterov: bool) -> torch.optim.Optimizer:
+    """Return the optimiser that `regimen` names over groups of parameters, which bring their own weight decay."""
+    import torch
+
     options: dict[str, Any] = {"lr": regimen.lr}
     if regimen.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=regimen.momentum, nesterov=regimen.momentum > 0, **options)
+        return torch.optim.SGD(groups, momentum=regimen.momentum, nesterov=nesterov, **options)
     if regimen.eps is not None:
         options["eps"] = regimen.eps
     if regimen.optimizer == "adamax":

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from featx.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
-    from featx.features import Features
+    from numpy.typing import NDArray
 
 #: Share of the training rows that chooses where a table has no validation split of its own.
 DEFAULT_VAL = 0.1
+
+
+class Labelled(Protocol):
+    """Labels, classes, splits and content hashes of n rows: `featx.Features`, or images that are no table yet."""
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """Class of each row, -1 for none, shape (n,)."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def splits(self) -> NDArray[np.str_]:
+        """Split of each row, empty for none, shape (n,)."""
+
+    @property
+    def item_ids(self) -> NDArray[np.uint8]:
+        """Content hash of each row, zeros for none, shape (n, 32)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +58,12 @@ class Rows:
         return np.sort(np.concatenate([self.train, self.val]))
 
 
-def choose_rows(features: Features, val: float | str | None = None, seed: int = 0) -> Rows:
+def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 0) -> Rows:
     """Divide the labelled rows of a table.
 
     Parameters
     ----------
-    features : Features
+    features : Features, or anything `Labelled`
         Its splits decide: ``train`` (or, if there is none, all that is neither ``val`` nor ``test``),
         ``val``, ``test``.
     val : float or str, optional
@@ -81,7 +101,7 @@ def choose_rows(features: Features, val: float | str | None = None, seed: int = 
     return Rows(np.flatnonzero(train), chosen, np.flatnonzero(test))
 
 
-def _carve(features: Features, train: NDArray[np.intp], val: float | str, seed: int) -> NDArray[np.intp]:
+def _carve(features: Labelled, train: NDArray[np.intp], val: float | str, seed: int) -> NDArray[np.intp]:
     """Take validation rows out of `train`; rows of identical content stay together, on one side."""
     text = str(val)
     try:
@@ -104,7 +124,7 @@ def _carve(features: Features, train: NDArray[np.intp], val: float | str, seed: 
     return train[picked[group]]
 
 
-def content_groups(features: Features, positions: NDArray[np.intp]) -> NDArray[np.intp]:
+def content_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return which of the distinct contents each row at `positions` has, numbered as they appear, shape (n,).
 
     Rows of one's own arrays have no content hash: each is distinct.

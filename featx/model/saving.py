@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featx.backbones import Backbone
     from featx.recipe import Request
 
     Arrays = dict[str, NDArray[Any]]
@@ -241,7 +242,12 @@ def _network(model: Model) -> Network:
             f"The weights of {model.request.backbone} are no longer those that the model was fitted on, so they cannot "
             "be bundled. Extract and fit again: featx extract, featx fit --bundle"
         )
-    tensors = {name: tensor.cpu().numpy() for name, tensor in backbone.module.state_dict().items()}
+    return network_of(backbone)
+
+
+def network_of(backbone: Backbone) -> Network:
+    """Return the weights of a loaded backbone, as they are now, in the form that travels with a model."""
+    tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in backbone.module.state_dict().items()}
     file = backbone.files[0].name if backbone.files else ""
     return Network(save_safetensors(tensors), file if file.endswith(".pth") else Network.file)
 
