@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 #: Public name → module that defines it.
 _HOMES = {
     "CentroidHead": "featx.heads",
+    "Comparison": "featx.comparison",
     "ConvHead": "featx.heads",
     "DenseHead": "featx.heads",
     "FeatureExtractor": "featx.transformer",
@@ -28,6 +29,7 @@ _HOMES = {
     "RidgeHead": "featx.heads",
     "SVMHead": "featx.heads",
     "XGBoostHead": "featx.heads",
+    "compare": "featx.comparison",
     "extract": "featx.extraction",
     "fit": "featx.model",
     "load": "featx.model",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "fit": ("featx.cli.fit", "Fit a classifier on features, choose on validation."),
     "predict": ("featx.cli.predict", "Labels and probabilities for images."),
     "evaluate": ("featx.cli.evaluate", "Metrics with confidence intervals."),
+    "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
     "backbones": ("featx.cli.names", "List backbones."),
     "layers": ("featx.cli.names", "List the layers of a backbone."),
     "heads": ("featx.cli.names", "List heads and their settings."),

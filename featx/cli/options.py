@@ -19,10 +19,12 @@ _SOURCE = [
     click.option("--val", metavar="0.1|last:0.1", help="Validation share of train: stratified at random, or its end."),
     click.option("--name", metavar="NAME", help="Name of the dataset in the cache."),
 ]
-_REQUEST = [
+_NETWORK = [
     click.option("--backbone", default="efficientnet_lite0", show_default=True, help="A name of `featx backbones`."),
     click.option("--layer", "layers", metavar="L", multiple=True, help="A name of `featx layers`; repeatable."),
     click.option("--pool", default="auto", show_default=True, metavar="auto|none|flatten|avg|max|gem|cls"),
+]
+_REQUEST = [
     click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|none|PATH|TAG"),
     click.option("--image-size", type=int, metavar="N", help="Shorter side to N, crop N×N. Default: the weights' own."),
     click.option("--resize", default="weights", show_default=True, metavar="weights|crop|squash|pad"),
@@ -50,6 +52,11 @@ _SEED = [click.option("--seed", type=int, default=0, show_default=True, help="Of
 
 def extract_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add all options of ``featx extract`` but ``--dry-run``."""
+    return _add([*_NETWORK, *_REQUEST, *_SOURCE, *_OPTIONS, *_SEED], command)
+
+
+def preprocessing_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add those but ``--backbone``, ``--layer`` and ``--pool``, for commands that take several of each."""
     return _add([*_REQUEST, *_SOURCE, *_OPTIONS, *_SEED], command)
 
 

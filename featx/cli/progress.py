@@ -53,6 +53,12 @@ class ProgressLine:
 
         return count
 
+    def note(self, text: str) -> None:
+        """Say something on a line of its own, below what is drawn."""
+        if not self._quiet:
+            sys.stderr.write(f"\n{text}\n" if self._open else f"{text}\n")
+            self._open = False
+
     def __call__(self, progress: Progress) -> None:
         """Draw `progress` if it is time to."""
         if self._is_due(last=progress.done == progress.total):

@@ -1,0 +1,177 @@
+"""`compare`: the whole transfer comparison in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.comparison.bench import Bench, check_seeds
+from featx.comparison.frozen import FrozenSource, frozen_rows
+from featx.comparison.outcome import Comparison
+from featx.comparison.subsets import labelled, with_validation
+from featx.datasets import open_dataset
+from featx.errors import OptionError, UnknownNameError
+from featx.extraction import Options
+from featx.heads.names import make_head
+from featx.recipe import Request
+
+if TYPE_CHECKING:
+    from featx.datasets import Dataset
+    from featx.extraction.fill import Tick
+
+log = logging.getLogger("featx")
+
+
+def compare(
+    data: Any,
+    *,
+    backbones: Sequence[str] = ("efficientnet_lite0",),
+    layers: Sequence[str] = (),
+    pools: Sequence[str] = ("auto",),
+    heads: Sequence[str] = ("logreg", "mlp"),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    shots: Sequence[int | None] = (None,),
+    seeds: Sequence[int] = (0,),
+    test: bool = True,
+    output: str | Path | None = None,
+    cache: str | Path | None = None,
+    tick: Tick | None = None,
+    note: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Comparison:
+    """Fit every head on every layer of every backbone, and rank what comes out.
+
+    Extraction is shared: all layers of a backbone come from one pass, every head reads the same tables. Validation
+    rows alone choose the best; test rows only report.
+
+    Parameters
+    ----------
+    data : path, sequence of paths or images, array or Dataset
+        Labelled, as `featx.extract` takes it. Without validation rows of its own a tenth of train becomes them.
+    backbones, layers, pools, heads : sequence of str
+        Names. A layer written ``backbone:layer`` is for that backbone alone; ``default`` is the one that a backbone
+        is tapped at where none is named.
+    settings : mapping of str to mapping, optional
+        Settings of heads by name, ``{"mlp": {"hidden": 256}}``.
+    shots : sequence of int or None
+        Training images a class; the subset of fewer is part of that of more. None is all. Validation and test stay.
+    seeds : sequence of int
+        Of subsets and fits. A row shows the run of median validation accuracy, and the range of all.
+    test : bool
+        Look at the test rows.
+    output : path, optional
+        Folder for ``comparison.json``, ``models/`` and ``runs/``: a run that is kept there is not done again.
+    cache : path, optional
+        As in `featx.extract`.
+    tick, note : callable, optional
+        Called with a `Progress` in long steps, and with a line for each row.
+    **options
+        Of `featx.extract`: those of a `featx.Request`, of `featx.extraction.Options` and of `open_dataset`.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UnknownNameError
+        For a name of a backbone, layer or head, before anything is computed. Whatever else is wrong with one row
+        (images too small, weights that cannot be had) is that row's ``error``.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as cache:
+    ...     board = compare(images, labels=np.arange(60) % 2, backbones=["alexnet"], weights="none", image_size=64,
+    ...                     heads=["centroid", "ridge"], val=0.2, cache=cache, workers=0, engine="eager")
+    >>> sorted(row["head"] for row in board.rows), board.best["kind"]
+    (['centroid', 'ridge'], 'frozen')
+    """
+    check_seeds(seeds, shots)
+    by_head = head_settings(heads, settings or {})
+    asked, how, about = _sort_options(options)
+    dataset = with_validation(open_dataset(data, **about), seed=about.get("seed", 0))
+    bench = Bench(
+        dataset=dataset,
+        folder=None if output is None else Path(output),
+        cache=cache,
+        options=Options(**how),
+        seeds=tuple(seeds),
+        judge="test" if test and len(labelled(dataset, "test")) else "val",
+        tick=tick,
+        note=note or (lambda _: None),
+    )
+    sources = [
+        FrozenSource(bench, Request(backbone=name, layers=layers_of(name, layers, backbones), pool=pool, **asked))
+        for name in backbones
+        for pool in pools
+    ]
+    _check_names(sources)
+    rows = [row for source in sources for row in frozen_rows(bench, source, by_head, shots)]
+    comparison = Comparison.judge(rows, bench.truth, describe(bench), bench.folder)
+    comparison.save()
+    return comparison
+
+
+def head_settings(heads: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each head, all names checked.
+
+    Examples
+    --------
+    >>> head_settings(["knn", "mlp"], {"mlp": {"hidden": "64"}})
+    {'knn': {}, 'mlp': {'hidden': '64'}}
+    """
+    for name in settings:
+        if name not in heads:
+            raise OptionError(f"There are settings for {name!r}, which is not compared. Compared: {', '.join(heads)}.")
+    found = {head: settings.get(head, {}) for head in heads}
+    for head, values in found.items():
+        make_head(head, **values)
+    return found
+
+
+def layers_of(backbone: str, layers: Iterable[str], backbones: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `layers` that are for `backbone`: without a backbone's name before them, or with this one's.
+
+    Examples
+    --------
+    >>> layers_of("vgg16", ["default", "vgg16:block3_pool", "alexnet:pool5"], ["vgg16", "alexnet"])
+    ('default', 'block3_pool')
+    """
+    others = [f"{other}:" for other in backbones if other != backbone]
+    return tuple(
+        layer.removeprefix(f"{backbone}:") for layer in layers if not any(layer.startswith(name) for name in others)
+    )
+
+
+def describe(bench: Bench) -> dict[str, Any]:
+    """Return what is said about the data of a comparison."""
+    dataset: Dataset = bench.dataset
+    sizes = {split: len(labelled(dataset, split)) for split in ("train", "val", "test")}
+    return {"name": dataset.name, "classes": list(dataset.classes), **sizes, "judged": bench.judge}
+
+
+def _sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Sort options into those of a request, of extraction, and of data; a seed is for all of them."""
+    request = {field.name for field in dataclasses.fields(Request)} - {"backbone", "layers", "pool"}
+    how = {field.name for field in dataclasses.fields(Options)}
+    return (
+        {name: value for name, value in options.items() if name in request},
+        {name: value for name, value in options.items() if name in how},
+        {name: value for name, value in options.items() if name == "seed" or name not in request | how},
+    )
+
+
+def _check_names(sources: list[FrozenSource]) -> None:
+    """Find misspelt backbones and layers before anything is computed; other faults become rows."""
+    for source in sources:
+        try:
+            source.recipes()
+        except UnknownNameError:
+            raise
+        except Exception as error:
+            log.debug("%s", source.asked.backbone, exc_info=error)

@@ -1,0 +1,183 @@
+"""What all rows of a comparison have in common: images, splits, seeds, and the rows on which they are judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.comparison.ledger import Ledger, key_of
+from featx.comparison.runs import Row, Run, Trial
+from featx.comparison.subsets import labelled
+from featx.errors import CacheError, OptionError
+from featx.extraction import Options, open_store
+from featx.extraction.identify import identify
+from featx.heads.state import is_exportable
+from featx.model import Accuracy
+from featx.store import clean_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featx.datasets import Dataset
+    from featx.extraction.fill import Tick
+    from featx.model import Model
+
+log = logging.getLogger("featx")
+
+#: Folders of a comparison: finished runs, and their models.
+RUNS, MODELS = "runs", "models"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bench:
+    """Where contestants meet.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        With training and validation rows, and test rows where there are some.
+    folder : Path or None
+        Of the comparison: finished runs and models are kept there; None keeps nothing.
+    cache : path or None
+        Of features.
+    options : Options
+        How to extract.
+    seeds : sequence of int
+        Each trial is run once with each.
+    judge : {"test", "val"}
+        Split of the rows on which contestants are told apart.
+    tick : callable or None
+        Called with a `Progress` in long steps.
+    note : callable
+        Called with a line for each row that is done.
+    """
+
+    dataset: Dataset
+    folder: Path | None
+    cache: str | Path | None
+    options: Options = field(default_factory=Options)
+    seeds: Sequence[int] = (0,)
+    judge: str = "test"
+    tick: Tick | None = None
+    note: Callable[[str], None] = lambda _: None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the content, label and split of every image."""
+        dataset = self.dataset
+        identity = identify(dataset, open_store(self.cache), rehash=self.options.rehash)
+        digest = hashlib.sha256(identity.item_ids.tobytes())
+        digest.update(np.asarray(dataset.labels, dtype=np.int64).tobytes())
+        digest.update("\0".join([*dataset.splits.tolist(), *dataset.classes]).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Runs that are done."""
+        return Ledger(self.folder / RUNS if self.folder else None)
+
+    @cached_property
+    def judged(self) -> NDArray[np.intp]:
+        """Positions of the rows on which contestants are told apart."""
+        return labelled(self.dataset, self.judge)
+
+    @cached_property
+    def judged_ids(self) -> NDArray[np.str_]:
+        """Their ids."""
+        return np.array([self.dataset.ids[i] for i in self.judged.tolist()], dtype=str)
+
+    @cached_property
+    def truth(self) -> NDArray[np.int64]:
+        """Their classes."""
+        return np.asarray(self.dataset.labels)[self.judged]
+
+    def compete(self, trial: Trial, facts: Callable[[], dict[str, Any]], run: Callable[[int, str], Run]) -> Row:
+        """Return the row of a trial, running only those seeds that were not run before.
+
+        A run that fails makes a row with its error; only a cache or a folder that cannot be used ends everything.
+
+        Parameters
+        ----------
+        trial : Trial
+            What to run.
+        facts : callable
+            Returns what, beside the trial and the images, decides how it comes out.
+        run : callable
+            From a seed and the run's key to a finished run.
+        """
+        runs, n_new = [], 0
+        try:
+            for seed in self.seeds:
+                key = key_of(data=self.fingerprint, judge=self.judge, seed=seed, **dataclasses.asdict(trial), **facts())
+                done = self.ledger.get(key)
+                if done is None:
+                    done = run(seed, key)
+                    self.ledger.put(key, done)
+                    n_new += 1
+                else:
+                    done = dataclasses.replace(done, extract_seconds_now=0.0)
+                runs.append(done)
+        except CacheError:
+            raise
+        except Exception as error:
+            log.debug("%s", trial, exc_info=error)
+            self.note(f"{trial}: not done, {error}")
+            return Row(trial, error=error)
+        row = Row(trial, runs)
+        self.note(f"{trial}: {_accuracies(row)}{'' if n_new else ', as kept'}")
+        return row
+
+    def judge_predictions(self, model: Model, ids: Sequence[str], predicted: NDArray[np.int64]) -> list[int]:
+        """Return the predicted class of each judged row, and put the accuracy into the model's report.
+
+        Parameters
+        ----------
+        model : Model
+            Whose predictions they are.
+        ids : sequence of str, length m
+            Judged rows in any order.
+        predicted : ndarray of int, shape (m,)
+            A class each, -1 for an image that could not be read; rows that are not named count as such.
+        """
+        given = dict(zip(ids, predicted.tolist(), strict=True))
+        classes = np.array([given.get(name, -1) for name in self.judged_ids.tolist()])
+        readable = classes >= 0
+        if self.judge == "test" and readable.any():
+            n_correct = int((classes == self.truth)[readable].sum())
+            model.report["test"] = Accuracy(int(readable.sum()), n_correct).to_dict()
+        return [int(c) for c in classes]
+
+    def save(self, model: Model, trial: Trial, seed: int, key: str) -> str | None:
+        """Save a model and return its path from the folder; None if nothing is kept, or the head has no data form."""
+        if self.folder is None or not is_exportable(model.head):
+            return None
+        shots = f"n{trial.shots}" if trial.shots else ""
+        words = [trial.backbone, trial.layer, trial.pool, trial.head, shots, f"s{seed}"]
+        path = f"{MODELS}/{clean_name('-'.join(filter(None, words)))}-{key[:8]}.featx"
+        (self.folder / MODELS).mkdir(parents=True, exist_ok=True)
+        model.save(self.folder / path)
+        return path
+
+
+def check_seeds(seeds: Sequence[int], shots: Sequence[int | None]) -> None:
+    """Refuse what cannot be run."""
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise OptionError(f"--seeds takes different whole numbers such as 0,1,2; got {','.join(map(str, seeds))!r}.")
+    if any(n is not None and n < 1 for n in shots):
+        raise OptionError(f"--shots takes images a class such as 50,500; got {','.join(map(str, shots))!r}.")
+
+
+def _accuracies(row: Row) -> str:
+    run = row.shown
+    assert run is not None
+    parts = {"validation": run.val, "test": run.test}
+    text = ", ".join(f"{name} {100 * part['accuracy']:.2f} %" for name, part in parts.items() if part)
+    return text if len(row.runs) == 1 else f"{text} (median of {len(row.runs)} seeds)"

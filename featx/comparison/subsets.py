@@ -1,0 +1,71 @@
+"""Which images train, choose and judge in a comparison: validation rows for everyone, nested subsets of train."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.datasets import UNLABELLED
+from featx.datasets.splits import hold_out
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featx.datasets import Dataset
+
+#: Share of train that chooses where the data have no validation rows of their own.
+DEFAULT_VAL = "0.1"
+
+
+def with_validation(dataset: Dataset, *, seed: int = 0) -> Dataset:
+    """Return `dataset` with validation rows: its own, or a tenth of train, the same ones for every row of the board.
+
+    Examples
+    --------
+    >>> from featx.datasets import open_dataset
+    >>> sorted(set(with_validation(open_dataset("digits")).splits.tolist()))
+    ['train', 'val']
+    """
+    if "val" in dataset.splits:
+        return dataset
+    return dataclasses.replace(dataset, splits=hold_out(dataset, DEFAULT_VAL, seed=seed))
+
+
+def keep_shots(dataset: Dataset, shots: int | None, *, seed: int) -> Dataset:
+    """Return `dataset` with `shots` training images a class; the others are in no split.
+
+    The images of fewer shots are among those of more, for the same seed. Classes with fewer images keep them all;
+    validation and test rows stay whole.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With training rows.
+    shots : int or None
+        None keeps everything.
+    seed : int
+        Of the draw.
+
+    Examples
+    --------
+    >>> from featx.datasets import open_dataset
+    >>> few = keep_shots(with_validation(open_dataset("digits")), 5, seed=0)
+    >>> int((few.splits == "train").sum()), int((few.splits == "val").sum())
+    (50, 181)
+    """
+    if shots is None:
+        return dataset
+    rng, splits = np.random.default_rng(seed), dataset.splits.copy()
+    in_train = splits == "train"
+    splits[in_train] = ""
+    for label in range(len(dataset.classes)):
+        members: NDArray[np.intp] = rng.permutation(np.flatnonzero(in_train & (dataset.labels == label)))
+        splits[members[:shots]] = "train"
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def labelled(dataset: Dataset, split: str) -> NDArray[np.intp]:
+    """Return the positions of the labelled rows of a split, ascending."""
+    return np.flatnonzero((dataset.splits == split) & (dataset.labels != UNLABELLED))

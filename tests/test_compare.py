@@ -1,0 +1,286 @@
+"""The transfer comparison: one pass for all layers, choice by validation, nested subsets, nothing done twice."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import featx
+from featx.cli import main
+from featx.comparison import Comparison
+from featx.comparison.board import as_text
+from featx.comparison.ledger import Ledger, key_of
+from featx.comparison.runs import Row, Run, Trial
+from featx.comparison.subsets import keep_shots, with_validation
+from featx.datasets import open_dataset
+from featx.errors import OptionError, UnknownHeadError, UnknownLayerError
+
+SMALL = {"weights": "none", "image_size": 64, "workers": 0, "engine": "eager"}
+#: A class has this many images in train, val and test.
+SIZES = {"train": 10, "val": 5, "test": 5}
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory):
+    """Folders train, val and test of small PNGs in three classes, noise tinted red, green or blue."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for split, n in SIZES.items():
+        for channel, name in enumerate(["red", "green", "blue"]):
+            (root / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.integers(0, 120, (20, 20, 3), dtype=np.uint8)
+                pixels[..., channel] += rng.integers(0, 60, dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def compare(data, cache, **options):
+    return featx.compare(data, **{"backbones": ["alexnet"], "heads": ["centroid"], "cache": cache, **SMALL, **options})
+
+
+def test_every_head_is_fitted_on_every_layer_from_one_pass(shots, tmp_path):
+    steps = []
+    board = compare(shots, tmp_path, layers=["default", "pool5"], heads=["centroid", "ridge"], tick=steps.append)
+
+    assert {(row["layer"], row["head"]) for row in board.rows} == {
+        (layer, head) for layer in ("features", "pool5") for head in ("centroid", "ridge")
+    }
+    assert max(step.done for step in steps if step.step == "extract") == 3 * sum(SIZES.values())
+    assert len({row["extract_seconds"] for row in board.rows}) == 1
+
+
+def test_rows_have_the_documented_form(shots, cache, tmp_path):
+    board = compare(shots, cache, heads=["ridge", "mlp"], settings={"mlp": {"hidden": 8, "epochs": 2}}, output=tmp_path)
+    kept = json.loads((tmp_path / "comparison.json").read_text())
+
+    assert kept == json.loads(json.dumps(board.to_dict()))
+    for row in kept["rows"]:
+        assert {
+            "kind", "backbone", "layer", "pool", "head", "image_size", "images_per_class", "train_accuracy",
+            "val_accuracy", "test_accuracy", "ci95", "extract_seconds", "fit_seconds", "n_parameters", "settings",
+        } <= set(row)  # fmt: skip
+        assert (row["kind"], row["image_size"], row["images_per_class"]) == ("frozen", 64, 10)
+        assert row["ci95"][0] <= row["test_accuracy"] <= row["ci95"][1]
+    (mlp,) = [row for row in kept["rows"] if row["head"] == "mlp"]
+    assert mlp["n_parameters"] == 256 * 8 + 8 + 8 * 3 + 3
+    assert len(mlp["history"]["val_accuracy"]) == 2
+    assert kept["best"] == kept["rows"][0]
+
+
+def test_models_of_a_comparison_predict_what_its_rows_say(shots, cache, tmp_path):
+    board = compare(shots, cache, heads=["ridge"], output=tmp_path)
+    model = featx.load(tmp_path / board.best["model"])
+
+    labels = model.predict(shots / "test", workers=0)
+    truth = [path.parent.name for path in sorted((shots / "test").rglob("*.png"))]
+    assert np.mean(labels == np.array(truth)) == board.best["test_accuracy"]
+    assert model.report["test"]["accuracy"] == board.best["test_accuracy"]
+
+
+def test_validation_alone_chooses(shots, cache):
+    with_test = compare(shots, cache, heads=["centroid", "ridge", "knn"])
+    without = compare(shots, cache, heads=["centroid", "ridge", "knn"], test=False)
+
+    assert [row["head"] for row in with_test.rows] == [row["head"] for row in without.rows]
+    assert [row["val_accuracy"] for row in with_test.rows] == sorted(
+        (row["val_accuracy"] for row in with_test.rows), reverse=True
+    )
+    assert {row["test_accuracy"] for row in without.rows} == {None}
+
+
+def run_of(val, test, predicted):
+    def part(accuracy):
+        return {"n": 10, "accuracy": accuracy, "ci95": [0.0, 1.0]}
+
+    return Run(
+        seed=0, layer="features", pool="avg", image_size=32, train=part(1.0), val=part(val), test=part(test),
+        predicted=predicted, extract_seconds=1.0, extract_seconds_now=0.0, fit_seconds=1.0, n_parameters=1,
+        settings={}, history={}, model=None,
+    )  # fmt: skip
+
+
+def trial_of(head):
+    return Trial(kind="frozen", backbone="toy", head=head)
+
+
+DATA = {"classes": ["a", "b"], "judged": "test", "train": 10, "val": 10, "test": 6, "name": "toy"}
+
+
+def test_a_high_test_accuracy_does_not_win():
+    rows = [
+        Row(trial_of("lucky"), [run_of(0.5, 1.0, [0] * 6)]),
+        Row(trial_of("good"), [run_of(0.9, 0.5, [0] * 6)]),
+    ]
+    board = Comparison.judge(rows, np.zeros(6, int), DATA)
+
+    assert board.best["head"] == "good"
+
+
+def test_each_row_is_tested_against_the_best_on_rows_that_both_could_read():
+    rows = [
+        Row(trial_of("best"), [run_of(0.9, 1.0, [0, 0, 0, 0, 0, 0])]),
+        Row(trial_of("worse"), [run_of(0.8, 0.0, [1, 1, 1, 1, 1, 1])]),
+        Row(trial_of("blind"), [run_of(0.7, 0.0, [-1, -1, -1, 1, 0, 0])]),
+    ]
+    board = Comparison.judge(rows, np.zeros(6, int), DATA)
+
+    assert [row["mcnemar"] for row in board.rows] == [None, pytest.approx(2 / 2**6), 1.0]
+
+
+def test_several_seeds_show_the_run_of_median_validation_and_the_range():
+    runs = [run_of(val, test, [0] * 6) for val, test in ((0.7, 0.9), (0.8, 0.6), (0.6, 0.7))]
+    (row,) = Comparison.judge([Row(trial_of("mlp"), runs)], np.zeros(6, int), DATA).rows
+
+    assert (row["val_accuracy"], row["test_accuracy"]) == (0.7, 0.9)
+    assert (row["val_range"], row["test_range"]) == ([0.6, 0.8], [0.6, 0.9])
+
+
+def test_few_images_are_among_those_of_more(shots):
+    dataset = open_dataset(shots)
+    few, more, other = (keep_shots(dataset, n, seed=seed) for n, seed in ((3, 0), (7, 0), (3, 1)))
+
+    def trained(of):
+        return set(np.flatnonzero(of.splits == "train"))
+
+    assert trained(few) < trained(more) < trained(dataset)
+    assert trained(few) != trained(other)
+    assert np.bincount(few.labels[list(trained(few))]).tolist() == [3, 3, 3]
+    for subset in (few, more):
+        for split in ("val", "test"):
+            assert ((subset.splits == split) == (dataset.splits == split)).all()
+
+
+def test_validation_rows_are_the_same_for_every_row_whatever_it_trains_on(shots, cache):
+    dataset = with_validation(open_dataset(shots / "train"))
+    board = compare(shots / "train", cache, heads=["ridge"], shots=[2, None], seeds=[0, 1])
+
+    assert (dataset.splits == "val").sum() == board.data["val"] == board.data[board.data["judged"]]
+    assert {row["images_per_class"] for row in board.rows} == {2, round(board.data["train"] / 3)}
+
+
+def test_a_finished_row_is_not_done_again(shots, cache, tmp_path):
+    first = compare(shots, cache, heads=["ridge", "knn"], output=tmp_path)
+    ages = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").iterdir()}
+    again = compare(shots, cache, heads=["ridge", "knn", "centroid"], output=tmp_path)
+
+    assert all(path.stat().st_mtime_ns == age for path, age in ages.items())
+    timing = {"extract_seconds_now", "mcnemar"}
+    for row in first.rows:
+        (same,) = [other for other in again.rows if other["head"] == row["head"]]
+        assert {k: v for k, v in same.items() if k not in timing} == {k: v for k, v in row.items() if k not in timing}
+        assert same["extract_seconds_now"] == 0
+
+
+def test_another_setting_label_or_seed_is_another_run(shots, cache, tmp_path):
+    compare(shots, cache, heads=["knn"], settings={"knn": {"k": 1}}, output=tmp_path)
+    compare(shots, cache, heads=["knn"], settings={"knn": {"k": 3}}, output=tmp_path)
+    compare(shots, cache, heads=["knn"], settings={"knn": {"k": 3}}, seeds=[1], output=tmp_path)
+    compare(shots / "train", cache, heads=["knn"], settings={"knn": {"k": 3}}, output=tmp_path)
+
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+
+
+def test_a_damaged_run_is_done_again(tmp_path):
+    ledger, run = Ledger(tmp_path), run_of(0.5, 0.5, [0, 1])
+    ledger.put(key_of(a=1), run)
+    assert ledger.get(key_of(a=1)) == run
+
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-5])
+    assert ledger.get(key_of(a=1)) is None
+
+
+def test_a_backbone_that_cannot_take_the_images_is_a_row_with_its_reason(shots, cache):
+    board = compare(shots, cache, backbones=["alexnet", "inception_v3"])
+    good, bad = board.rows
+
+    assert board.best is good
+    assert bad["error"]["type"] == "ImageSizeError"
+    assert bad["val_accuracy"] is None
+    assert "75×75" in str(board)
+
+
+def test_misspelt_names_end_it_before_anything_is_computed(shots, tmp_path):
+    with pytest.raises(UnknownHeadError, match="ridge"):
+        compare(shots, tmp_path, heads=["ridg"])
+    with pytest.raises(UnknownLayerError):
+        compare(shots, tmp_path, layers=["pool55"])
+    with pytest.raises(OptionError, match="'mlp', which is not compared"):
+        compare(shots, tmp_path, settings={"mlp": {"hidden": 8}})
+
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_an_image_that_cannot_be_read_costs_no_row_its_judges(tmp_path, cache, shots):
+    data = tmp_path / "data"
+    for path in shots.rglob("*.png"):
+        target = data / path.relative_to(shots)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (data / "test" / "red" / "0.png").write_bytes(b"no image")
+    board = compare(data, cache, heads=["ridge"], output=tmp_path / "out", max_errors="10%")
+
+    assert featx.load(tmp_path / "out" / board.best["model"]).report["test"]["n"] == 14
+
+
+def test_the_board_fits_the_terminal_and_keeps_what_tells_rows_apart(shots, cache):
+    board = compare(shots, cache, layers=["features", "pool5"], heads=["centroid", "ridge"], shots=[5, None])
+    rows = [row | {"is_best": row is board.best} for row in board.rows]
+
+    for width in (60, 80, 120, 300):
+        assert max(map(len, as_text(rows, width).splitlines())) <= width
+    assert {"layer", "head"} <= set(as_text(rows, 60).split())
+    assert {"backbone", "parameters", "pixels"} <= set(as_text(rows, 300).split())
+
+
+def test_a_notebook_shows_names_as_text(shots, cache):
+    board = compare(shots, cache, heads=["ridge"])
+    board.rows[0]["head"] = "<script>"
+
+    assert "<script>" not in board._repr_html_()
+    assert "&lt;script&gt;" in board._repr_html_()
+
+
+def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
+    command = ["compare", shots, "--backbones", "alexnet", "--layers", "default,alexnet:pool5", "--heads", "ridge,mlp",
+               "--set", "mlp.hidden=8", "--set", "mlp.epochs=2", "--shots", "5,all", "--weights", "none",
+               "--image-size", 64, "--workers", 0, "--engine", "eager", "--cache", cache, "-o", tmp_path / "out"]  # fmt: skip
+    assert main([*map(str, command), "--json"]) == 0
+    out = capsys.readouterr()
+
+    found = json.loads(out.out)
+    assert found == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert len(found["rows"]) == 8
+    assert {row["settings"].get("hidden") for row in found["rows"] if row["head"] == "mlp"} == {"8"}
+    assert "frozen alexnet pool5 auto ridge, 5 a class: validation" in out.err
+
+    assert main(list(map(str, command))) == 0
+    assert "as kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--shots", "few"], ["--shots", "few"]),
+        (["--shots", "0"], ["--shots"]),
+        (["--seeds", "0,0"], ["--seeds"]),
+        (["--set", "hidden=8"], ["HEAD.KEY=VALUE"]),
+        (["--backbones", "alexnett"], ["alexnet"]),
+        (["--backbones", "inception_v3"], ["None of the", "75×75"]),
+    ],
+)
+def test_what_cannot_be_compared_is_one_helpful_line(shots, cache, tmp_path, capsys, options, words):
+    command = ["compare", shots, "--weights", "none", "--image-size", 64, "--cache", cache, "-o", tmp_path, "-q"]
+    code = main([*map(str, command), *options])
+    out = capsys.readouterr()
+
+    assert (code, out.out) == (1, "")
+    assert "Traceback" not in out.err
+    for word in words:
+        assert word in out.err
