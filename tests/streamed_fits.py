@@ -22,6 +22,7 @@ from featx.heads import (
     DenseHead,
     KNNHead,
     LogisticHead,
+    LogisticHeadCV,
     RidgeHead,
     XGBoostHead,
 )
@@ -83,6 +84,7 @@ def by_neighbours(streamed, whole, table):
 HEADS = {
     "trees": (XGBoostHead(3, components=8, random_state=0), by_loss),
     "logistic": (LogisticHead(C=1e-4), by_objective),
+    "path": (LogisticHeadCV((1e-5, 1e-4), cv=5, tol=1e-4, random_state=0), by_objective),
     "ridge": (RidgeHead((1.0, 100.0)), by("coef_")),
     "centroid": (CentroidHead(), by("centroids_")),
     "neighbours": (KNNHead(5), by_neighbours),

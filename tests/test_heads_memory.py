@@ -12,6 +12,7 @@ SCRIPT = Path(__file__).with_name("streamed_fits.py")
 #: How far a streamed fit may end from that of the whole table. Networks and trees see rows in another order.
 DIFFERENCES = {
     "logistic": 1e-4,
+    "path": 1e-4,
     "ridge": 1e-4,
     "centroid": 1e-5,
     "neighbours": 0,

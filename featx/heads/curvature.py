@@ -43,14 +43,17 @@ class Curvature:
 
     @classmethod
     def measure(cls, X: Tensor, weights: Tensor, u: Tensor, v: Tensor) -> Curvature:
-        """Measure it on rows X (m, d) with weights (m,) that sum to 1, and their Hessians diag(u) - v vᵀ."""
+        """Measure it on rows X (m, d) with weights (m,) that sum to 1, and their Hessians diag(u) - v vᵀ.
+
+        X is lost: it may be a large part of what a memory limit allows.
+        """
         import torch
 
         class_values, classes = torch.linalg.eigh(torch.diag(weights @ u) - v.T @ (weights[:, None] * v))
         traces = (weights * (u - v * v).sum(1)).clamp(min=0)
         traces /= traces.sum().clamp(min=torch.finfo(X.dtype).tiny)
         mean = traces @ X
-        feature_values, features = _moments((X - mean) * traces.sqrt()[:, None])
+        feature_values, features = _moments(X.sub_(mean).mul_(traces.sqrt()[:, None]))
         return cls(mean, classes, class_values.clamp(min=0), features, feature_values.clamp(min=0))
 
     def solve(self, gradient: Tensor, penalties: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Rows:
     @property
     def sample_size(self) -> int:
         """Rows that may be held at once, with what is computed from them."""
-        return len(self) if self.limit is None else min(len(self), max(2, self.limit // (12 * self.row_bytes)))
+        return len(self) if self.limit is None else min(len(self), max(2, self.limit // (16 * self.row_bytes)))
 
     def blocks(
         self, n_bytes: int | None = None, *, shuffle: bool = False, seed: int = 0

@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -105,7 +104,7 @@ def softmax(scores: Array) -> Array:
     return probabilities
 
 
-def make_problem(training: Training, weights: NDArray[np.float64], loss: Loss, device: str) -> Problem:
+def make_problem(training: Training, weights: Array, loss: Loss, device: str) -> Problem:
     """Return the problem over `training` with row weights (n, p), each column of sum 1."""
     import torch
 

@@ -123,20 +123,15 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
         validation = None if X_val is None else read_labelled(self, X_val, y_val)
         held_out = np.zeros((len(training.codes), 1), bool) if validation else self._folds(training, groups)
-        weights = training.weights[:, None] * ~held_out
-        if not weights.any(axis=0).all():
-            raise DataError("A fold has no rows with a positive weight. Lower cv.")
-        totals = weights.sum(axis=0)
-        weights /= totals
+        weights, totals = _fold_weights(training, held_out)
         loss = Multinomial() if len(self.classes_) > 2 else Binomial()
         problem = make_problem(training, weights, loss, self.device)
-        del weights  # which may be much of the memory limit, and which the problem holds in its own dtype
-        totals = torch.from_numpy(totals).to(problem.device)
+        sums = torch.from_numpy(totals).to(problem.device)
         minimiser = Minimiser(problem)
         tol = max(self.tol, min(10 * self.tol, PATH_TOLERANCE))
         scores, means = [], []
         for C in Cs:
-            solution = minimiser.minimise(1 / (C * totals), tol=tol, max_iter=self.max_iter)
+            solution = minimiser.minimise(1 / (C * sums), tol=tol, max_iter=self.max_iter)
             scores.append(self._score(problem, solution.theta, training, held_out, validation))
             means.append(solution.theta.mean(dim=0, keepdim=True))
         self.Cs_, self.scores_ = Cs, np.array(scores).T
@@ -152,8 +147,8 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         total = float(training.weights.sum())
         weights = torch.from_numpy(training.weights[:, None] / total).to(problem.device)
         penalties = torch.tensor([1 / (self.C_ * total)], dtype=torch.float64, device=problem.device)
-        minimiser = Minimiser(problem.reweighted(weights), start)
-        solution = minimiser.minimise(penalties, tol=self.tol, max_iter=self.max_iter)
+        problem.reweight(weights)
+        solution = Minimiser(problem, start).minimise(penalties, tol=self.tol, max_iter=self.max_iter)
         keep_solution(self, problem, solution, total=total, C=self.C_)
 
     def predict_proba(self, X: Any) -> Array:
@@ -218,6 +213,20 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
             return np.asarray(probabilities.argmax(axis=1) == codes, dtype=np.float64)
         true = probabilities[np.arange(len(codes)), codes]
         return np.asarray(np.log(np.maximum(true, np.finfo(true.dtype).tiny)))
+
+
+def _fold_weights(training: Training, held_out: NDArray[np.bool_]) -> tuple[Array, NDArray[np.float64]]:
+    """Return the weights (n, p) of the rows that each fold is fitted on, each column of sum 1, and the sums before."""
+    # A streamed table's are made in the dtype that its problems compute in: twice that is much of a memory limit.
+    dtype = np.dtype(np.float64) if training.rows.in_memory else training.rows.dtype
+    weights, totals = np.empty(held_out.shape, dtype), np.empty(held_out.shape[1])
+    for fold, held in enumerate(held_out.T):
+        kept = np.where(held, 0, training.weights)
+        totals[fold] = kept.sum()
+        if not totals[fold]:
+            raise DataError("A fold has no rows with a positive weight. Lower cv.")
+        weights[:, fold] = kept / totals[fold]
+    return weights, totals
 
 
 def _choose(scores: NDArray[np.float64], *, one_standard_error: bool) -> int:

@@ -10,7 +10,6 @@ All problems share every product with X, so five folds cost little more than one
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -85,11 +84,9 @@ class Problem:
         for indices, block in self.rows.blocks():
             yield indices, self._to_device(block)
 
-    def reweighted(self, weights: Tensor) -> Problem:
-        """Return problems of other weights (n, p) over the same rows, about the same mean."""
-        other = copy.copy(self)
-        other.weights, other._sample = weights.to(self.dtype), None  # noqa: SLF001 - a copy of this very object
-        return other
+    def reweight(self, weights: Tensor) -> None:
+        """Become the problems of other weights (n, p), about the same mean; those of the rows in use stay positive."""
+        self.weights = weights.to(self.dtype)
 
     def _to_device(self, X: Array) -> Tensor:
         return as_tensor(X, self.device).to(self.dtype)
