@@ -31,6 +31,7 @@ _HOMES = {
     "XGBoostHead": "featx.heads",
     "compare": "featx.comparison",
     "extract": "featx.extraction",
+    "finetune": "featx.finetuning",
     "fit": "featx.model",
     "load": "featx.model",
     "run_protocol": "featx.protocols",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "fit": ("featx.cli.fit", "Fit a classifier on features, choose on validation."),
     "predict": ("featx.cli.predict", "Labels and probabilities for images."),
     "evaluate": ("featx.cli.evaluate", "Metrics with confidence intervals."),
+    "finetune": ("featx.cli.finetune", "Train a backbone, or its upper part, and a head on it."),
     "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
     "backbones": ("featx.cli.names", "List backbones."),
     "layers": ("featx.cli.names", "List the layers of a backbone."),

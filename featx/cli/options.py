@@ -19,12 +19,14 @@ _SOURCE = [
     click.option("--val", metavar="0.1|last:0.1", help="Validation share of train: stratified at random, or its end."),
     click.option("--name", metavar="NAME", help="Name of the dataset in the cache."),
 ]
-_NETWORK = [
+_BACKBONE = [
     click.option("--backbone", default="efficientnet_lite0", show_default=True, help="A name of `featx backbones`."),
+]
+_TAP = [
     click.option("--layer", "layers", metavar="L", multiple=True, help="A name of `featx layers`; repeatable."),
     click.option("--pool", default="auto", show_default=True, metavar="auto|none|flatten|avg|max|gem|cls"),
 ]
-_REQUEST = [
+_PIXELS = [
     click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|none|PATH|TAG"),
     click.option("--image-size", type=int, metavar="N", help="Shorter side to N, crop N×N. Default: the weights' own."),
     click.option("--resize", default="weights", show_default=True, metavar="weights|crop|squash|pad"),
@@ -34,9 +36,11 @@ _REQUEST = [
     click.option(
         "--decode", default="full", show_default=True, metavar="full|draft", help="draft: large JPEGs faster."
     ),
+    click.option("--backbone-version", "version", metavar="V", help="Version of your own package.module:function."),
+]
+_NUMBERS = [
     click.option("--precision", default="fp32", show_default=True, metavar="fp32|tf32|bf16|fp16"),
     click.option("--dtype", default="float32", show_default=True, metavar="float32|float16", help="As stored."),
-    click.option("--backbone-version", "version", metavar="V", help="Version of your own package.module:function."),
 ]
 _OPTIONS = [
     click.option("--engine", default="auto", show_default=True, metavar="auto|eager|compile|openvino"),
@@ -52,12 +56,17 @@ _SEED = [click.option("--seed", type=int, default=0, show_default=True, help="Of
 
 def extract_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add all options of ``featx extract`` but ``--dry-run``."""
-    return _add([*_NETWORK, *_REQUEST, *_SOURCE, *_OPTIONS, *_SEED], command)
+    return _add([*_BACKBONE, *_TAP, *_PIXELS, *_NUMBERS, *_SOURCE, *_OPTIONS, *_SEED], command)
 
 
 def preprocessing_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add those but ``--backbone``, ``--layer`` and ``--pool``, for commands that take several of each."""
-    return _add([*_REQUEST, *_SOURCE, *_OPTIONS, *_SEED], command)
+    return _add([*_PIXELS, *_NUMBERS, *_SOURCE, *_OPTIONS, *_SEED], command)
+
+
+def network_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add those that say which network, on which pixels of which data, for commands that train it."""
+    return _add([*_BACKBONE, *_PIXELS, *_SOURCE, *_SEED], command)
 
 
 def source_options(command: Callable[..., None]) -> Callable[..., None]:

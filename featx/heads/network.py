@@ -90,7 +90,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             network = self.network_module(fitted=False).to(device)
             self.history_ = train(network, training, validation, regimen, seed=seed, device=device)
         self.n_iter_ = len(self.history_["loss"])
-        self._keep(network)
+        self.keep(network)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -127,7 +127,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self._moments = optimizer.state_dict()
         self.history_["loss"].append(loss)
         self.history_["accuracy"].append(accuracy)
-        self._keep(network)
+        self.keep(network)
         return self
 
     def predict_proba(self, X: Any) -> Array:
@@ -155,7 +155,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         """Return the modules that the network has, with their shapes."""
         return trace(self._stack(), tuple(self.row_shape_), len(self.classes_))
 
-    def _keep(self, network: nn.Sequential) -> None:
+    def keep(self, network: nn.Sequential) -> None:
+        """Take the weights of `network`, which `network_module` made, as the fitted ones."""
         state = network.state_dict()
         self.state_ = {name: state[name].cpu().numpy().copy() for name in state_shapes(self.network_steps())}
 

@@ -1,0 +1,177 @@
+"""Where batches come from: images that were decoded once for the whole run, or a table of activations."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from featx.augment import Augmentation, seed_of
+from featx.datasets import item_id
+from featx.errors import DataError, ImageError, TooManyErrors
+from featx.extraction import Progress
+from featx.extraction.options import allowed_errors
+from featx.images import DecodePool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from featx.datasets import Dataset
+    from featx.extraction import Options
+    from featx.extraction.fill import Tick
+    from featx.features import Features
+    from featx.recipe import Frame
+
+#: Pixels beyond this many bytes go to a temporary file instead of memory.
+MEMORY_BYTES = 4 << 30
+
+
+class Source(Protocol):
+    """Labelled rows that a network, or the upper part of one, takes in batches."""
+
+    y: NDArray[np.int64]
+    classes: tuple[str, ...]
+    splits: NDArray[np.str_]
+    item_ids: NDArray[np.uint8]
+
+    def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
+        """Return rows as the network takes them: as they are, or changed at random for training in `epoch`."""
+
+
+@dataclass(eq=False)
+class DecodedImages:
+    """Labelled images at the network's size.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint8, shape (n, height, width, 3)
+        In memory or in a file without a name.
+    y, splits, item_ids : ndarray
+        Class, split and content hash of each image.
+    classes : tuple of str
+    errors : list of (str, str)
+        Id and reason of each image that could not be read; it is none of the n.
+    augmentation : Augmentation
+    seed : int
+        Of the augmentation.
+    """
+
+    pixels: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    splits: NDArray[np.str_]
+    item_ids: NDArray[np.uint8]
+    classes: tuple[str, ...]
+    errors: list[tuple[str, str]]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+
+    def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
+        """Return uint8 images (m, height, width, 3), augmented in training by image and epoch alone."""
+        pixels = self.pixels[positions]
+        if epoch is not None and self.augmentation != Augmentation():
+            seeds = [seed_of(self.item_ids[i].tobytes(), epoch + 1, self.seed) for i in positions]
+            pixels = self.augmentation.apply(pixels, np.array(seeds, dtype=np.int64))
+        return torch.from_numpy(pixels)
+
+
+def decode(
+    dataset: Dataset, frame: Frame, options: Options, folder: Path, *, test: bool, tick: Tick | None = None
+) -> DecodedImages:
+    """Decode the labelled images of `dataset` once, without its test split unless `test`.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    frame : Frame
+        What every image is fitted to.
+    options : Options
+        ``workers`` and ``max_errors``.
+    folder : Path
+        For pixels that do not fit in memory.
+    test : bool
+    tick : callable, optional
+
+    Raises
+    ------
+    DataError
+        If no image has a label.
+    TooManyErrors
+        If more images are bad than ``options.max_errors`` allows.
+    """
+    wanted = np.flatnonzero((dataset.labels >= 0) & (test | (dataset.splits != "test")))
+    if not len(wanted):
+        raise DataError("No image has a label to learn from. Give class folders, or name them: --label-column COLUMN")
+    pixels = _allocate((len(wanted), frame.height, frame.width, 3), folder)
+    hashes = np.zeros((len(wanted), 32), dtype=np.uint8)
+    place = {int(row): i for i, row in enumerate(wanted)}
+    bad: dict[int, ImageError] = {}
+
+    def hashed() -> Iterator[tuple[int, Any]]:
+        for row, data in dataset.iterate(wanted):
+            if not isinstance(data, ImageError):
+                hashes[place[row]] = np.frombuffer(item_id(data), dtype=np.uint8)
+            yield row, data
+
+    started = time.perf_counter()
+    with DecodePool(frame, n_workers=options.workers) as pool:
+        for done, (row, image) in enumerate(pool.map(hashed()), start=1):
+            if isinstance(image, ImageError):
+                bad[row] = image
+            else:
+                pixels[place[row]] = image
+            if tick is not None:
+                tick(Progress("decode", done, len(wanted), time.perf_counter() - started))
+    errors = [(dataset.ids[row], str(reason)) for row, reason in bad.items()]
+    if len(errors) > allowed_errors(options.max_errors, len(wanted)):
+        raise TooManyErrors(
+            f"{len(errors):,} of {len(wanted):,} images cannot be read, more than --max-errors {options.max_errors}; "
+            f"the first: {errors[0][0]}: {errors[0][1]}. Leave them out, or allow them: --max-errors {len(errors)}"
+        )
+    good = np.array([i for i, row in enumerate(wanted.tolist()) if row not in bad], dtype=np.intp)
+    rows = wanted[good]
+    return DecodedImages(
+        pixels if len(good) == len(wanted) else pixels[good],
+        y=dataset.labels[rows],
+        splits=dataset.splits[rows],
+        item_ids=hashes[good],
+        classes=dataset.classes,
+        errors=errors,
+    )
+
+
+def _allocate(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
+    if np.prod(shape, dtype=np.int64) <= MEMORY_BYTES:
+        return np.empty(shape, dtype=np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+
+
+@dataclass(eq=False)
+class Activations:
+    """Rows of a table: what the frozen part of a network makes of each image.
+
+    Parameters
+    ----------
+    table : Features
+        Of the module whose output the trained part continues, unpooled.
+    """
+
+    table: Features
+
+    def __post_init__(self) -> None:
+        self.y, self.splits, self.item_ids = self.table.y, self.table.splits, self.table.item_ids
+        self.classes, self.errors = self.table.classes, self.table.errors
+
+    def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:  # noqa: ARG002 - rows are what they are
+        """Return float32 maps (m, c, h, w), read from the table."""
+        rows = torch.from_numpy(self.table[positions].astype(np.float32))
+        return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
