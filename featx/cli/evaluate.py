@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ def evaluate(console: Console, cache: Path, model: Path, source: str | None, spl
     """
     from featx.evaluate import evaluate_model
     from featx.model import load
+    from featx.model.saving import with_network
 
     classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
-    table = find_table(console, source, cache, options, classifier.request)
+    with with_network(classifier) if classifier.request else nullcontext() as request:
+        table = find_table(console, source, cache, options, request)
     found = evaluate_model(classifier, table, split=split)
     console.result(found.to_dict(), str(found))

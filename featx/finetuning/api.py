@@ -218,6 +218,9 @@ class Run:
 
     def finetune(self, checkpoint: Path | None, minutes: float, *, val: float | None, test: bool) -> Model:
         """Train from the start or from `checkpoint`, and return the model, its report without the seconds."""
+        device = resolve_device(self.options.device)
+        if self.settings.precision == "fp16" and device == "cpu":
+            raise OptionError("--precision fp16 needs a CUDA device; a CPU takes --precision bf16.")
         backbone, (recipe,) = backbones.resolve(self.request)
         trainable = Trainable(backbone, recipe, self.request, self.settings)
         store = extraction.open_store(self.cache)
@@ -231,7 +234,7 @@ class Run:
         if resumed is None:
             self._start_head(network, head, recipe, val)
         n_parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        training = Training(network, trainable, source, rows, self.settings, resolve_device(self.options.device))
+        training = Training(network, trainable, source, rows, self.settings, device)
         identity = self._identity(recipe, source, rows)
         if resumed is not None:
             read_checkpoint(resumed, training, identity)

@@ -78,7 +78,7 @@ def make_model(
         familiarity=familiarity,
         recipe=tuned,
         request=request,
-        probe=probe,
+        probe={name: np.ascontiguousarray(array) for name, array in probe.items()},  # files hold no strides
         trained_on=source.item_ids[rows.train],
         chosen_on=source.item_ids[rows.val],
         network=network_of(backbone),
