@@ -119,7 +119,7 @@ def fit(
     first = last = job.fit(estimator, rows.train, rows.val)
     own_choice = _own_choice(estimator, first.head)
     if refit and len(rows.val):
-        last = job.fit(_as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
+        last = job.fit(as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
     model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed)
     model.report.update(
@@ -206,7 +206,7 @@ def _path(head: Any) -> list[dict[str, float]] | None:
     return [{"C": C, "score": score} for C, score in zip(head.Cs_.tolist(), head.scores_.mean(0).tolist(), strict=True)]
 
 
-def _as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
+def as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
     """Return an unfitted head that takes the choice of a fitted `estimator` instead of choosing again."""
     if not isinstance(estimator, LogisticHeadCV):
         return clone(estimator)
