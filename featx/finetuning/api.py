@@ -240,7 +240,7 @@ class Run:
             read_checkpoint(resumed, training, identity)
         save = None if checkpoint is None else lambda: write_checkpoint(checkpoint, training, identity)
         training.run(self.tick, save, minutes)
-        model = make_model(training, backbone, recipe, self.request, head, source, rows)
+        model = make_model(training, backbone, self.request, head, source, rows)
         model.report.update(
             kind="scratch" if self.request.weights == "none" else "finetune",
             dataset=self.dataset.name,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from featx.backbones.weights import digest
+from featx import backbones
 from featx.engines import open_engine
 from featx.features import Features
 from featx.images import prepare
 from featx.model import Accuracy, Model
 from featx.model.calibration import Calibration
 from featx.model.familiarity import MOST_REFERENCES, MOST_ROWS, Familiarity
-from featx.model.saving import network_of
+from featx.model.saving import network_of, with_network
 from featx.model.scaling import FeatureScaler
 from featx.probe import measure
 
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from featx.finetuning.training import Training
     from featx.heads import ConvHead, DenseHead
     from featx.model.rows import Rows
-    from featx.recipe import Recipe, Request
+    from featx.recipe import Request
 
-#: Tag of the weights.
-TAG = "fine-tuned"
 #: Points that curves over iterations keep; of more, neighbours are averaged.
 MOST_POINTS = 2000
 
@@ -38,7 +36,6 @@ MOST_POINTS = 2000
 def make_model(
     training: Training,
     backbone: Backbone,
-    recipe: Recipe,
     request: Request,
     head: DenseHead | ConvHead,
     source: Source,
@@ -52,7 +49,7 @@ def make_model(
         At its end.
     backbone : Backbone
         Its module is the one that was trained; it comes back to the CPU.
-    recipe, request : Recipe, Request
+    request : Request
         Of the backbone as it was.
     head : DenseHead or ConvHead
         To be filled with the trained weights.
@@ -66,8 +63,6 @@ def make_model(
     head.keep(training.network.head)
     head.history_ = training.state.history
     head.n_iter_ = training.state.epoch
-    tuned = dataclasses.replace(recipe, weights=TAG, weights_digest=digest(backbone.module))
-    (probe,) = measure(prepare, open_engine(backbone, [tuned], engine="eager", n_images=1), tuned.frame)
     layers = str(head.layers) or "linear"
     model = Model(
         head=head,
@@ -76,13 +71,12 @@ def make_model(
         scaler=FeatureScaler("none"),
         calibration=_calibration(scores["val"], source.y[rows.val], training.known),
         familiarity=familiarity,
-        recipe=tuned,
         request=request,
-        probe={name: np.ascontiguousarray(array) for name, array in probe.items()},  # files hold no strides
         trained_on=source.item_ids[rows.train],
         chosen_on=source.item_ids[rows.val],
         network=network_of(backbone),
     )
+    model = _with_recipe(model)
     model.report.update(
         head=layers,
         table=None,
@@ -92,6 +86,15 @@ def make_model(
         iterations=thinned(training.state.iterations),
     )
     return model
+
+
+def _with_recipe(model: Model) -> Model:
+    """Return `model` with what its own network comes to when it is loaded, and computes for the probe images."""
+    with with_network(model) as request:
+        saved, (recipe,) = backbones.resolve(request)
+    (probe,) = measure(prepare, open_engine(saved, [recipe], engine="eager", n_images=1), recipe.frame)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in probe.items()}  # a file holds no strides
+    return dataclasses.replace(model, recipe=recipe, probe=contiguous)
 
 
 def _accuracy(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.int64]) -> dict[str, Any] | None:
