@@ -26,6 +26,7 @@ _HOMES = {
     "Model": "featx.model",
     "Recipe": "featx.recipe",
     "Request": "featx.recipe",
+    "Report": "featx.reporting",
     "RidgeHead": "featx.heads",
     "SVMHead": "featx.heads",
     "XGBoostHead": "featx.heads",
@@ -34,6 +35,7 @@ _HOMES = {
     "finetune": "featx.finetuning",
     "fit": "featx.model",
     "load": "featx.model",
+    "report": "featx.reporting",
     "run_protocol": "featx.protocols",
 }
 

@@ -31,6 +31,7 @@ _COMMANDS = {
     "evaluate": ("featx.cli.evaluate", "Metrics with confidence intervals."),
     "finetune": ("featx.cli.finetune", "Train a backbone, or its upper part, and a head on it."),
     "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
+    "report": ("featx.cli.report", "One self-contained page, and its pictures for papers."),
     "backbones": ("featx.cli.names", "List backbones."),
     "layers": ("featx.cli.names", "List the layers of a backbone."),
     "heads": ("featx.cli.names", "List heads and their settings."),

@@ -1,0 +1,74 @@
+"""``featx report``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from featx.cli.common import Console, common, n_bytes_text
+
+
+@click.command()
+@click.argument("subjects", nargs=-1, required=True, metavar="MODEL...|COMPARISON", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.html", help="Where the page goes.")
+@click.option(
+    "--figures", type=click.Path(path_type=Path), metavar="DIR", help="Also write each picture as PNG and SVG."
+)
+@click.option("--table", type=click.Path(path_type=Path), help="Rows to judge on. Default: those it was fitted on.")
+@click.option("--split", metavar="test|val", help="Default: test where there is one, else what it was not trained on.")
+@click.option("--data", metavar="DATA", help="Where the images are, if they have moved.")
+@click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
+@click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
+@common
+def report(
+    console: Console,
+    cache: Path,
+    subjects: tuple[Path, ...],
+    output: Path | None,
+    figures: Path | None,
+    table: Path | None,
+    split: str | None,
+    data: str | None,
+    allow_code: bool,
+    unsafe_pickle: bool,
+) -> None:
+    """Write one page about a model, several models, or a comparison. It loads nothing and opens from disk.
+
+    \b
+    featx report model.featx -o report.html
+    featx report logreg.featx mlp.featx -o report.html --figures figures/
+    """
+    from featx.features import Features
+    from featx.reporting import report as make
+
+    if output is None and figures is None:
+        raise click.UsageError("Name the page, the folder of its pictures, or both: -o OUT.html --figures DIR")
+    made = make(
+        subjects[0] if len(subjects) == 1 else subjects,
+        table=None if table is None else Features.open(table),
+        split=split,
+        data=data,
+        cache=cache,
+        command=typed_command(),
+        allow_code=allow_code,
+        unsafe_pickle=unsafe_pickle,
+    )
+    page = None if output is None else made.save(output)
+    paths = [] if figures is None else made.save_figures(figures)
+    console.result(
+        {"report": page and str(page), "figures": [str(path) for path in paths]},
+        "\n".join(
+            [
+                *([] if page is None else [f"{page} ({n_bytes_text(page.stat().st_size)})"]),
+                *([] if not paths else [f"{len(paths)} files in {figures}"]),
+            ]
+        ),
+    )
+
+
+def typed_command() -> str:
+    """Return the command that is running, as it would be typed again."""
+    return shlex.join(["featx", *sys.argv[1:]])

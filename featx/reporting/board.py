@@ -1,0 +1,100 @@
+"""The leaderboard: classifiers as rows of ``featx compare``, whatever they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.errors import DataError, MissingDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featx.model import Model
+
+#: A row as in the JSON of ``featx compare``.
+Row = dict[str, Any]
+
+#: File in the folder that ``featx compare -o`` writes.
+COMPARISON = "comparison.json"
+
+
+def read_comparison(path: Path) -> tuple[list[Row], Path]:
+    """Read the rows of a comparison, and the folder that its models' paths are relative to.
+
+    Raises
+    ------
+    MissingDataError
+        If there is none.
+    DataError
+        If it is not one.
+    """
+    file = path / COMPARISON if path.is_dir() else path
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise MissingDataError(f"No {COMPARISON} in {path}. Make one: featx compare DATA -o {path}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as a comparison: {error}. Make it again: featx compare") from error
+    return comparison_rows(found), file.parent
+
+
+def comparison_rows(comparison: Any) -> list[Row]:
+    """Return the rows of the JSON form of ``featx compare``.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    rows = comparison.get("rows") if isinstance(comparison, dict) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError("A comparison has a list of rows, and this has none. Make it again: featx compare")
+    return [row for row in rows if not row.get("error")]
+
+
+def row_of(model: Model) -> Row:
+    """Return the row of one model, from what its fit reported."""
+    report, recipe, request = model.report, model.recipe, model.request
+    parts = {part: report.get(part) or {} for part in ("train", "val", "test")}
+    return {
+        "kind": report.get("kind", "frozen"),
+        "backbone": request.backbone if request else None,
+        "layer": recipe.layer if recipe else None,
+        "pool": recipe.pool if recipe else None,
+        "head": model.head_name,
+        "image_size": recipe.frame.height if recipe else None,
+        **{f"{part}_accuracy": numbers.get("accuracy") for part, numbers in parts.items()},
+        "ci95": (parts["test"] or parts["val"]).get("ci95"),
+        "fit_seconds": report.get("seconds"),
+        "n_parameters": report.get("n_parameters"),
+        "settings": report.get("settings") or report.get("chosen") or {},
+        "history": report.get("history") or {},
+    }
+
+
+def name_of(row: Row) -> str:
+    """Return what tells a row from others.
+
+    Examples
+    --------
+    >>> name_of({"kind": "frozen", "backbone": "vgg16", "layer": "block3_pool", "head": "mlp"})
+    'vgg16 · block3_pool · mlp'
+    """
+    words = [row.get("backbone"), row.get("layer"), row.get("head")]
+    if row.get("images_per_class"):
+        words.append(f"{row['images_per_class']} a class")
+    return " · ".join(str(word) for word in words if word) or str(row.get("kind", "?"))
+
+
+def accuracy_of(row: Row) -> float | None:
+    """Return the accuracy that ``ci95`` belongs to: on test where it was looked at, else on validation."""
+    found: float | None = row.get("test_accuracy")
+    return row.get("val_accuracy") if found is None else found
+
+
+def best_of(rows: Sequence[Row]) -> int | None:
+    """Return the row that validation chooses; None where no row was validated."""
+    validated = [i for i, row in enumerate(rows) if row.get("val_accuracy") is not None]
+    return max(validated, key=lambda i: rows[i]["val_accuracy"]) if validated else None

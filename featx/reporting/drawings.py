@@ -1,0 +1,195 @@
+"""The pictures of a report: drawn once, shown inline in the page and written as PNG and SVG for papers."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from featx import plots
+from featx.reporting.board import accuracy_of, name_of
+from featx.reporting.choice import N_PREDICTIONS, confidences
+from featx.reporting.inline import inline_svg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from featx.reporting.findings import Findings, Judged
+
+#: Dots per inch of the PNG files.
+_DPI = 200
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture.
+
+    Attributes
+    ----------
+    name : str
+        Of its files, and by which the page asks for it.
+    alt : str
+        What is to be seen, for those who cannot.
+    size : tuple of float
+        Width and height in inches.
+    draw : callable
+        Draws on an Axes.
+    """
+
+    name: str
+    alt: str
+    size: tuple[float, float]
+    draw: Callable[[Axes], Any]
+
+    def figure(self) -> Figure:
+        """Return the drawn figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=self.size)
+        self.draw(figure.subplots())
+        return figure
+
+    def inline(self) -> Markup:
+        """Return the picture as an ``<svg>`` element for a page."""
+        file = io.BytesIO()
+        # Text stays text: small, searchable, in the colours of the page.
+        with plots.styled({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+            self.figure().savefig(file, format="svg", transparent=True)
+        return Markup(inline_svg(file.getvalue(), label=self.alt, prefix=self.name))  # noqa: S704 - escaped by XML's serialiser
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write PNG and SVG into `folder` and return their paths."""
+        paths = [folder / f"{self.name}.{kind}" for kind in ("png", "svg")]
+        with plots.styled({"svg.hashsalt": self.name}):
+            figure = self.figure()
+            for path in paths:
+                figure.savefig(path, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else {})
+        return paths
+
+
+def drawings(findings: Findings) -> list[Drawing]:
+    """Return all pictures of `findings`."""
+    found = [*_of_board(findings), *_of_curves(findings)]
+    if findings.judged is not None:
+        found += [*_of_evaluation(findings.judged), *_of_data(findings.judged), *_of_images(findings.judged)]
+    return found
+
+
+def _of_board(findings: Findings) -> Iterator[Drawing]:
+    rows = [
+        {"name": name_of(row), "kind": row.get("kind", ""), "accuracy": accuracy_of(row), "ci95": row["ci95"]}
+        for row in findings.rows
+        if accuracy_of(row) is not None and row.get("ci95")
+    ]
+    if len(rows) > 1:
+        size = (7.2, 1.1 + 0.26 * len(rows))
+        alt = f"Accuracy of {len(rows)} classifiers with 95 % intervals, best first."
+        yield Drawing("leaderboard", alt, size, lambda ax: plots.plot_leaderboard(rows, ax=ax))
+
+
+def _of_curves(findings: Findings) -> Iterator[Drawing]:
+    report = findings.model.report if findings.model else {}
+    yield from _curves("", report.get("history") or {}, "epoch")
+    yield from _curves("", report.get("iterations") or {}, "iteration")
+    for i, row in enumerate(findings.rows if len(findings.rows) > 1 else ()):
+        yield from _curves(f"row-{i}-", row.get("history") or {}, "epoch")
+
+
+def _curves(prefix: str, history: Mapping[str, Sequence[float]], unit: str) -> Iterator[Drawing]:
+    for metric in ("loss", "accuracy"):
+        values, validated = history.get(metric), history.get(f"val_{metric}")
+        if values or validated:
+            last = ", ".join(
+                f"{name} {column[-1]:.3g}" for name, column in (("train", values), ("validation", validated)) if column
+            )
+            alt = f"{metric.capitalize()} over {unit}s; at the end: {last}."
+
+            def draw(ax: Axes, metric: str = metric) -> Axes:
+                return plots.plot_history(history, metric, ax=ax)
+
+            yield Drawing(f"{prefix}{metric}-{unit}", alt, (4.8, 3.0), draw)
+
+
+def _of_evaluation(judged: Judged) -> Iterator[Drawing]:
+    found = judged.evaluation
+    side = min(14.0, 2.6 + 0.42 * len(found.classes) if len(found.classes) <= 26 else 3 + 0.09 * len(found.classes))
+    for name, normalize in (("confusion", False), ("confusion-normalized", True)):
+        alt = (
+            f"Confusion matrix of {len(found.classes)} classes, in {'shares of each class' if normalize else 'images'}."
+        )
+
+        def draw(ax: Axes, normalize: bool = normalize) -> Axes:
+            return plots.plot_confusion(found.confusion, found.classes, normalize=normalize, ax=ax)
+
+        yield Drawing(name, alt, (side, side), draw)
+    height = 1.0 + len(found.classes) * (0.24 if len(found.classes) <= 30 else 0.11)
+    alt = "Precision, recall and F1 of each class."
+    yield Drawing("class-scores", alt, (6.4, height), lambda ax: plots.plot_class_scores(found.per_class, ax=ax))
+    if found.reliability:
+        alt = f"Share of right answers by confidence; expected calibration error {found.calibration_error:.3f}."
+        yield Drawing("reliability", alt, (4.8, 3.6), lambda ax: plots.plot_reliability(found.reliability, ax=ax))
+    if judged.sizes.n:
+        ends = f"{judged.sizes.accuracies[0].value:.1%} with {judged.sizes.n[0]:,}, {found.accuracy.value:.1%} with all"
+        alt = f"Accuracy against the number of training images: {ends}."
+        sizes = judged.sizes
+        yield Drawing(
+            "training-size", alt, (4.8, 3.2), lambda ax: plots.plot_training_size(sizes.n, sizes.accuracies, ax=ax)
+        )
+
+
+def _of_data(judged: Judged) -> Iterator[Drawing]:
+    table, classes = judged.table, judged.table.classes
+    counts = {
+        split: np.bincount(table.y[(table.splits == split) & (table.y >= 0)], minlength=len(classes)).tolist()
+        for split in sorted(set(table.splits.tolist()), key=lambda s: ("train", "val", "test", s).index(s))
+    }
+    height = 1.0 + len(classes) * (0.24 if len(classes) <= 30 else 0.11)
+    alt = f"Images of each of {len(classes)} classes" + (f", by split: {', '.join(counts)}." if any(counts) else ".")
+    yield Drawing("classes", alt, (6.4, height), lambda ax: plots.plot_class_counts(counts, classes, ax=ax))
+    y = judged.evaluation.y_true[judged.choice.on_map]
+    for method, points in judged.maps.items():
+
+        def draw(ax: Axes, points: Any = points) -> Axes:
+            return plots.plot_map(points, y[: len(points)], judged.evaluation.classes, ax=ax)
+
+        alt = f"{method} of the features of {len(points):,} images, coloured by true class."
+        yield Drawing(f"map-{method.lower()}", alt, (6.4, 4.8), draw)
+
+
+def _of_images(judged: Judged) -> Iterator[Drawing]:
+    choice, table, found = judged.choice, judged.table, judged.evaluation
+    confidence = confidences(found)
+    for name, chosen in (("predictions", choice.predictions), ("mistakes", choice.mistakes[:N_PREDICTIONS])):
+        rows = [row for row in chosen if judged.positions([row])[0] in judged.thumbnails]
+        captions = [
+            f"{found.classes[found.y_true[row]]}\n→ {found.classes[found.y_pred[row]]} {100 * confidence[row]:.0f} %"
+            for row in rows
+        ]
+        wrong = (found.y_true != found.y_pred)[rows].tolist()
+        yield from _image_grid(name, judged, judged.positions(rows), captions, wrong)
+    rows = [row for row in judged.samples if row in judged.thumbnails]
+    yield from _image_grid("samples", judged, rows, [table.classes[table.y[row]] for row in rows], [])
+
+
+def _image_grid(
+    name: str, judged: Judged, positions: Sequence[int], captions: Sequence[str], wrong: Sequence[bool]
+) -> Iterator[Drawing]:
+    from PIL import Image
+
+    if not positions:
+        return
+    columns = 4 if len(positions) <= N_PREDICTIONS else 8
+
+    def draw(ax: Axes) -> Axes:
+        images = [Image.open(io.BytesIO(judged.thumbnails[position])) for position in positions]
+        return plots.plot_images(images, captions, wrong=wrong, columns=columns, ax=ax)
+
+    size = (1.25 * columns, 1.25 * 1.3 * -(-len(positions) // columns))
+    yield Drawing(name, f"{len(positions)} images ({name}) with their classes.", size, draw)

@@ -1,0 +1,163 @@
+"""`Findings`: everything a report tells, before it becomes a page or pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.evaluate import held_out
+from featx.reporting.choice import Choice, choose, sample_rows
+from featx.reporting.projection import project
+from featx.reporting.sizes import Sizes, accuracy_by_size
+from featx.reporting.suspects import Suspect, duplicates, label_errors
+from featx.reporting.thumbnails import Thumbnails, make_thumbnails, open_images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from featx.evaluate import Evaluation, HeldOut
+    from featx.features import Features
+    from featx.model import Model
+    from featx.reporting.board import Row
+
+#: Seconds that may go into fitting again on fewer images.
+_REFIT_SECONDS = 6.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Judged:
+    """A model on the rows of a table that it was not trained on.
+
+    Attributes
+    ----------
+    table : Features
+        The whole table.
+    held : HeldOut
+        The rows, and where they are in the table.
+    split : str
+        What they are called: ``test``.
+    evaluation : Evaluation
+        Of those rows.
+    choice : Choice
+        Which of them are shown.
+    suspects : list of Suspect
+        Those whose labels look wrong.
+    n_duplicates, duplicates : int, list of list of int
+        Images that are in several splits or under several labels: how many, and positions in the table.
+    samples : list of int
+        Training images, as positions in the table.
+    maps : dict of str to ndarray, shape (m, 2)
+        The first m rows of ``choice.on_map`` on the plane, by method.
+    sizes : Sizes
+        Accuracy by number of training images.
+    thumbnails : dict of int to bytes
+        JPEGs by position in the table.
+    images_note : str
+        Why there are none.
+    """
+
+    table: Features
+    held: HeldOut
+    split: str
+    evaluation: Evaluation
+    choice: Choice
+    suspects: list[Suspect]
+    n_duplicates: int
+    duplicates: list[list[int]]
+    samples: list[int]
+    maps: dict[str, NDArray[np.float64]]
+    sizes: Sizes
+    thumbnails: Thumbnails
+    images_note: str
+
+    def positions(self, rows: Sequence[int]) -> list[int]:
+        """Return where rows of the evaluation are in the table."""
+        found: list[int] = self.held.positions[list(rows)].tolist()
+        return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Findings:
+    """What there is to report.
+
+    Attributes
+    ----------
+    title : str
+        Of the report.
+    rows : list of dict
+        The leaderboard, in the form of ``featx compare``.
+    model : Model or None
+        The one that the rest is about.
+    judged : Judged or None
+        How it does; None where there is no table to judge it on.
+    notes : tuple of str
+        What is missing, and how to get it.
+    command : str
+        What was typed to make the report; empty where it was made from Python.
+    """
+
+    title: str
+    rows: list[Row]
+    model: Model | None = None
+    judged: Judged | None = None
+    notes: tuple[str, ...] = ()
+    command: str = ""
+
+
+def judge(model: Model, table: Features, split: str | None = None, data: Any = None) -> Judged:
+    """Evaluate `model` on `table` and gather all that is worth looking at.
+
+    Parameters
+    ----------
+    model : Model
+        To judge.
+    table : Features
+        Labelled rows of its recipe.
+    split : str, optional
+        By default ``test`` where there is one, else all rows that the model was not trained on.
+    data : optional
+        Where the images are, if not where the table says.
+    """
+    name, held = _hold_out(model, table, split)
+    evaluation = held.evaluate(model)
+    choice = choose(evaluation)
+    suspects = [] if evaluation.probabilities is None else label_errors(evaluation.y_true, evaluation.probabilities)
+    n_duplicates, groups = duplicates(table)
+    samples = sample_rows(table)
+    dataset, note = open_images(table, data)
+    shown = held.positions[[*(suspect.row for suspect in suspects), *choice.by_importance()]].tolist()
+    order = [*samples, *(row for group in groups for row in group), *shown]
+    return Judged(
+        table=table,
+        held=held,
+        split=name,
+        evaluation=evaluation,
+        choice=choice,
+        suspects=suspects,
+        n_duplicates=n_duplicates,
+        duplicates=groups,
+        samples=samples,
+        maps=project(held.rows[choice.on_map]),
+        sizes=accuracy_by_size(model, table, held, evaluation.accuracy, seconds=_REFIT_SECONDS),
+        thumbnails={} if dataset is None else make_thumbnails(dataset, table, order),
+        images_note=note,
+    )
+
+
+def _hold_out(model: Model, table: Features, split: str | None) -> tuple[str, HeldOut]:
+    """Return the rows to judge by, and what to call them."""
+    if split == "val" and not (table.splits == "val").any():  # the fit has carved its own out of train
+        chosen = {row.tobytes() for row in model.chosen_on}
+        carved = np.array([i for i, row in enumerate(table.item_ids) if row.tobytes() in chosen], dtype=np.intp)
+        if len(carved):
+            held = held_out(model, table.select(carved))
+            return "validation", replace(held, positions=carved[held.positions])
+    held = held_out(model, table, split)
+    if split is None and (table.splits == "test").any():
+        split = "test"
+    only_chose = held.n_chosen_on == len(held.positions)
+    return split or ("validation" if only_chose else "held-out"), held

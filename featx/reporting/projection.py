@@ -1,0 +1,62 @@
+"""Features brought down to the plane."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+#: Components that a neighbour embedding starts from: fewer than features, with nearly all of their distances.
+_COMPONENTS = 50
+_PERPLEXITY = 30
+#: More rows take a neighbour embedding longer than a reader waits.
+_MAX_NEIGHBOURS = 500
+
+
+def project(X: NDArray[np.float32], seed: int = 0) -> dict[str, Floats]:
+    """Return maps of rows by the name of their method: PCA, and of the first rows UMAP if installed, else t-SNE.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, …)
+        Rows, in random order.
+    seed : int
+        Of the neighbour embedding.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (m, 2)
+        Coordinates of the first m rows, within 0-1. Empty for fewer than three rows.
+    """
+    rows = np.asarray(X, dtype=np.float32).reshape(len(X), -1)
+    if len(rows) < 3 or rows.shape[1] < 2:
+        return {}
+    from sklearn.decomposition import PCA
+
+    n_components = min(_COMPONENTS, *rows.shape)
+    components = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(rows)
+    name, points = _neighbours(components[:_MAX_NEIGHBOURS], seed)
+    return {"PCA": _to_unit(components[:, :2]), name: _to_unit(points)}
+
+
+def _neighbours(components: NDArray[np.float32], seed: int) -> tuple[str, Floats]:
+    if find_spec("umap") is not None:
+        umap = import_module("umap")  # without types, and rarely there
+        return "UMAP", umap.UMAP(random_state=seed, n_jobs=1).fit_transform(components)
+    from sklearn.manifold import TSNE
+
+    perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)
+    return "t-SNE", TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+
+
+def _to_unit(points: NDArray[np.floating]) -> Floats:
+    """Scale points into the unit square, both axes alike."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.asarray((points - (low + high) / 2) / max(float((high - low).max()), 1e-12) + 0.5, dtype=np.float64)

@@ -1,0 +1,213 @@
+"""`Report`: a page, and the same pictures as files; `report` makes one."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.errors import DataError, FeatxError
+from featx.model import Model, load
+from featx.reporting.board import best_of, comparison_rows, name_of, read_comparison, row_of
+from featx.reporting.classifier_page import classifier_page
+from featx.reporting.drawings import drawings
+from featx.reporting.findings import Findings, judge
+from featx.reporting.predictions_page import predictions_drawings, predictions_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from featx.features import Features
+    from featx.model import Predictions
+    from featx.reporting.board import Row
+    from featx.reporting.drawings import Drawing
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A finished report.
+
+    Attributes
+    ----------
+    html : str
+        One page that loads nothing from anywhere.
+    drawings : list of Drawing
+        Its pictures.
+    """
+
+    html: str
+    drawings: list[Drawing]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page and return its path.
+
+        Raises
+        ------
+        DataError
+            If it cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.html, "utf-8", errors="backslashreplace")
+        except OSError as error:
+            why = f"{error.strerror}. Name another place: -o FILE"
+            raise DataError(f"Cannot write the report to {path}: {why}") from error
+        return path
+
+    def save_figures(self, folder: str | Path) -> list[Path]:
+        """Write every picture as PNG and SVG into `folder`, and return their paths.
+
+        Raises
+        ------
+        DataError
+            If they cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return [path for drawing in self.drawings for path in drawing.save(folder)]
+        except OSError as error:
+            why = f"{error.strerror}. Name another place: --figures DIR"
+            raise DataError(f"Cannot write pictures to {folder}: {why}") from error
+
+    def _repr_html_(self) -> str:
+        """Show the page in a notebook, in a frame of its own so that no style leaks."""
+        page = html.escape(self.html, quote=True)
+        return f'<iframe srcdoc="{page}" title="featx report" style="width:100%;height:48rem;border:0"></iframe>'
+
+
+def report(
+    subject: Any,
+    *,
+    table: Features | None = None,
+    split: str | None = None,
+    data: Any = None,
+    cache: str | Path | None = None,
+    command: str = "",
+    allow_code: bool = False,
+    unsafe_pickle: bool = False,
+) -> Report:
+    """Report on a model, on several side by side, or on a comparison.
+
+    Parameters
+    ----------
+    subject : Model, path, sequence of them, or comparison
+        The path of a ``.featx`` file, or of what ``featx compare -o`` has written. Of several models, the best
+        by validation is the one that is described.
+    table : Features, optional
+        Rows to judge it on; by default the table that it was fitted on.
+    split : str, optional
+        Of the table; by default ``test`` where there is one, else all rows that the model was not trained on.
+    data : path, array or Dataset, optional
+        Where the images are; by default where the table says.
+    cache : path, optional
+        Cache folder, for a model without a table.
+    command : str
+        What was typed, for the page.
+    allow_code, unsafe_pickle : bool
+        As in `featx.load`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FeatxError
+        If a model or comparison cannot be read, or the table does not fit the model.
+
+    Examples
+    --------
+    >>> import featx
+    >>> from sklearn.datasets import load_digits
+    >>> table = featx.Features.from_arrays(*load_digits(return_X_y=True))
+    >>> page = report(featx.fit(table, "centroid"), table=table)
+    >>> page.html.startswith("<!DOCTYPE html>")
+    True
+    """
+
+    def opened(path: Any) -> Model:
+        return load(path, allow_code=allow_code, unsafe_pickle=unsafe_pickle)
+
+    rows, model, notes = _open(subject, opened)
+    judged = None
+    if model is not None:
+        try:
+            found = table if table is not None else _table_of(model, data, cache)
+        except FeatxError as error:
+            if table is not None:
+                raise
+            notes = [*notes, f"Not evaluated: {error}"]
+        else:
+            judged = judge(model, found, split, data)
+            notes = [*notes, *filter(None, [judged.images_note])]
+    findings = Findings(
+        title=_title(rows, model),
+        rows=rows,
+        model=model,
+        judged=judged,
+        notes=tuple(notes),
+        command=command,
+    )
+    pictures = drawings(findings)
+    return Report(classifier_page(findings, pictures), pictures)
+
+
+def report_predictions(predictions: Predictions, source: Any) -> Report:
+    """Report on images without labels.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        From `featx.Model.classify`.
+    source : path, sequence of paths or images, array or Dataset
+        What they were made of, for the images.
+    """
+    pictures = predictions_drawings(predictions)
+    return Report(predictions_page(predictions, source, pictures), pictures)
+
+
+def _open(subject: Any, opened: Callable[[Any], Model]) -> tuple[list[Row], Model | None, list[str]]:
+    """Return the leaderboard, the model to describe, and what there is to say about either."""
+    if isinstance(subject, list | tuple):
+        models = [one if isinstance(one, Model) else opened(one) for one in subject]
+        rows = [row_of(model) for model in models]
+        return rows, models[best_of(rows) or 0], []
+    if isinstance(subject, Model):
+        return [row_of(subject)], subject, []
+    folder = getattr(subject, "folder", None) or Path()
+    if isinstance(subject, str | Path):
+        path = Path(subject)
+        if not path.is_dir() and path.suffix != ".json":
+            return _open([path], opened)
+        rows, folder = read_comparison(path)
+    else:
+        rows = comparison_rows(subject if isinstance(subject, dict) else subject.to_dict())
+    best = best_of(rows)
+    described = None if best is None else rows[best].get("model")
+    if described is None:
+        return rows, None, ["Only the leaderboard is shown: the best row of the comparison has no model file."]
+    return rows, opened(folder / described), []
+
+
+def _table_of(model: Model, data: Any, cache: str | Path | None) -> Features:
+    """Return the table that a model was fitted on; where that is gone, extract `data` by its recipe."""
+    from featx.extraction import open_dataset, run
+    from featx.features import Features
+    from featx.model.saving import with_network
+
+    path = model.report.get("table")
+    if path is not None and Path(path).exists():
+        table = Features.open(path)
+        if model.recipe is None or table.key == model.recipe.key:
+            return table
+    if data is None or model.recipe is None:
+        raise DataError("the table that the model was fitted on is not there. Name the images: --data DATA")
+    with with_network(model) as request:
+        return run(open_dataset(data), request, cache=cache).tables[0]
+
+
+def _title(rows: Sequence[Row], model: Model | None) -> str:
+    return name_of(row_of(model)) if model is not None else f"Comparison of {len(rows)} classifiers"
