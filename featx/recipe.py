@@ -27,8 +27,6 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DTYPES = ("float32", "float16")
 #: Decode policies (`Frame.decode`) by the names that users type.
 DECODES = {"full": "pillow-1", "draft": "pillow-1-draft"}
-#: Fields of a `Recipe` that a plain one does not have.
-_OF_VIEWS = ("view", "augment", "augment_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,25 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """An augmented view: the network-sized image, changed at random.
+
+    Attributes
+    ----------
+    number : int
+        1, 2, … View 0 is the image as it is.
+    augment : str
+        Canonical form of a `featx.augment.Augmentation`.
+    seed : int
+        What is drawn depends on the image, the number and this.
+    """
+
+    number: int
+    augment: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides how an image's bytes become a row of features, and nothing else.
 
@@ -93,9 +110,8 @@ class Recipe:
         Per channel, in units of pixels scaled to 0–1.
     version : str or None
         The user's word for the version of his own backbone function.
-    view : int
-        0 for the image as it is. Others are of the image changed at random, by `augment` (the canonical form
-        of a `featx.augment.Augmentation`), under a seed of the image, the view and `augment_seed`.
+    view : View or None
+        How the image is changed at random; None for the image as it is.
     """
 
     backbone: str
@@ -110,9 +126,7 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     version: str | None = None
-    view: int = 0
-    augment: str = ""
-    augment_seed: int = 0
+    view: View | None = None
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no white space, ASCII, shortest round-trip floats.
@@ -120,14 +134,19 @@ class Recipe:
         A plain recipe says nothing of views, so that asking for views leaves its key as it is.
         """
         fields = dataclasses.asdict(self) | {"format": FORMAT, "epoch": EPOCH}
-        if not self.view:
-            fields = {name: value for name, value in fields.items() if name not in _OF_VIEWS}
+        if self.view is None:
+            del fields["view"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON: the name under which rows of this recipe are kept."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def plain(self) -> Recipe:
+        """The recipe of the image as it is."""
+        return dataclasses.replace(self, view=None)
 
     @property
     def row_bytes(self) -> int:
@@ -149,6 +168,8 @@ class Recipe:
         try:
             fields = json.loads(text)
             found = (fields.pop("format"), fields.pop("epoch"))
+            if "view" in fields:
+                fields["view"] = View(**fields["view"])
             recipe = cls(**_tuples(fields | {"frame": Frame(**_tuples(fields["frame"]))}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OptionError(f"Not a recipe of featx: {error}. Make the table again: featx extract") from error
@@ -183,9 +204,14 @@ class Views:
     augment: str
     seed: int = 0
 
+    @property
+    def numbers(self) -> range:
+        """Numbers of the augmented views, without the plain one."""
+        return range(1, self.n)
+
     def recipe(self, plain: Recipe, view: int) -> Recipe:
-        """Return the recipe of one view, 1 to n - 1, of what `plain` makes of an image."""
-        return dataclasses.replace(plain, view=view, augment=self.augment, augment_seed=self.seed)
+        """Return the recipe of one augmented view of what `plain` makes of an image."""
+        return dataclasses.replace(plain, view=View(number=view, augment=self.augment, seed=self.seed))
 
 
 @dataclass(frozen=True, kw_only=True)

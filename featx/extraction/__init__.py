@@ -3,7 +3,7 @@
 `run` does all of ``featx extract``; `cached_rows` and `compute_rows` give the rows alone. Inside, in the
 order of the work: `resolve` (names → recipes), `identify` (images → hashes), `lookup` (what is missing),
 `ensure` and `fill` (compute it, segment by segment), `compute` (batches through the engine), `probing`
-(does this machine compute the same?), `publish` (one table).
+(does this machine compute the same?), `publish` (one table, and one for each augmented view).
 """
 
 from featx.datasets import open_dataset
@@ -14,6 +14,7 @@ from featx.extraction.options import Options
 from featx.extraction.outcome import Estimate, Extraction
 from featx.extraction.rows import cached_rows, compute_rows, resolved_recipes
 from featx.extraction.run import estimate, last_used, note_last_used, run
+from featx.extraction.views import parse_views
 
 __all__ = [
     "Estimate",
@@ -28,6 +29,7 @@ __all__ = [
     "note_last_used",
     "open_dataset",
     "open_store",
+    "parse_views",
     "resolved_recipes",
     "run",
 ]

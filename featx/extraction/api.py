@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from featx.datasets import open_dataset
 from featx.extraction.options import Options
 from featx.extraction.run import run
+from featx.extraction.views import parse_views
 from featx.recipe import Request
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def extract(
     max_errors: str = "1%",
     rehash: bool = False,
     refresh: bool = False,
+    views: int | None = None,
+    augment: str | None = None,
     seed: int = 0,
     tick: Tick | None = None,
     **source: Any,
@@ -59,8 +62,12 @@ def extract(
         Cache folder; ``FEATX_CACHE`` or ``./cache`` if not given.
     engine, device, batch_size, workers, max_errors, rehash, refresh
         How to compute it, as in `featx.extraction.Options`.
+    views, augment : int and str, optional
+        Views of each training image in all, the plain one included, and how the others are changed:
+        ``"flip,rotate=2,zoom=0.1"``, see `featx.augment`. The returned `Features` are of the plain images; see
+        `Features.view`.
     seed : int
-        Of random weights and of a random validation split.
+        Of random weights, of a random validation split and of augmented views.
     tick : callable, optional
         Called with a `Progress` after each batch.
     **source
@@ -105,5 +112,6 @@ def extract(
         refresh=refresh,
     )
     dataset = open_dataset(data, seed=seed, **source)
-    tables = run(dataset, request, cache=cache, options=options, tick=tick).tables
+    asked = parse_views(views, augment, seed)
+    tables = run(dataset, request, cache=cache, options=options, tick=tick, views=asked).tables
     return tables[0] if layer is None or isinstance(layer, str) else tables

@@ -13,11 +13,10 @@ import numpy as np
 
 from featx.datasets import item_id
 from featx.errors import ImageError
-from featx.extraction.compute import Block, Pixels, compute_block
+from featx.extraction.compute import Block, Forward, Pixels, compute_block
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
-    from featx.engines import Engine
     from featx.extraction.identify import Identity
     from featx.images import DecodePool
     from featx.recipe import Recipe
@@ -47,18 +46,22 @@ Tick = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What `fill` works on: images of `dataset`, known by `identity`, turned by `engine` into rows of `recipes`."""
+    """What `fill` works on: images of `dataset`, known by `identity`, of which `forward` makes rows for `store`."""
 
     dataset: Dataset
     identity: Identity
-    recipes: list[Recipe]
     store: Store
-    engine: Engine
+    forward: Forward
+
+    @property
+    def key(self) -> str:
+        """The key under which segments are claimed: rows of all recipes are committed together."""
+        return self.forward.recipes[0].key
 
 
 @dataclass
 class Filled:
-    """What `fill` did: images computed, those that failed this time, by position, and seconds of waiting for pixels."""
+    """What `fill` did: views computed, images that failed this time, by position, and seconds of waiting for pixels."""
 
     computed: int = 0
     failures: dict[int, ImageError] = field(default_factory=dict)
@@ -86,7 +89,7 @@ def fill(job: Job, pool: DecodePool, missing: np.ndarray, rows_per_segment: int,
     """
     cuts = range(rows_per_segment, len(missing), rows_per_segment)
     segments = np.split(missing, list(cuts)) if len(missing) else []
-    filled, meter = Filled(), _Meter(len(missing), tick)
+    filled, meter = Filled(), _Meter("extract" if None in job.forward.views else "views", len(missing), tick)
     while segments:
         left = _pass(job, pool, segments, filled, meter)
         segments = [segment for segment in left if not _is_done(job, segment)]
@@ -110,10 +113,10 @@ def extract_segment(
     segment : ndarray of int
         Positions in the dataset.
     """
-    block = compute_block(pixels, job.engine, job.recipes, len(segment), on_batch)
+    block = compute_block(pixels, job.forward, len(segment), on_batch)
     item_ids = job.identity.item_ids
     errors = [(item_ids[i].tobytes(), str(e)) for i, e in block.failures.items() if not e.transient]
-    for recipe, rows in zip(job.recipes, block.rows, strict=True):
+    for recipe, rows in zip(job.forward.recipes, block.rows, strict=True):
         job.store.commit(recipe.key, item_ids[block.indices], rows, errors=errors)
     return block
 
@@ -123,7 +126,7 @@ def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled
 
     One stream of images runs through all of them, so that decoding never pauses while a segment is committed.
     """
-    key, held, started = job.recipes[0].key, [], deque[np.ndarray]()
+    key, held, started = job.key, [], deque[np.ndarray]()
 
     def feed() -> Iterator[tuple[int, Any]]:
         for segment in segments:
@@ -139,7 +142,7 @@ def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled
     try:
         while (first := next(pixels, None)) is not None:
             block = extract_segment(job, chain([first], pixels), started[0], meter.add)
-            filled.computed += len(block.indices)
+            filled.computed += len(block.indices) * len(job.forward.views)
             filled.failures |= block.failures
             job.store.release(key, _name(job, started.popleft()))
     finally:
@@ -163,7 +166,7 @@ def _name(job: Job, segment: np.ndarray) -> str:
 
 def _is_done(job: Job, segment: np.ndarray) -> bool:
     item_ids = job.identity.item_ids[segment]
-    for recipe in job.recipes:
+    for recipe in job.forward.recipes:
         found = job.store.find(recipe.key, item_ids)
         found[list(job.store.known_errors(recipe.key, item_ids))] = True
         if not found.all():
@@ -174,12 +177,13 @@ def _is_done(job: Job, segment: np.ndarray) -> bool:
 class _Meter:
     """Adds up what batches report and passes it on."""
 
-    def __init__(self, total: int, tick: Tick | None) -> None:
-        self._total, self._tick = total, tick
+    def __init__(self, step: str, total: int, tick: Tick | None) -> None:
+        self._step, self._total, self._tick = step, total, tick
         self._done, self.waiting, self._start = 0, 0.0, time.perf_counter()
 
     def add(self, n: int, waiting: float) -> None:
         self._done += n
         self.waiting += waiting
         if self._tick is not None:
-            self._tick(Progress("extract", self._done, self._total, time.perf_counter() - self._start, self.waiting))
+            seconds = time.perf_counter() - self._start
+            self._tick(Progress(self._step, self._done, self._total, seconds, self.waiting))

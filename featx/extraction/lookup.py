@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,30 @@ if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.extraction.fill import Tick
     from featx.extraction.options import Options
-    from featx.recipe import Recipe, Request
+    from featx.recipe import Recipe, Request, Views
 
 
 def open_store(cache: str | Path | None = None) -> Store:
     """Open the cache folder: `cache`, else ``FEATX_CACHE``, else ``./cache``."""
     return Store(Path(cache or os.environ.get("FEATX_CACHE") or "cache"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work that is alike: `positions` of distinct images, ascending, that lack rows of the same `recipes`."""
+
+    recipes: list[Recipe]
+    positions: np.ndarray
+
+    @property
+    def n_views(self) -> int:
+        """How often the network sees each image."""
+        return len({recipe.view for recipe in self.recipes})
+
+    @property
+    def n_rows(self) -> int:
+        """Forward passes, and rows of each layer."""
+        return len(self.positions) * self.n_views
 
 
 @dataclass
@@ -34,6 +53,7 @@ class Lookup:
     identity: Identity
     resolved: Resolved
     store: Store
+    views: Views | None = None
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -49,19 +69,67 @@ class Lookup:
         """Rows that are known to be no images, with the reason."""
         return self.store.known_errors(recipe.key, self.identity.item_ids)
 
-    def missing(self) -> np.ndarray:
-        """Positions of rows that some layer lacks, ascending, one for each distinct image."""
-        wanted = np.zeros(len(self.identity.item_ids), dtype=bool)
+    @property
+    def viewed(self) -> np.ndarray:
+        """Rows of which augmented views are made, bool of shape (n,): nothing but training looks at them.
+
+        These are the rows of split ``train`` or, where no row is, all that are for neither validation nor test.
+        """
+        splits = np.asarray(self.dataset.splits)
+        train = splits == "train"
+        viewed: np.ndarray = train if train.any() else ~np.isin(splits, ("val", "test"))
+        return viewed
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all tables of one layer."""
+        n = len(self.identity.item_ids)
+        return n if self.views is None else n + (self.views.n - 1) * int(self.viewed.sum())
+
+    def parts(self) -> Iterator[Part]:
+        """Yield what is missing: the images as they are, then augmented views, each as the cache is at that moment."""
+        lacking = self._lacking(self.recipes)
+        if lacking.any():
+            yield Part(self.recipes, self._distinct(lacking))
+        if self.views is not None:
+            yield from self._view_parts(self.views)
+
+    def _view_parts(self, views: Views) -> Iterator[Part]:
+        """Yield what is missing of augmented views: together the images that lack the same ones."""
+        of_views = {number: [views.recipe(recipe, number) for recipe in self.recipes] for number in views.numbers}
+        wanted = self.viewed
         for recipe in self.recipes:
-            lacking = ~self.found(recipe)
+            wanted[list(self.refused(recipe))] = False
+        lacking = np.stack([self._lacking(recipes) & wanted for recipes in of_views.values()])
+        for pattern in np.unique(lacking, axis=1).T:
+            if pattern.any():
+                chosen = [recipe for number in views.numbers if pattern[number - 1] for recipe in of_views[number]]
+                yield Part(chosen, self._distinct((lacking == pattern[:, None]).all(axis=0)))
+
+    def _lacking(self, recipes: Sequence[Recipe]) -> np.ndarray:
+        """Say which images lack a row of some of `recipes` and may have one, bool of shape (n,)."""
+        wanted: np.ndarray = np.zeros(len(self.identity.item_ids), dtype=bool)
+        for recipe in recipes:
+            lacking = ~self.found(recipe) & self.identity.readable
             lacking[list(self.refused(recipe))] = False
             wanted |= lacking
-        positions = np.flatnonzero(wanted & self.identity.readable)
+        return wanted
+
+    def _distinct(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the positions that `chosen` (bool, (n,)) names, one for each distinct image."""
+        positions = np.flatnonzero(chosen)
         _, first = np.unique(self.identity.item_ids[positions], axis=0, return_index=True)
         return positions[np.sort(first)]
 
 
-def look_up(dataset: Dataset, request: Request, store: Store, options: Options, tick: Tick | None = None) -> Lookup:
+def look_up(
+    dataset: Dataset,
+    request: Request,
+    store: Store,
+    options: Options,
+    tick: Tick | None = None,
+    views: Views | None = None,
+) -> Lookup:
     """Identify the images of `dataset` and resolve `request`, so that the cache can be asked for rows."""
     resolved = resolve(request, store)
 
@@ -70,4 +138,4 @@ def look_up(dataset: Dataset, request: Request, store: Store, options: Options, 
             tick(Progress("hash", done, total, seconds))
 
     identity = identify(dataset, store, rehash=options.rehash, tick=hashed)
-    return Lookup(dataset, identity, resolved, store)
+    return Lookup(dataset, identity, resolved, store, views)

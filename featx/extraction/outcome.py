@@ -20,7 +20,8 @@ class Extraction:
     layers : list of str
         Their layers, by the names that were asked for.
     n_images, computed, reused : int
-        Rows of the dataset; images that went through the backbone now; rows that were found.
+        Rows of the dataset; images that went through the backbone now, each augmented view for one; rows that
+        were found.
     errors : list of (str, str)
         Images that could not be read: id and reason.
     seconds : float
@@ -31,6 +32,8 @@ class Extraction:
         Share of that time, 0–1, in which the network waited for images to be read and decoded.
     engine, precision : str
         ``none`` where nothing had to be computed.
+    views : int
+        Views of each image for training, the plain one included.
     notes : list of str
         What was decided, a sentence each.
     """
@@ -46,6 +49,7 @@ class Extraction:
     waiting: float | None
     engine: str
     precision: str
+    views: int = 1
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +68,7 @@ class Extraction:
         return {
             "tables": tables,
             "images": self.n_images,
+            "views": self.views,
             "computed": self.computed,
             "reused": self.reused,
             "errors": len(self.errors),
@@ -79,7 +84,8 @@ class Extraction:
 class Estimate:
     """What an extraction would do: the answer of ``--dry-run``.
 
-    `seconds` is measured on one batch where something is to compute, 0 otherwise.
+    `to_compute` counts each augmented view as one. `seconds` is measured on one batch where something is to
+    compute, 0 otherwise.
     """
 
     n_images: int

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx import __version__
-from featx.errors import DataError
+from featx.errors import CorruptFileError, DataError, MissingDataError
 from featx.extraction.probing import stored_probe
 from featx.features import Features
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from featx.extraction.ensure import Ensured
@@ -26,23 +27,43 @@ _LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "h5py")
 
 
 def publish(lookup: Lookup, recipe: Recipe, ensured: Ensured) -> Features:
-    """Write the table of `recipe`, or find that it says all this already, and open it.
+    """Write the table of `recipe` and those of its views, or find that they say all this already, and open it.
+
+    Without views asked for, a table keeps those it has.
 
     Raises
     ------
     DataError
         If not a single image gave a row.
     """
+    everything = np.ones(len(lookup.dataset), dtype=bool)
+    if lookup.views is None:
+        return Features.open(_publish(lookup, recipe, ensured, everything, _known_views(lookup, recipe)))
+    viewed = lookup.viewed & lookup.found(recipe)
+    of_views = [lookup.views.recipe(recipe, number) for number in lookup.views.numbers]
+    names = [_publish(lookup, of_view, ensured, viewed).name for of_view in of_views]
+    return Features.open(_publish(lookup, recipe, ensured, everything, names))
+
+
+def _known_views(lookup: Lookup, recipe: Recipe) -> Sequence[str]:
+    try:
+        return lookup.store.table(table_path(lookup, recipe)).views
+    except (MissingDataError, CorruptFileError):
+        return ()
+
+
+def _publish(lookup: Lookup, recipe: Recipe, ensured: Ensured, wanted: np.ndarray, views: Sequence[str] = ()) -> Path:
+    """Write one table of the rows that `wanted` (bool, (n,)) names, and return its path."""
     dataset, item_ids = lookup.dataset, lookup.identity.item_ids
-    reasons = reasons_for_missing(lookup, recipe, ensured)
-    rows = np.flatnonzero(lookup.found(recipe))
+    reasons = {i: reason for i, reason in reasons_for_missing(lookup, recipe, ensured).items() if wanted[i]}
+    rows = np.flatnonzero(lookup.found(recipe) & wanted)
     if not len(rows):
         index = min(reasons)
         raise DataError(
-            f"None of the {len(dataset):,} images gave features; the first: {dataset.ids[index]}: {reasons[index]}."
+            f"None of the {len(reasons):,} images gave features; the first: {dataset.ids[index]}: {reasons[index]}."
         )
     bad = sorted(reasons)
-    path = lookup.store.publish(
+    return lookup.store.publish(
         dataset.name,
         stem(recipe),
         recipe.key,
@@ -55,10 +76,10 @@ def publish(lookup: Lookup, recipe: Recipe, ensured: Ensured) -> Features:
         splits=dataset.splits[rows].tolist(),
         errors=[(dataset.ids[i], reasons[i]) for i in bad],
         error_item_ids=_known_errors_only(lookup, recipe, bad),
-        probe=stored_probe(lookup.store, recipe),
+        probe=stored_probe(lookup.store, recipe.plain),
         provenance=_provenance(ensured) | {"source": dict(dataset.source)},
+        views=views,
     )
-    return Features.open(path)
 
 
 def stem(recipe: Recipe) -> str:
@@ -66,9 +87,10 @@ def stem(recipe: Recipe) -> str:
 
     Examples
     --------
-    ``vgg16-features.16-flatten`` for ``torchvision/vgg16``.
+    ``vgg16-features.16-flatten`` for ``torchvision/vgg16``, and ``-view1`` behind it for a view.
     """
-    return f"{recipe.backbone.rpartition('/')[2]}-{recipe.layer or 'output'}-{recipe.pool}"
+    view = f"-view{recipe.view.number}" if recipe.view else ""
+    return f"{recipe.backbone.rpartition('/')[2]}-{recipe.layer or 'output'}-{recipe.pool}{view}"
 
 
 def table_path(lookup: Lookup, recipe: Recipe) -> Path:

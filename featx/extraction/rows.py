@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.datasets import open_dataset
-from featx.errors import WeightsError
-from featx.extraction.compute import compute_block
+from featx.datasets import item_id, open_dataset
+from featx.errors import ImageError, WeightsError
+from featx.extraction.compute import Forward, compute_block
 from featx.extraction.ensure import decoders, ensure_rows
 from featx.extraction.lookup import look_up, open_store
 from featx.extraction.options import Options
@@ -19,11 +19,11 @@ from featx.images import DecodePool, prepare
 from featx.probe import compare, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from featx.datasets import Dataset
-    from featx.recipe import Recipe, Request
+    from featx.datasets import Dataset, ImageData
+    from featx.recipe import Recipe, Request, Views
 
 
 def resolved_recipes(request: Request, *, cache: str | Path | None = None) -> list[Recipe]:
@@ -65,9 +65,10 @@ def compute_rows(
     dataset: Dataset,
     *,
     probe: Mapping[str, np.ndarray] | None = None,
+    views: Views | None = None,
     **how: Any,
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Return a row for each image of `dataset`, computed here and kept nowhere.
+) -> tuple[list[np.ndarray], dict[int, str]]:
+    """Return rows for each image of `dataset`, computed here and kept nowhere.
 
     Parameters
     ----------
@@ -79,13 +80,17 @@ def compute_rows(
         Images.
     probe : mapping, optional
         What this machine must compute for the probe images, as stored with the model.
+    views : Views, optional
+        Augmented views to compute as well. Each image is decoded once.
     **how
         Fields of `Options`: engine, device, batch_size, workers.
 
     Returns
     -------
-    rows, reasons
-        As of `cached_rows`.
+    rows : list of ndarray of shape (n, …)
+        Of each view, the plain one first; NaN where there is none.
+    reasons : dict of int to str
+        Why, by position.
 
     Raises
     ------
@@ -112,11 +117,25 @@ def compute_rows(
         (measured,) = measure(prepare, engine, own.frame)
         compare(probe, measured, own.precision)
     n = len(dataset)
+    item_ids = np.zeros((n, 32), dtype=np.uint8)
+    recipes = [own, *(views.recipe(own, number) for number in views.numbers)] if views else [own]
     with DecodePool(own.frame, n_workers=decoders(options, n)) as pool:
-        block = compute_block(pool.map(dataset.iterate(np.arange(n))), engine, [own], n)
-    rows = np.full((n, *own.shape), np.nan, dtype=own.dtype)
-    rows[block.indices] = block.rows[0]
+        pixels = pool.map(_noting(item_ids, dataset.iterate(np.arange(n))))
+        block = compute_block(pixels, Forward(engine, recipes, item_ids), n)
+    rows = [np.full((n, *own.shape), np.nan, dtype=own.dtype) for _ in recipes]
+    for all_rows, computed in zip(rows, block.rows, strict=True):
+        all_rows[block.indices] = computed
     return rows, {index: str(error) for index, error in block.failures.items()}
+
+
+def _noting(
+    item_ids: np.ndarray, images: Iterable[tuple[int, ImageData | ImageError]]
+) -> Iterator[tuple[int, ImageData | ImageError]]:
+    """Pass images on, and write their content hashes into `item_ids`: the seeds of their views."""
+    for index, data in images:
+        if not isinstance(data, ImageError):
+            item_ids[index] = np.frombuffer(item_id(data), dtype=np.uint8)
+        yield index, data
 
 
 def _the_same(recipe: Recipe, recipes: list[Recipe], request: Request) -> Recipe:

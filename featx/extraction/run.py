@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.datasets import shared_across_splits
-from featx.errors import TooManyErrors
+from featx.errors import OptionError, TooManyErrors
 from featx.extraction.ensure import ensure_rows, open_planned, required_bytes, seconds_per_batch
 from featx.extraction.lookup import Lookup, look_up, open_store
 from featx.extraction.options import Options, allowed_errors
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from featx.datasets import Dataset
     from featx.extraction.fill import Tick
-    from featx.recipe import Recipe, Request
+    from featx.features import Features
+    from featx.recipe import Request, Views
     from featx.store import Store
 
 #: Name of the note that remembers which tables were made or found last.
@@ -35,6 +36,7 @@ def run(
     cache: str | Path | None = None,
     options: Options | None = None,
     tick: Tick | None = None,
+    views: Views | None = None,
 ) -> Extraction:
     """Extract `dataset` as `request` says, and publish one table a layer.
 
@@ -50,16 +52,20 @@ def run(
         How to compute.
     tick : callable, optional
         Called with a `Progress` after each batch.
+    views : Views, optional
+        Augmented views of the images to train on, in tables of their own that those returned name.
 
     Raises
     ------
+    OptionError
+        If views are asked for and no row is for training.
     TooManyErrors
         After everything good has been published, if more images are bad than ``options.max_errors`` allows.
     """
     started, options, store = time.perf_counter(), options or Options(), open_store(cache)
-    lookup = look_up(dataset, request, store, options, tick)
+    lookup = _look_up(dataset, request, store, options, tick, views)
     if options.refresh:
-        _set_aside(store, lookup.recipes)
+        _set_aside(lookup)
     ensured = ensure_rows(lookup, options, tick)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
     note_last_used(store, [table.path for table in tables if table.path is not None])
@@ -69,13 +75,14 @@ def run(
         layers=_layer_names(lookup),
         n_images=len(dataset),
         computed=n_computed,
-        reused=max(len(table) for table in tables) - n_computed,
+        reused=max(map(_n_rows, tables)) - n_computed,
         errors=max((table.errors for table in tables), key=len),
         seconds=time.perf_counter() - started,
         images_per_second=n_computed / ensured.seconds if n_computed else None,
         waiting=ensured.filled.waiting / ensured.seconds if n_computed else None,
         engine=ensured.engine.name if ensured.engine else "none",
         precision=request.precision,
+        views=1 if views is None else views.n,
         notes=[*dataset.notes, *_leaks(lookup)],
     )
     _judge_errors(done, options)
@@ -89,13 +96,15 @@ def estimate(
     cache: str | Path | None = None,
     options: Options | None = None,
     tick: Tick | None = None,
+    views: Views | None = None,
 ) -> Estimate:
     """Say what `run` would do, having computed no more than one batch and written nothing but notes."""
     options, store = options or Options(), open_store(cache)
-    lookup = look_up(dataset, request, store, options, tick)
-    n_missing, seconds = len(lookup.missing()), 0.0
+    lookup = _look_up(dataset, request, store, options, tick, views)
+    parts, seconds = list(lookup.parts()), 0.0
+    n_missing = sum(part.n_rows for part in parts)
     if n_missing:
-        engine, _ = open_planned(lookup, options, n_missing)
+        engine, _ = open_planned(lookup, parts[0], options)
         seconds = seconds_per_batch(lookup.recipes, engine) * -(-n_missing // engine.batch_size)
     return Estimate(
         n_images=len(dataset),
@@ -120,11 +129,29 @@ def last_used(store: Store) -> list[Path]:
     return [store.root / name for name in names if (store.root / name).exists()]
 
 
-def _set_aside(store: Store, recipes: list[Recipe]) -> None:
-    store.require_writable()
-    for recipe in recipes:
-        store.set_aside(recipe.key)
-        forget_probe(store, recipe)
+def _look_up(
+    dataset: Dataset, request: Request, store: Store, options: Options, tick: Tick | None, views: Views | None
+) -> Lookup:
+    lookup = look_up(dataset, request, store, options, tick, views)
+    if views is not None and not lookup.viewed.any():
+        raise OptionError(
+            "--views are for training rows, and the data has only validation and test rows. Leave it out."
+        )
+    return lookup
+
+
+def _n_rows(table: Features) -> int:
+    return len(table) + sum(len(table.view(number)) for number in range(1, table.views))
+
+
+def _set_aside(lookup: Lookup) -> None:
+    lookup.store.require_writable()
+    views = lookup.views
+    for recipe in lookup.recipes:
+        forget_probe(lookup.store, recipe)
+        of_views = [views.recipe(recipe, number) for number in views.numbers] if views else []
+        for one in (recipe, *of_views):
+            lookup.store.set_aside(one.key)
 
 
 def _layer_names(lookup: Lookup) -> list[str]:

@@ -188,6 +188,7 @@ def _recipe(fields: Any) -> Recipe:
             all(isinstance(text, str) for text in (recipe.backbone, recipe.weights, recipe.layer, frame.decode))
             and re.fullmatch("[0-9a-f]{64}", recipe.weights_digest) is not None
             and isinstance(recipe.version, str | None)
+            and recipe.view is None
             and (recipe.pool in POOLS and recipe.dtype in DTYPES and recipe.precision in PRECISIONS)
             and (frame.resize in RESIZES and frame.interpolation in INTERPOLATIONS)
             and len(recipe.shape) in (1, 3)

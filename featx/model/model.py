@@ -216,7 +216,7 @@ class Model:
             )
         dataset = open_dataset(source)
         with with_network(self) as request:
-            X, reasons = compute_rows(request, self.recipe, dataset, probe=self.probe or None, **options)
+            (X,), reasons = compute_rows(request, self.recipe, dataset, probe=self.probe or None, **options)
         probabilities, familiarity = np.full((len(X), len(self.classes)), np.nan), np.full(len(X), np.nan)
         good = np.array([i for i in range(len(X)) if i not in reasons], dtype=np.intp)
         if len(good):

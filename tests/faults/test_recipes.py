@@ -18,7 +18,7 @@ from featx.errors import ProbeError
 from featx.extraction import Options, open_dataset
 from featx.extraction import run as extract
 from featx.images import geometry
-from featx.recipe import Frame, Recipe, Request
+from featx.recipe import Frame, Recipe, Request, View
 
 TEXT = st.text(max_size=20)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -46,6 +46,7 @@ FIELDS = {
     "mean": TRIPLES,
     "std": TRIPLES,
     "version": st.none() | TEXT,
+    "view": st.none() | st.builds(View, number=SIDES, augment=TEXT, seed=SIDES),
 }
 RECIPES = st.builds(Recipe, **FIELDS)
 
