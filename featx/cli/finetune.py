@@ -28,7 +28,7 @@ _OPTIONS = [
     click.option("--lr", type=float, default=1e-4, show_default=True),
     click.option("--eps", type=float, metavar="E", help="Of the Adam family; Keras has 1e-7. Default: torch's."),
     click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd."),
-    click.option("--weight-decay", type=float, default=1e-2, show_default=True, help="Not of biases and norms."),
+    click.option("--weight-decay", type=float, metavar="W", help="Default: 0.01 for adamw, else 0; never of biases."),
     click.option("--head-lr-mult", type=float, default=1.0, show_default=True, help="Times --lr for the head."),
     click.option("--layer-decay", type=float, default=1.0, show_default=True, help="Times the rate, block by block."),
     click.option("--batch-size", type=int, default=32, show_default=True, help="Images a forward."),

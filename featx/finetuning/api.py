@@ -64,7 +64,7 @@ def finetune(
     lr: float = 1e-4,
     eps: float | None = None,
     momentum: float = 0.9,
-    weight_decay: float = 1e-2,
+    weight_decay: float | None = None,
     head_lr_mult: float = 1.0,
     layer_decay: float = 1.0,
     batch_size: int = 32,
@@ -118,7 +118,8 @@ def finetune(
     optimizer : {"adamw", "adam", "adamax", "sgd"}
         ``sgd`` has plain momentum.
     lr, eps, momentum, weight_decay : float
-        Weight decay holds for matrices and filters, not for biases and normalisation; ``eps=None`` is torch's.
+        Weight decay holds for matrices and filters, not for biases and normalisation. None is torch's own: 1e-8, and
+        0.01 for ``adamw``, else 0.
     head_lr_mult, layer_decay : float
         The head's learning rate is ``lr`` times the one; that of each block is the rate above it times the other.
     batch_size, accumulate : int
@@ -188,6 +189,8 @@ def finetune(
     started = time.perf_counter()
     if head_layers is None:
         given["head_layers"] = scratch.head_layers(backbone) if backbone.startswith("scratch/") else ""
+    if weight_decay is None:
+        given["weight_decay"] = 1e-2 if optimizer == "adamw" else 0.0
     settings = Settings(
         **{name: given[name] for name in _SETTINGS} | {"unfreeze": str(unfreeze), "init_head": str(init_head)}
     )
