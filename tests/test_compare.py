@@ -14,7 +14,7 @@ from featx.comparison.ledger import Ledger, key_of
 from featx.comparison.runs import Row, Run, Trial
 from featx.comparison.subsets import keep_shots, with_validation
 from featx.datasets import open_dataset
-from featx.errors import OptionError, UnknownHeadError, UnknownLayerError
+from featx.errors import OptionError, UnknownBackboneError, UnknownHeadError, UnknownLayerError
 
 SMALL = {"weights": "none", "image_size": 64, "workers": 0, "engine": "eager"}
 #: A class has this many images in train, val and test.
@@ -146,14 +146,24 @@ def test_few_images_are_among_those_of_more(shots):
     few, more, other = (keep_shots(dataset, n, seed=seed) for n, seed in ((3, 0), (7, 0), (3, 1)))
 
     def trained(of):
-        return set(np.flatnonzero(of.splits == "train"))
+        return {of.ids[i] for i in np.flatnonzero(of.splits == "train")}
 
     assert trained(few) < trained(more) < trained(dataset)
     assert trained(few) != trained(other)
-    assert np.bincount(few.labels[list(trained(few))]).tolist() == [3, 3, 3]
+    assert np.bincount(few.labels[few.splits == "train"]).tolist() == [3, 3, 3]
     for subset in (few, more):
         for split in ("val", "test"):
-            assert ((subset.splits == split) == (dataset.splits == split)).all()
+            assert (subset.splits == split).sum() == 3 * SIZES[split]
+
+
+def test_a_part_of_a_dataset_has_the_images_of_its_rows(shots):
+    dataset = open_dataset(shots)
+    few = keep_shots(dataset, 2, seed=0)
+
+    for i, (place, data) in enumerate(few.iterate(range(len(few)))):
+        assert (place, data) == (i, dataset.read(list(dataset.ids).index(few.ids[i])))
+    assert (few.stamps() == dataset.stamps()[np.isin(dataset.ids, few.ids)]).all()
+    assert few.name != dataset.name
 
 
 def test_validation_rows_are_the_same_for_every_row_whatever_it_trains_on(shots, cache):
@@ -250,18 +260,112 @@ def test_a_notebook_shows_names_as_text(shots, cache):
 def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
     command = ["compare", shots, "--backbones", "alexnet", "--layers", "default,alexnet:pool5", "--heads", "ridge,mlp",
                "--set", "mlp.hidden=8", "--set", "mlp.epochs=2", "--shots", "5,all", "--weights", "none",
-               "--image-size", 64, "--workers", 0, "--engine", "eager", "--cache", cache, "-o", tmp_path / "out"]  # fmt: skip
+               "--image-size", 64, "--workers", 0, "--engine", "eager", "--scratch", "leaky", "--set", "leaky.epochs=1",
+               "--finetune", "--ft-epochs", 1, "--ft-shots", 5, "--cache", cache, "-o", tmp_path / "out"]  # fmt: skip
     assert main([*map(str, command), "--json"]) == 0
     out = capsys.readouterr()
 
     found = json.loads(out.out)
     assert found == json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert len(found["rows"]) == 8
+    kinds = [(row["kind"], row["images_per_class"]) for row in found["rows"]]
+    assert (len(kinds), kinds.count(("scratch", 10)), kinds.count(("finetune", 5))) == (11, 1, 1)
     assert {row["settings"].get("hidden") for row in found["rows"] if row["head"] == "mlp"} == {"8"}
     assert "frozen alexnet pool5 auto ridge, 5 a class: validation" in out.err
 
     assert main(list(map(str, command))) == 0
     assert "as kept" in capsys.readouterr().err
+
+
+ONE_EPOCH = {"epochs": 1, "lr": 1e-3}
+
+
+def test_frozen_tuned_and_scratch_rows_learn_from_the_same_few_images(shots, cache, tmp_path):
+    board = compare(
+        shots, cache, heads=["ridge"], finetune=True, ft=ONE_EPOCH, scratch=["leaky"], settings={"leaky": ONE_EPOCH},
+        shots=[4], output=tmp_path,
+    )  # fmt: skip
+    rows = {row["kind"]: row for row in board.rows}
+    models = {kind: featx.load(tmp_path / row["model"]) for kind, row in rows.items()}
+    taught = {kind: {item.tobytes() for item in model.trained_on} for kind, model in models.items()}
+
+    assert set(rows) == {"frozen", "scratch", "finetune"}
+    assert len(taught["frozen"]) == 12
+    assert taught["frozen"] == taught["scratch"] == taught["finetune"]
+    for kind, row in rows.items():
+        assert row["images_per_class"] == 4
+        assert row["mcnemar"] is None or 0 <= row["mcnemar"] <= 1
+        assert models[kind].report["test"]["accuracy"] == row["test_accuracy"]
+    assert (rows["scratch"]["image_size"], rows["finetune"]["image_size"]) == (32, 64)
+    assert rows["finetune"]["n_parameters"] > 2_000_000 > 300 > rows["frozen"]["n_parameters"] // 10
+
+
+def test_scratch_networks_are_trained_as_published_unless_something_else_is_said(shots, cache):
+    board = compare(
+        shots, cache, heads=[], scratch=["scratch/leaky-deep"], settings={"leaky-deep": {"epochs": "1"}}, shots=[4]
+    )
+    (row,) = board.rows
+
+    told = {name: row["settings"][name] for name in ("optimizer", "eps", "lr", "batch_size", "epochs", "schedule")}
+    assert told == {
+        "optimizer": "adamax", "eps": 1e-7, "lr": 0.001, "batch_size": 32, "epochs": 1, "schedule": "none"
+    }  # fmt: skip
+
+
+def test_training_may_have_numbers_of_images_of_its_own(shots, cache):
+    board = compare(
+        shots, cache, heads=["ridge"], scratch=["leaky"], settings={"leaky": {**ONE_EPOCH, "shots": 3}}, shots=[2, 5]
+    )
+
+    assert {(row["kind"], row["images_per_class"]) for row in board.rows} == {
+        ("frozen", 2), ("frozen", 5), ("scratch", 3)
+    }  # fmt: skip
+
+
+def test_a_training_that_was_stopped_goes_on_where_it_was(shots, cache, tmp_path):
+    trained = {"heads": [], "scratch": ["leaky"], "settings": {"leaky": {"epochs": 3, "lr": 1e-3}}}
+    whole = compare(shots, cache, **trained, output=tmp_path / "whole")
+    steps = []
+
+    def stop(progress):
+        if progress.step != "decode":
+            steps.append(progress.done)
+            if len(steps) == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(shots, cache, **trained, output=tmp_path / "stopped", tick=stop)
+    assert list((tmp_path / "stopped" / "runs").glob("*.checkpoint"))
+    gone_on = compare(shots, cache, **trained, output=tmp_path / "stopped")
+
+    assert gone_on.best["history"] == whole.best["history"]
+    assert not list((tmp_path / "stopped" / "runs").glob("*.checkpoint"))
+
+
+def test_a_comparison_that_was_stopped_keeps_the_rows_that_were_done(shots, cache, tmp_path):
+    said = []
+
+    def stop(text):
+        said.append(text)
+        if len(said) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(shots, cache, heads=["ridge", "knn", "centroid"], output=tmp_path, note=stop)
+    said.clear()
+    compare(shots, cache, heads=["ridge", "knn", "centroid"], output=tmp_path, note=said.append)
+
+    assert [text.endswith("as kept") for text in said] == [True, True, False]
+
+
+def test_a_misspelt_option_of_training_ends_it_before_anything_is_computed(shots, tmp_path):
+    with pytest.raises(OptionError, match="epoch"):
+        compare(shots, tmp_path, finetune=True, ft={"epoch": 1})
+    with pytest.raises(OptionError, match="leaky has no setting 'epoch'"):
+        compare(shots, tmp_path, scratch=["leaky"], settings={"leaky": {"epoch": 1}})
+    with pytest.raises(UnknownBackboneError, match="leaky-deep"):
+        compare(shots, tmp_path, scratch=["leaky-dep"])
+
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 @pytest.mark.parametrize(
@@ -270,9 +374,9 @@ def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
         (["--shots", "few"], ["--shots", "few"]),
         (["--shots", "0"], ["--shots"]),
         (["--seeds", "0,0"], ["--seeds"]),
-        (["--set", "hidden=8"], ["HEAD.KEY=VALUE"]),
+        (["--set", "hidden=8"], ["NAME.KEY=VALUE"]),
         (["--backbones", "alexnett"], ["alexnet"]),
-        (["--backbones", "inception_v3"], ["None of the", "75×75"]),
+        (["--backbones", "alexnet", "--image-size", "16"], ["None of the", "63×63"]),
     ],
 )
 def test_what_cannot_be_compared_is_one_helpful_line(shots, cache, tmp_path, capsys, options, words):

@@ -4,48 +4,82 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli.common import Console, common
+from featx.cli.finetune import finetune
 from featx.cli.options import preprocessing_options
 from featx.cli.progress import ProgressLine
 from featx.errors import DataError, OptionError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LISTS = [
+    click.option("--backbones", default="efficientnet_lite0", show_default=True, metavar="A,B"),
+    click.option("--layers", default="default", show_default=True, metavar="L,M", help="vgg16:L is for vgg16 alone."),
+    click.option("--pools", default="auto", show_default=True, metavar="auto,max,…"),
+    click.option("--heads", default="logreg,mlp", show_default=True, metavar="X,Y|none", help="As in `featx heads`."),
+    click.option("--finetune", is_flag=True, help="Fine-tune every backbone as well; --ft-OPTION says how."),
+    click.option("--scratch", default="", metavar="NAME,…", help="Networks to train from scratch, as leaky-deep."),
+    click.option("--set", "settings", metavar="NAME.KEY=VALUE", multiple=True, help="Of a head or scratch network."),
+    click.option("--shots", default="all", show_default=True, metavar="50,500,all", help="Training images a class."),
+    click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Of subsets and fits: the median."),
+    click.option("--no-test", is_flag=True, help="Leave the test rows alone."),
+    click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True),
+]
+#: Options of ``featx finetune`` that ``featx compare`` has itself, for all its rows alike.
+_SHARED = {
+    "data", "backbone", "output", "test", "resume", "checkpoint_minutes", "device", "workers", "max_errors", "seed",
+    "images", "image_column", "label_column", "split_column", "allow_outside", "val", "name",
+    "cache", "as_json", "quiet", "verbose", "debug",
+}  # fmt: skip
+_PREFIX = "ft_"
+
+
+def compare_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what is compared, and the options of ``featx finetune`` as ``--ft-…``; its own help describes those."""
+    command = click.option("--ft-shots", f"{_PREFIX}shots", hidden=True)(command)
+    for option in finetune.params:
+        if isinstance(option, click.Option) and option.name not in _SHARED:
+            names = [f"--ft-{name.removeprefix('--')}" for name in option.opts]
+            kind: dict[str, Any] = {"is_flag": True} if option.is_flag else {"type": option.type}
+            command = click.option(*names, f"{_PREFIX}{option.name}", hidden=True, **kind)(command)
+    for add in reversed(_LISTS):
+        command = add(command)
+    return command
+
 
 @click.command()
 @click.argument("data")
-@click.option("--backbones", default="efficientnet_lite0", show_default=True, metavar="A,B")
-@click.option("--layers", default="default", show_default=True, metavar="L,M", help="vgg16:L is for vgg16 alone.")
-@click.option("--pools", default="auto", show_default=True, metavar="auto,max,…")
-@click.option("--heads", default="logreg,mlp", show_default=True, metavar="X,Y", help="Names of `featx heads`.")
-@click.option("--set", "settings", metavar="HEAD.KEY=VALUE", multiple=True, help="As mlp.hidden=256,128; repeatable.")
-@click.option("--shots", default="all", show_default=True, metavar="50,500,all", help="Training images a class.")
-@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Of subsets and fits; median and range.")
-@click.option("--no-test", is_flag=True, help="Leave the test rows alone.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True)
+@compare_options
 @preprocessing_options
 @common
 def compare(console: Console, cache: Path, data: str, output: Path, **options: Any) -> None:
-    """Fit every head on every layer of every backbone, and rank what comes out.
+    """Fit every head on every layer of every backbone, train networks beside them, and rank what comes out.
 
     \b
     featx compare photos/ --backbones vgg16,resnet50 --heads logreg,mlp,xgboost -o comparison/
+    featx compare photos/ --finetune --ft-epochs 5 --ft-lr 1e-4 --scratch leaky-deep --shots 50,500
 
     Validation chooses, test only reports. All layers of a backbone come from one pass. The folder -o gets
     comparison.json and models/; what is finished there is not done again: a run that was stopped goes on.
+    Options of featx finetune work with the prefix --ft-, as --ft-image-size 64; --ft-shots 50 keeps it to those.
     """
     from featx.comparison import compare as compare_all
+    from featx.comparison import parse_shots
 
-    lists = {name: words(options.pop(name)) for name in ("backbones", "layers", "pools", "heads")}
+    lists = {name: words(options.pop(name)) for name in ("backbones", "layers", "pools", "heads", "scratch")}
     with ProgressLine(quiet=console.quiet) as progress:
         found = compare_all(
             data,
-            **lists,
-            settings=settings_by_head(options.pop("settings")),
-            shots=[None if word == "all" else whole("--shots", word) for word in words(options.pop("shots"))],
-            seeds=[whole("--seeds", word) for word in words(options.pop("seeds"))],
+            **lists | {"heads": tuple(head for head in lists["heads"] if head != "none")},
+            settings=settings_by_name(options.pop("settings")),
+            ft=take_prefixed(options),
+            shots=parse_shots(options.pop("shots")),
+            seeds=parse_seeds(options.pop("seeds")),
             test=not options.pop("no_test"),
             output=output,
             cache=cache,
@@ -54,7 +88,7 @@ def compare(console: Console, cache: Path, data: str, output: Path, **options: A
             **options,
         )
     if found.best is None:
-        first = found.rows[0]["error"]["message"]
+        first = found.rows[0]["error"]["message"] if found.rows else "there is nothing to compare"
         raise DataError(f"None of the {len(found.rows):,} rows came out. The first: {first}")
     console.result(found.to_dict(), f"{found}\nSaved in {output}: comparison.json, and the models that it names.")
 
@@ -70,27 +104,33 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def whole(option: str, word: str) -> int:
-    """Return the whole number that is written."""
+def parse_seeds(text: str) -> list[int]:
+    """Return the whole numbers that are written between commas."""
     try:
-        return int(word)
+        return [int(word) for word in words(text)]
     except ValueError as error:
-        raise OptionError(f"{option} takes whole numbers between commas, got {word!r}.") from error
+        raise OptionError(f"--seeds takes whole numbers between commas, got {text!r}.") from error
 
 
-def settings_by_head(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Sort ``HEAD.KEY=VALUE`` words by head.
+def settings_by_name(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Sort ``NAME.KEY=VALUE`` words by name.
 
     Examples
     --------
-    >>> settings_by_head(("mlp.hidden=256,128", "mlp.dropout=0.3", "sklearn.svm.SVC.C=10"))
+    >>> settings_by_name(("mlp.hidden=256,128", "mlp.dropout=0.3", "sklearn.svm.SVC.C=10"))
     {'mlp': {'hidden': '256,128', 'dropout': '0.3'}, 'sklearn.svm.SVC': {'C': '10'}}
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        head, dot, key = name.rpartition(".")
-        if not (equals and dot and head and key):
-            raise OptionError(f"--set takes HEAD.KEY=VALUE, for example --set mlp.dropout=0.3; got {setting!r}.")
-        found[head][key] = value
+        left, equals, value = setting.partition("=")
+        name, _, key = left.rpartition(".")
+        if not (equals and name and key):
+            raise OptionError(f"--set takes NAME.KEY=VALUE, for example --set mlp.dropout=0.3; got {setting!r}.")
+        found[name][key] = value
     return dict(found)
+
+
+def take_prefixed(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the ``--ft-…`` options that were given out of `options`, and return them without the prefix."""
+    found = {name.removeprefix(_PREFIX): options.pop(name) for name in list(options) if name.startswith(_PREFIX)}
+    return {name: value for name, value in found.items() if value is not None and value is not False}

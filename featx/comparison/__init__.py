@@ -7,7 +7,7 @@ From the bottom up: `subsets` (who trains on which images), `runs` (one fit, and
 
 from __future__ import annotations
 
-from featx.comparison.api import compare
+from featx.comparison.api import compare, parse_shots
 from featx.comparison.outcome import Comparison
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "parse_shots"]

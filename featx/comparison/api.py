@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx.comparison.bench import Bench, check_seeds
+from featx.comparison.bench import Bench, check_seeds, check_shots
 from featx.comparison.frozen import FrozenSource, frozen_rows
 from featx.comparison.outcome import Comparison
 from featx.comparison.subsets import labelled, with_validation
+from featx.comparison.trained import check_options, check_scratch, finetuned_rows, scratch_rows
 from featx.datasets import open_dataset
 from featx.errors import OptionError, UnknownNameError
 from featx.extraction import Options
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("featx")
 
+#: Fields of a request that say nothing about a network in training.
+_FROZEN_ONLY = {"precision", "dtype", "seed"}
+
 
 def compare(
     data: Any,
@@ -33,6 +38,9 @@ def compare(
     pools: Sequence[str] = ("auto",),
     heads: Sequence[str] = ("logreg", "mlp"),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    finetune: bool | Sequence[str] = False,
+    ft: Mapping[str, Any] | None = None,
+    scratch: Sequence[str] = (),
     shots: Sequence[int | None] = (None,),
     seeds: Sequence[int] = (0,),
     test: bool = True,
@@ -42,7 +50,7 @@ def compare(
     note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Comparison:
-    """Fit every head on every layer of every backbone, and rank what comes out.
+    """Fit every head on every layer of every backbone, train networks beside them, and rank what comes out.
 
     Extraction is shared: all layers of a backbone come from one pass, every head reads the same tables. Validation
     rows alone choose the best; test rows only report.
@@ -55,9 +63,17 @@ def compare(
         Names. A layer written ``backbone:layer`` is for that backbone alone; ``default`` is the one that a backbone
         is tapped at where none is named.
     settings : mapping of str to mapping, optional
-        Settings of heads by name, ``{"mlp": {"hidden": 256}}``.
+        Settings of heads and of scratch networks by name, ``{"mlp": {"hidden": 256}, "leaky-deep": {"epochs": 5}}``.
+    finetune : bool or sequence of str
+        Fine-tune all backbones as well, or those named.
+    ft : mapping, optional
+        Options of `featx.finetune` for that.
+    scratch : sequence of str
+        Networks to train from scratch, ``scratch/…`` of ``featx backbones``: with the settings of the walkthrough that
+        each comes from (`featx.comparison.trained.REGIMENS`) and options of `featx.finetune` in `settings`.
     shots : sequence of int or None
         Training images a class; the subset of fewer is part of that of more. None is all. Validation and test stay.
+        An entry ``shots`` in `ft`, or in a scratch network's `settings`, stands for these there.
     seeds : sequence of int
         Of subsets and fits. A row shows the run of median validation accuracy, and the range of all.
     test : bool
@@ -69,7 +85,8 @@ def compare(
     tick, note : callable, optional
         Called with a `Progress` in long steps, and with a line for each row.
     **options
-        Of `featx.extract`: those of a `featx.Request`, of `featx.extraction.Options` and of `open_dataset`.
+        Of `featx.extract`: those of a `featx.Request`, of `featx.extraction.Options` and of `open_dataset`. Those about
+        weights and pixels hold for fine-tuning as well; scratch networks have input sizes of their own.
 
     Returns
     -------
@@ -91,8 +108,8 @@ def compare(
     >>> sorted(row["head"] for row in board.rows), board.best["kind"]
     (['centroid', 'ridge'], 'frozen')
     """
-    check_seeds(seeds, shots)
-    by_head = head_settings(heads, settings or {})
+    networks = check_scratch(scratch)
+    by_name = check_settings(heads, networks, settings or {})
     asked, how, about = _sort_options(options)
     dataset = with_validation(open_dataset(data, **about), seed=about.get("seed", 0))
     bench = Bench(
@@ -100,7 +117,7 @@ def compare(
         folder=None if output is None else Path(output),
         cache=cache,
         options=Options(**how),
-        seeds=tuple(seeds),
+        seeds=check_seeds(seeds),
         judge="test" if test and len(labelled(dataset, "test")) else "val",
         tick=tick,
         note=note or (lambda _: None),
@@ -110,28 +127,38 @@ def compare(
         for name in backbones
         for pool in pools
     ]
+    tuned = {name: asked[name] for name in asked.keys() - _FROZEN_ONLY} | dict(ft or {})
+    # Generators: whatever is misspelt is found here, before the first of them runs.
+    contests = [frozen_rows(bench, source, {h: by_name[h] for h in heads}, check_shots(shots)) for source in sources]
+    contests += [scratch_rows(bench, name, *_own_shots(name, by_name[name], shots)) for name in networks]
+    contests += [
+        finetuned_rows(bench, name, *_own_shots("--ft", tuned, shots))
+        for name in (backbones if finetune is True else finetune or ())
+    ]
     _check_names(sources)
-    rows = [row for source in sources for row in frozen_rows(bench, source, by_head, shots)]
+    rows = list(itertools.chain.from_iterable(contests))
     comparison = Comparison.judge(rows, bench.truth, describe(bench), bench.folder)
     comparison.save()
     return comparison
 
 
-def head_settings(heads: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the settings of each head, all names checked.
+def check_settings(
+    heads: Sequence[str], scratch: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each head and scratch network; names of heads, and of their settings, are checked.
 
     Examples
     --------
-    >>> head_settings(["knn", "mlp"], {"mlp": {"hidden": "64"}})
-    {'knn': {}, 'mlp': {'hidden': '64'}}
+    >>> check_settings(["knn", "mlp"], ["leaky"], {"mlp": {"hidden": "64"}})
+    {'knn': {}, 'mlp': {'hidden': '64'}, 'leaky': {}}
     """
+    names = [*heads, *scratch]
     for name in settings:
-        if name not in heads:
-            raise OptionError(f"There are settings for {name!r}, which is not compared. Compared: {', '.join(heads)}.")
-    found = {head: settings.get(head, {}) for head in heads}
-    for head, values in found.items():
-        make_head(head, **values)
-    return found
+        if name not in names:
+            raise OptionError(f"There are settings for {name!r}, which is not compared. Compared: {', '.join(names)}.")
+    for head in heads:
+        make_head(head, **settings.get(head, {}))
+    return {name: settings.get(name, {}) for name in names}
 
 
 def layers_of(backbone: str, layers: Iterable[str], backbones: Iterable[str]) -> tuple[str, ...]:
@@ -153,6 +180,30 @@ def describe(bench: Bench) -> dict[str, Any]:
     dataset: Dataset = bench.dataset
     sizes = {split: len(labelled(dataset, split)) for split in ("train", "val", "test")}
     return {"name": dataset.name, "classes": list(dataset.classes), **sizes, "judged": bench.judge}
+
+
+def _own_shots(
+    name: str, options: Mapping[str, Any], shots: Sequence[int | None]
+) -> tuple[dict[str, Any], Sequence[int | None]]:
+    """Return options of `featx.finetune`, checked, and their own ``shots`` or those of all."""
+    given = options.get("shots", shots)
+    own = parse_shots(given) if isinstance(given, str) else [given] if isinstance(given, int) else given
+    checked = check_options(name, {option: value for option, value in options.items() if option != "shots"})
+    return checked, check_shots(own)
+
+
+def parse_shots(text: str) -> list[int | None]:
+    """Return the numbers of images a class that are written between commas; ``all`` is None.
+
+    Examples
+    --------
+    >>> parse_shots("50,500,all")
+    [50, 500, None]
+    """
+    try:
+        return [None if word.strip() == "all" else int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise OptionError(f"--shots takes images a class such as 50,500 or all, got {text!r}.") from error
 
 
 def _sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -135,17 +136,22 @@ class Bench:
         self.note(f"{trial}: {_accuracies(row)}{'' if n_new else ', as kept'}")
         return row
 
-    def judge_predictions(self, model: Model, ids: Sequence[str], predicted: NDArray[np.int64]) -> list[int]:
-        """Return the predicted class of each judged row, and put the accuracy into the model's report.
+    def record(
+        self, model: Model, trial: Trial, seed: int, key: str, ids: Sequence[str], predicted: NDArray[Any], **facts: Any
+    ) -> Run:
+        """Return the run of a fitted model, which is saved with its accuracy on the judged rows.
 
         Parameters
         ----------
         model : Model
-            Whose predictions they are.
+        trial, seed, key
+            What was run, and the name under which it is kept.
         ids : sequence of str, length m
-            Judged rows in any order.
+            Judged rows in any order; those that are not named count as not readable.
         predicted : ndarray of int, shape (m,)
-            A class each, -1 for an image that could not be read; rows that are not named count as such.
+            Class of each, -1 for an image that could not be read.
+        **facts
+            The fields of `Run` that a model does not know.
         """
         given = dict(zip(ids, predicted.tolist(), strict=True))
         classes = np.array([given.get(name, -1) for name in self.judged_ids.tolist()])
@@ -153,9 +159,21 @@ class Bench:
         if self.judge == "test" and readable.any():
             n_correct = int((classes == self.truth)[readable].sum())
             model.report["test"] = Accuracy(int(readable.sum()), n_correct).to_dict()
-        return [int(c) for c in classes]
+        assert model.recipe is not None
+        frame = model.recipe.frame
+        report = {"settings": {}, **model.report}
+        facts["settings"] = {**report["settings"], **facts.get("settings", {}), **report["chosen"]}
+        fields = {
+            **{name: report[name] for name in ("train", "val", "test", "n_parameters", "history")},
+            **facts,
+            "seed": seed,
+            "image_size": frame.height if frame.height == frame.width else [frame.height, frame.width],
+            "predicted": classes.tolist(),
+            "model": self._save(model, trial, seed, key),
+        }
+        return Run(**json.loads(json.dumps(fields, default=str)))
 
-    def save(self, model: Model, trial: Trial, seed: int, key: str) -> str | None:
+    def _save(self, model: Model, trial: Trial, seed: int, key: str) -> str | None:
         """Save a model and return its path from the folder; None if nothing is kept, or the head has no data form."""
         if self.folder is None or not is_exportable(model.head):
             return None
@@ -167,12 +185,18 @@ class Bench:
         return path
 
 
-def check_seeds(seeds: Sequence[int], shots: Sequence[int | None]) -> None:
-    """Refuse what cannot be run."""
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return `seeds`, at least one and each once."""
     if not seeds or len(set(seeds)) != len(seeds):
         raise OptionError(f"--seeds takes different whole numbers such as 0,1,2; got {','.join(map(str, seeds))!r}.")
-    if any(n is not None and n < 1 for n in shots):
+    return tuple(seeds)
+
+
+def check_shots(shots: Sequence[int | None]) -> Sequence[int | None]:
+    """Return `shots`, at least one number of images a class."""
+    if not shots or any(n is not None and n < 1 for n in shots):
         raise OptionError(f"--shots takes images a class such as 50,500; got {','.join(map(str, shots))!r}.")
+    return shots
 
 
 def _accuracies(row: Row) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -138,35 +137,27 @@ def _fit(
     model = fit(_few(bench, table, trial.shots, seed), trial.head, settings=settings, seed=seed)
     fit_seconds = time.perf_counter() - started
     judged = table.select(np.isin(table.ids, bench.judged_ids))
-    predicted = bench.judge_predictions(model, judged.ids.tolist(), model.predict_proba(judged).argmax(axis=1))
-    report = json.loads(json.dumps(model.report, default=str))
-    frame = recipe.frame
-    return Run(
-        seed=seed,
+    return bench.record(
+        model,
+        trial,
+        seed,
+        key,
+        judged.ids.tolist(),
+        model.predict_proba(judged).argmax(axis=1),
         layer=recipe.layer if trial.layer == DEFAULT_LAYER else trial.layer,
         pool=recipe.pool,
-        image_size=frame.height if frame.height == frame.width else [frame.height, frame.width],
-        train=report["train"],
-        val=report["val"],
-        test=report["test"],
-        predicted=predicted,
         extract_seconds=cold_seconds(table),
         extract_seconds_now=source.seconds_now,
         fit_seconds=round(fit_seconds, 3),
-        n_parameters=model.n_parameters,
-        settings=settings | report["chosen"],
-        history=report["history"],
-        model=bench.save(model, trial, seed, key),
+        settings=settings,
     )
 
 
 def _few(bench: Bench, table: Features, shots: int | None, seed: int) -> Features:
-    """Return the rows of `table` that are in a split once only `shots` images a class train."""
+    """Return the rows of `table` that are left once only `shots` images a class train."""
     if shots is None:
         return table
-    dataset = keep_shots(bench.dataset, shots, seed=seed)
-    used = [dataset.ids[i] for i in np.flatnonzero(dataset.splits != "").tolist()]
-    return table.select(np.isin(table.ids, used))
+    return table.select(np.isin(table.ids, keep_shots(bench.dataset, shots, seed=seed).ids))
 
 
 def cold_seconds(table: Features) -> float | None:

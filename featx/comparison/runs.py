@@ -45,8 +45,10 @@ class Run:
     ----------
     seed : int
         Of the subset, and of whatever the fit draws.
-    layer, pool, image_size
-        What the request came to.
+    layer, pool : str or None
+        What the request came to; None where the network itself learned.
+    image_size : int or list of int
+        Side of the input in pixels, or height and width.
     train, val, test : dict or None
         ``{"n", "accuracy", "ci95"}``.
     predicted : list of int

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,8 @@ from featx.datasets.splits import hold_out
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featx.datasets import Dataset
+    from featx.datasets import Dataset, ImageData
+    from featx.errors import ImageError
 
 #: Share of train that chooses where the data have no validation rows of their own.
 DEFAULT_VAL = "0.1"
@@ -34,7 +37,7 @@ def with_validation(dataset: Dataset, *, seed: int = 0) -> Dataset:
 
 
 def keep_shots(dataset: Dataset, shots: int | None, *, seed: int) -> Dataset:
-    """Return `dataset` with `shots` training images a class; the others are in no split.
+    """Return `dataset` with `shots` training images a class, without the others.
 
     The images of fewer shots are among those of more, for the same seed. Classes with fewer images keep them all;
     validation and test rows stay whole.
@@ -57,13 +60,44 @@ def keep_shots(dataset: Dataset, shots: int | None, *, seed: int) -> Dataset:
     """
     if shots is None:
         return dataset
-    rng, splits = np.random.default_rng(seed), dataset.splits.copy()
-    in_train = splits == "train"
-    splits[in_train] = ""
+    rng, in_train = np.random.default_rng(seed), dataset.splits == "train"
+    kept = ~in_train
     for label in range(len(dataset.classes)):
         members: NDArray[np.intp] = rng.permutation(np.flatnonzero(in_train & (dataset.labels == label)))
-        splits[members[:shots]] = "train"
-    return dataclasses.replace(dataset, splits=splits)
+        kept[members[:shots]] = True
+    return select(dataset, np.flatnonzero(kept))
+
+
+def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
+    """Return some rows of a dataset, at ascending positions."""
+    return dataclasses.replace(
+        dataset,
+        identity=lambda: f"{dataset.identity()} {rows.tolist()}",
+        ids=[dataset.ids[i] for i in rows.tolist()],
+        labels=dataset.labels[rows],
+        splits=dataset.splits[rows],
+        images=_Part(dataset, rows),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Images of a dataset at ascending positions, counted from 0."""
+
+    whole: Dataset
+    rows: NDArray[np.intp]
+
+    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
+        """Read images at ascending places among `rows`."""
+        wanted = list(indices)
+        read = self.whole.iterate(self.rows[wanted].tolist())
+        for place, (_, data) in zip(wanted, read, strict=True):
+            yield place, data
+
+    def stamps(self) -> NDArray[np.uint8] | None:
+        """Return what changes when a file does, a row an image; None where the whole dataset has none."""
+        stamps = self.whole.stamps()
+        return None if stamps is None else stamps[self.rows]
 
 
 def labelled(dataset: Dataset, split: str) -> NDArray[np.intp]:
