@@ -63,6 +63,8 @@ KERAS_TERMS = {
 }
 #: Colour of an erased rectangle: the mean of ImageNet.
 _ERASED = (124.0, 116.0, 104.0)
+#: An image is padded by no more than this on each side.
+_MOST_PIXELS = 512
 #: How an error says where all words are listed.
 _LISTING = "python -m pydoc featx.augment"
 
@@ -229,7 +231,7 @@ def _up_to(limit: float) -> Callable[[str], float | None]:
 
 
 def _pixels(text: str) -> int | None:
-    return int(text) if int(text) > 0 else None
+    return int(text) if 0 < int(text) <= _MOST_PIXELS else None
 
 
 def _shares(text: str) -> tuple[float, float] | None:
@@ -254,7 +256,7 @@ _READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "zoom": (_up_to(0.9), "zoom=F up to 0.9"),
     "shift": (_shares, "shift=F or shift=FX/FY, shares of the side below 1"),
     "shear": (_up_to(60), "shear=DEG up to 60"),
-    "crop": (_pixels, "crop=PX, a whole number of pixels"),
+    "crop": (_pixels, f"crop=PX, whole pixels up to {_MOST_PIXELS}"),
     "randaugment": (_switch, "randaugment without a value"),
     "trivialaugment": (_switch, "trivialaugment without a value"),
     "brightness": (_factors, "brightness=F up to 1 or brightness=LO:HI"),

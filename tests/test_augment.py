@@ -59,7 +59,7 @@ def test_unknown_words_are_answered_with_the_nearest_one(spec, message):
     "spec",
     [
         "rotate", "rotate=", "rotate=x", "rotate=-1", "rotate=181", "rotate=nan", "rotate=inf", "zoom=1", "zoom=0",
-        "shift=1", "shift=0.1/0.1/0.1", "flip=0.3", "crop=1.5", "crop=0", "brightness=1.2:0.8", "brightness=1.5",
+        "shift=1", "shift=0.1/0.1/0.1", "flip=0.3", "crop=1.5", "crop=0", "crop=513", "brightness=1.2:0.8", "brightness=1.5",
         "brightness=0.5:inf", "brightness=1:1", "hue=0.6", "erase=2", "flip,flip", "shift=0.1,width_shift_range=0.2",
         "width_shift_range=0.2,shift=0.1", "width_shift_range=2",
     ],

@@ -45,13 +45,14 @@ def extract(console: Console, cache: Path, data: str | None, dry_run: bool, **op
     if data is None:
         console.note(STAND_IN)
     request, how, source = split_options(options)
+    views = extraction.parse_views(options["views"], options["augment"], options["seed"])
     dataset = extraction.open_dataset(data or "digits", **source)
     with ProgressLine(quiet=console.quiet) as progress:
         if dry_run:
-            estimate = extraction.estimate(dataset, request, cache=cache, options=how, tick=progress)
+            estimate = extraction.estimate(dataset, request, cache=cache, options=how, tick=progress, views=views)
             console.result(estimate.to_dict(), _estimate_text(estimate))
             return
-        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress)
+        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views)
     console.result(done.to_dict(), extraction_text(done))
 
 
@@ -60,7 +61,7 @@ def extraction_text(done: Extraction) -> str:
     lines = [f"{table.path}  {' × '.join(f'{n:,}' for n in table.shape)}" for table in done.tables]
     rate = f" ({done.images_per_second:.1f} images/s, {done.engine}, {done.precision})" if done.computed else ""
     lines.append(
-        f"{done.n_images:,} images: {done.computed:,} computed{rate}, {done.reused:,} reused, "
+        f"{done.n_images:,} images{_views_text(done.views)}: {done.computed:,} computed{rate}, {done.reused:,} reused, "
         f"{len(done.errors):,} errors, {seconds_text(done.seconds)}"
     )
     if done.waiting is not None:
@@ -69,6 +70,10 @@ def extraction_text(done: Extraction) -> str:
     if len(done.errors) > 5:
         lines.append(f"  … and {len(done.errors) - 5:,} more, in the table's `errors`")
     return "\n".join([*done.notes, *lines])
+
+
+def _views_text(n: int) -> str:
+    return f", {n} views of each for training" if n > 1 else ""
 
 
 def _limit_text(waiting: float) -> str:
@@ -80,9 +85,10 @@ def _limit_text(waiting: float) -> str:
 
 
 def _estimate_text(estimate: Estimate) -> str:
+    images = f"{estimate.n_images:,} images{_views_text(estimate.views)}"
     return "\n".join(
         [
-            f"{estimate.to_compute:,} of {estimate.n_images:,} images would be computed",
+            f"{images}: {estimate.to_compute:,} would be computed",
             f"about {seconds_text(estimate.seconds)}; {n_bytes_text(estimate.n_bytes)} of features",
             *[f"→ {path}" for path in estimate.paths],
         ]

@@ -43,6 +43,7 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
     reported. The test split is looked at with --test only, and by a --protocol, which always reports it.
     """
     check_protocol(head, options)
+    views = views_to_use(source, options)
     table = find_table(console, source, cache, options)
     if options["protocol"]:
         from featx.protocols import run_protocol
@@ -57,6 +58,7 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
             settings=parse_settings(options["settings"]),
             # Data that were extracted for this fit had their validation split drawn when they were read.
             val=options["val"] if source is None or is_table(source) else None,
+            views=views,
             **{name: options[name] for name in ("scale", "cv", "search", "refit", "test", "seed", "memory")},
         )
     path = model.save(output, bundle=options["bundle"], unsafe_pickle=options["unsafe_pickle"])
@@ -67,10 +69,21 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
 def check_protocol(head: str | None, options: dict[str, Any]) -> None:
     """Refuse, beside a protocol, the options that it decides itself."""
     given = {"head": head, "set": options["settings"], "cv": options["cv"], "search": options["search"]}
+    given |= {"views": options["views"], "augment": options["augment"]}
     given |= {"scale": options["scale"] != "auto", "refit": options["refit"], "val": options["val"]}
     for name, value in given.items():
         if options["protocol"] and value:
             raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
+
+
+def views_to_use(source: str | None, options: dict[str, Any]) -> int | None:
+    """Return how many views to fit on: of DATA those that are asked for, of a table by default all it has (None)."""
+    if source is not None and not is_table(source):
+        return options["views"] or 1
+    if options["augment"]:
+        raise OptionError("--augment makes views of DATA; a table has those it has. Leave it out, or name the DATA.")
+    views: int | None = options["views"]
+    return views
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -98,7 +111,10 @@ def report_text(report: dict[str, Any]) -> str:
                 f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
             )
     chosen = [f"{k} = {v:.3g}" if isinstance(v, float) else f"{k} = {v}" for k, v in report["chosen"].items()]
-    facts = [f"{report['n_parameters']:,} parameters", *chosen, seconds_text(report["seconds"])]
+    views = (
+        [f"{report['views']} views of each training image ({report['augment']})"] if report.get("views", 1) > 1 else []
+    )
+    facts = [f"{report['n_parameters']:,} parameters", *views, *chosen, seconds_text(report["seconds"])]
     lines.append(f"{report['head']}: {', '.join(facts)}")
     lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
     return "\n".join(lines)

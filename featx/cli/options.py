@@ -51,12 +51,18 @@ _OPTIONS = [
     click.option("--rehash", is_flag=True, help="Read every image again instead of trusting size and times."),
     click.option("--refresh", is_flag=True, help="Compute all rows again."),
 ]
+_VIEWS = [
+    click.option("--views", type=int, metavar="N", help="Views of each training image, the plain one included."),
+    click.option(
+        "--augment", metavar="SPEC", help='How views are changed, as "flip,rotate=2,zoom=0.1" or light|standard|strong.'
+    ),
+]
 _SEED = [click.option("--seed", type=int, default=0, show_default=True, help="Of splits, heads and random weights.")]
 
 
 def extract_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add all options of ``featx extract`` but ``--dry-run``."""
-    return _add([*_BACKBONE, *_TAP, *_PIXELS, *_NUMBERS, *_SOURCE, *_OPTIONS, *_SEED], command)
+    return _add([*_BACKBONE, *_TAP, *_PIXELS, *_NUMBERS, *_VIEWS, *_SOURCE, *_OPTIONS, *_SEED], command)
 
 
 def preprocessing_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     metavar="P",
     help="Rows unlike those learned from get no label; 0.01 costs 1 % of the others.",
 )
+@click.option("--tta", is_flag=True, help="Average over the augmented views that the model was fitted on.")
 @click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
 @click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
 @click.option("--engine", default="auto", show_default=True, metavar="auto|eager|compile|openvino")
@@ -48,8 +49,8 @@ def predict(console: Console, cache: Path, model: Path, images: tuple[str, ...],
     from featx.model import load, write_csv
 
     classifier = load(model, allow_code=options["allow_code"], unsafe_pickle=options["unsafe_pickle"])
-    how = {name: options[name] for name in ("min_probability", "min_familiarity", "engine", "device", "workers")}
-    found = classifier.classify(_source(images), **how)
+    names = ("min_probability", "min_familiarity", "tta", "engine", "device", "workers")
+    found = classifier.classify(_source(images), **{name: options[name] for name in names})
     if options["csv_path"]:
         filled = write_csv(
             found, options["csv_path"], form=options["form"], top=options["top"], sample=options["sample"]

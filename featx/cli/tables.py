@@ -64,9 +64,10 @@ def _extracted(console: Console, source: str, cache: Path, options: dict[str, An
     request = known or asked
     if len(request.layers) > 1:
         raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
+    views = extraction.parse_views(options.get("views"), options.get("augment"), options["seed"])
     dataset = extraction.open_dataset(source, **about)
     with ProgressLine(quiet=console.quiet) as progress:
-        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress)
+        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views)
     (table,) = done.tables
     console.note("\n".join([*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}"]))
     return table

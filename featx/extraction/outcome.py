@@ -89,6 +89,7 @@ class Estimate:
     """
 
     n_images: int
+    views: int
     to_compute: int
     n_bytes: int
     seconds: float

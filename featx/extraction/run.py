@@ -108,6 +108,7 @@ def estimate(
         seconds = seconds_per_batch(lookup.recipes, engine) * -(-n_missing // engine.batch_size)
     return Estimate(
         n_images=len(dataset),
+        views=1 if views is None else views.n,
         to_compute=n_missing,
         n_bytes=required_bytes(lookup, n_missing),
         seconds=seconds,

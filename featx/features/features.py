@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featx.errors import DataError
 from featx.features.memory import ArrayRows, ArrayTable
 from featx.features.views import Picks, find_items, pick
-from featx.recipe import Recipe, Request
+from featx.recipe import Recipe, Request, Views
 from featx.store import Table, use_table
 
 #: Rows that stay together when blocks are shuffled, in bytes.
@@ -213,6 +213,14 @@ class Features:
     def views(self) -> int:
         """How many views of each image there are, the plain one included: 1 where none were asked for."""
         return 1 + len(self._view_paths)
+
+    @cached_property
+    def augmentation(self) -> Views | None:
+        """What the views are; None where there is but the plain one."""
+        if not self._view_paths:
+            return None
+        view = Recipe.from_json(use_table(self._view_paths[0]).recipe).view
+        return None if view is None else Views(n=self.views, augment=view.augment, seed=view.seed)
 
     @cached_property
     def _view_paths(self) -> list[Path]:

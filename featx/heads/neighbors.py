@@ -82,19 +82,23 @@ class KNNHead(ClassifierMixin, BaseEstimator):
         labels: Array = self.classes_[codes]
         return labels
 
-    def predict_left_out(self, X: Any, rows: NDArray[np.intp]) -> Array:
-        """Return labels for training rows X (m, d), shape (m,), each by the vote of all others than itself.
+    def predict_left_out(self, X: Any, rows: NDArray[np.intp], groups: NDArray[np.intp] | None = None) -> Array:
+        """Return labels for training rows X (m, d), shape (m,), each by the vote of rows of other groups than its own.
 
         Parameters
         ----------
         X : array-like of shape (m, d), or Features
         rows : ndarray of int, shape (m,)
             Which training row each of them is.
+        groups : ndarray of int, shape (n_train,), optional
+            Group of each training row, for example the image that it is a view of; by default each is alone.
         """
-        similarities, indices = self.kneighbors(X, self.k + 1)
-        others = indices != np.asarray(rows)[:, None]
-        others[others.all(axis=1), -1] = False  # k + 1 rows of the same content, all nearer: any k of them vote
-        shape = (len(indices), indices.shape[1] - 1)
+        groups = np.arange(len(self.codes_)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        largest = int(np.bincount(groups).max())
+        similarities, indices = self.kneighbors(X, self.k + largest)
+        others = groups[indices] != groups[np.asarray(rows)][:, None]
+        shape = (len(indices), min(self.k, indices.shape[1] - largest))
+        others &= others.cumsum(axis=1) <= shape[1]  # the nearest of them; at least so many are there
         codes = self.shares(similarities[others].reshape(shape), indices[others].reshape(shape)).argmax(axis=1)
         labels: Array = self.classes_[codes]
         return labels

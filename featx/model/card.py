@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.augment import Augmentation
 from featx.errors import ModelFileError, OptionError
 from featx.model.calibration import Calibration
-from featx.recipe import DTYPES, INTERPOLATIONS, POOLS, PRECISIONS, RESIZES, Recipe, Request
+from featx.recipe import DTYPES, INTERPOLATIONS, POOLS, PRECISIONS, RESIZES, Recipe, Request, Views
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,7 @@ FORMAT = 1
 #: Deeper nesting than any model has, and far from where a recursive parser would end.
 _MAX_DEPTH = 32
 _MAX_SIDE = 1 << 15
+_MAX_VIEWS = 1000
 _MAX_ROW = 1 << 31
 
 #: A string (closed or not, so that the scan stays linear) or a bracket.
@@ -53,6 +56,8 @@ class Card:
         What ``fit`` reported.
     network_file : str or None
         Name of the weights file whose content is in ``network.safetensors``.
+    views : Views or None
+        Augmented views that it was fitted on.
     """
 
     featx: str
@@ -65,6 +70,7 @@ class Card:
     calibration: Calibration
     report: dict[str, Any]
     network_file: str | None = None
+    views: Views | None = None
 
     def to_json(self, members: Mapping[str, bytes]) -> bytes:
         """Return ``model.json`` for a file whose other members are `members`."""
@@ -81,6 +87,7 @@ class Card:
             "floor": self.calibration.floor,
             "report": self.report,
             "network_file": self.network_file,
+            "views": self.views and dataclasses.asdict(self.views),
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
         }
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False, default=_plain).encode()
@@ -116,6 +123,7 @@ class Card:
             calibration=calibration,
             report=_take(fields, "report", dict),
             network_file=_file_name(fields) if "network.safetensors" in members else None,
+            views=None if fields.get("views") is None else _views(_take(fields, "views", dict)),
         )
 
 
@@ -207,6 +215,13 @@ def _recipe(fields: Any) -> Recipe:
     if not sane:
         raise ModelFileError("its recipe holds values that no recipe has")
     return recipe
+
+
+def _views(fields: dict[str, Any]) -> Views:
+    views = Views(n=_take(fields, "n", int), augment=_take(fields, "augment", str), seed=_take(fields, "seed", int))
+    if not 2 <= views.n <= _MAX_VIEWS or str(Augmentation.parse(views.augment)) != views.augment or not views.augment:
+        raise ModelFileError("its augmented views are not as featx writes them")
+    return views
 
 
 def _request(fields: Any) -> Request:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from featx.model.calibration import Calibration
     from featx.model.job import Fitted
-    from featx.recipe import Request
+    from featx.recipe import Request, Views
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
 _AUTO_SCALE = {KNNHead: "l2", CentroidHead: "l2", XGBoostHead: "none", ConvHead: "none"}
@@ -53,6 +53,7 @@ def fit(
     test: bool = False,
     seed: int = 0,
     memory: int | str | None = None,
+    views: int | None = None,
 ) -> Model:
     """Fit a head on a table.
 
@@ -83,6 +84,9 @@ def fit(
         Of draws, folds and heads.
     memory : int or str, optional
         Bytes (or ``"2GiB"``) that the fit may add to the process; a larger table is streamed.
+    views : int, optional
+        How many views of each training image the head learns from, the plain one included: all that the table has by
+        default, 1 for none but the plain one. Validation, test and calibration use plain images.
 
     Returns
     -------
@@ -111,7 +115,10 @@ def fit(
     _check_numbers(table, rows.train_and_val)
     if test and not len(rows.test):
         raise OptionError("--test needs a test split, and the table has none. Leave out --test.")
-    job = Job(table, scaler, name, memory=None if memory is None else parse_bytes(memory), seed=seed)
+    limit = None if memory is None else parse_bytes(memory)
+    used = _views(table, views)
+    viewed, origin = table.all_views(used.n) if used else (table, None)
+    job = Job(viewed, scaler, name, limit, seed, origin)
     if name == "logreg" and "C" not in (settings or {}) and search is None and len(rows.val):
         estimator = make_head("logreg-cv", **settings or {})
     tried = job.try_settings(estimator, rows, search, cv)
@@ -121,10 +128,12 @@ def fit(
     if refit and len(rows.val):
         last = job.fit(as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
-    model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed)
+    model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed, used)
     model.report.update(
         head=name,
         table=None if table.path is None else str(table.path),
+        views=used.n if used else 1,
+        augment=used.augment if used else None,
         train=first.report_train(rows.train, seed),
         val=first.report(rows.val),
         test=last.report(rows.test) if test else None,
@@ -150,6 +159,7 @@ def make_model(
     chosen_on: NDArray[np.intp],
     calibration: Calibration,
     seed: int,
+    views: Views | None = None,
 ) -> Model:
     """Return the model of a fitted head that remembers how rows are made and which it has seen; its report is empty."""
     return Model(
@@ -166,7 +176,21 @@ def make_model(
         probe=dict(table.probe),
         trained_on=table.item_ids[trained_on],
         chosen_on=table.item_ids[chosen_on],
+        views=views,
     )
+
+
+def _views(table: Features, n: int | None) -> Views | None:
+    """Return the first `n` views of `table`, all by default; None for the plain one alone."""
+    if n is not None and n < 1:
+        raise OptionError(f"--views counts the plain image too, so it is at least 1; got {n}.")
+    if table.augmentation is None or n == 1:
+        if (n or 1) > 1:
+            raise OptionError(
+                f"The table has no augmented views. Add them: featx extract DATA --views {n} --augment light"
+            )
+        return None
+    return dataclasses.replace(table.augmentation, n=n or table.views)
 
 
 def _make_head(head: Any, settings: dict[str, Any], seed: int) -> tuple[str, Any]:

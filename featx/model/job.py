@@ -18,7 +18,7 @@ from featx.heads.neighbors import KNNHead
 from featx.model.accuracy import Accuracy
 from featx.model.calibration import Calibration
 from featx.model.model import BLOCK_BYTES
-from featx.model.rows import content_groups
+from featx.model.rows import content_groups, with_views
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import relative_scores
 from featx.model.search import grid_search, parse_search
@@ -54,6 +54,7 @@ class Fitted:
     scaler: FeatureScaler
     head: Any
     block_bytes: int = BLOCK_BYTES
+    origin: Positions | None = None
 
     def calibration(self, positions: Positions) -> Calibration:
         """Return what calibrates on some rows."""
@@ -74,14 +75,15 @@ class Fitted:
         """Return the accuracy on the very rows that were fitted, all of them ascending.
 
         The nearest neighbour of a training row is that row. A nearest-neighbour head is therefore asked about a
-        sample of rows, with each left out of its own vote, and the report says so.
+        sample of rows, with each left out of its own vote, its augmented views too, and the report says so.
         """
         if not isinstance(self.head, KNNHead):
             return self.report(positions)
         sample = np.arange(len(positions))
         if len(sample) > LEFT_OUT:
             sample = np.sort(np.random.default_rng(seed).choice(sample, LEFT_OUT, replace=False))
-        labels = self.head.predict_left_out(self.scaler.transform(self.table[positions[sample]]), sample)
+        groups = None if self.origin is None else self.origin[with_views(positions, self.origin)]
+        labels = self.head.predict_left_out(self.scaler.transform(self.table[positions[sample]]), sample, groups)
         n_correct = int((labels == self.table.y[positions[sample]]).sum())
         return Accuracy(len(sample), n_correct).to_dict() | {"left_out": True}
 
@@ -106,6 +108,9 @@ class Job:
         Bytes that a fit may add to the process.
     seed : int
         Of folds.
+    origin : ndarray of int or None
+        Of which row each row of the table is a view, where it holds augmented views behind the plain rows. Heads
+        are fitted on all views of the rows they are given; everything else is done with the plain ones.
     """
 
     table: Features
@@ -113,6 +118,7 @@ class Job:
     head_name: str
     memory: int | None
     seed: int
+    origin: Positions | None = None
 
     @property
     def block_bytes(self) -> int:
@@ -121,19 +127,20 @@ class Job:
 
     def fit(self, estimator: Any, train: Positions, val: Positions) -> Fitted:
         """Fit `estimator` on rows `train`; heads that watch a validation set get rows `val`."""
-        part = self.table.select(train)
+        taught = with_views(train, self.origin)
+        part = self.table.select(taught)
         scaler = clone(self.scaler).fit_blocks(block for _, block in part.blocks(self.block_bytes))
         takes = inspect.signature(estimator.fit).parameters
         if "memory" not in takes:
-            X = scaler.transform(self._whole(train, estimator))
-            return Fitted(self.table, scaler, estimator.fit(X, part.y), self.block_bytes)
+            X = scaler.transform(self._whole(taught, estimator))
+            return Fitted(self.table, scaler, estimator.fit(X, part.y), self.block_bytes, self.origin)
         options: dict[str, Any] = {"memory": self.memory}
         # A class without a training row is unknown to the head, and cannot guide it.
         known = val[np.isin(self.table.y[val], part.y)]
         if "X_val" in takes and len(known):
             options["X_val"] = ScaledTable(self.table.select(known), scaler)
         head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
-        return Fitted(self.table, scaler, head, self.block_bytes)
+        return Fitted(self.table, scaler, head, self.block_bytes, self.origin)
 
     def try_settings(self, estimator: Any, rows: Rows, search: str | None, cv: int | None) -> Tried:
         """Score `estimator` as it is with `cv` folds of train, and the alternatives that `search` names.
@@ -145,11 +152,12 @@ class Job:
         grid = {} if search is None else parse_search(search)
         for name in grid.keys() - estimator.get_params().keys():
             raise OptionError(f"Head {self.head_name!r} has no setting {name!r} to search. Its settings: featx heads")
+        taught = with_views(rows.train, self.origin)
         if cv is not None:
-            positions, folds = rows.train, self._folds(rows.train, cv)
+            positions, folds = taught, self._folds(rows.train, cv)
         elif len(rows.val):
-            positions = np.concatenate([rows.train, rows.val])
-            folds = PredefinedSplit(np.repeat([-1, 0], [len(rows.train), len(rows.val)]))
+            positions = np.concatenate([taught, rows.val])
+            folds = PredefinedSplit(np.repeat([-1, 0], [len(taught), len(rows.val)]))
         else:
             raise OptionError("--search chooses on validation rows, and there are none. Give --val 0.1 or --cv 5.")
         pipeline = Pipeline([("scale", self.scaler), ("head", estimator)])
@@ -162,7 +170,11 @@ class Job:
         )
 
     def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
-        """Cut rows into `k` stratified folds; rows of identical content share one."""
+        """Cut rows into `k` stratified folds; rows of identical content share one.
+
+        With augmented views, a fold is fitted on all views of its training rows and scored on plain rows, so that no
+        view of an image is on the other side. The indices are of ``with_views(train)``, which begins with `train`.
+        """
         y = self.table.y[train]
         rarest = int(np.bincount(y)[np.unique(y)].min())
         if not 2 <= k <= rarest:
@@ -173,9 +185,14 @@ class Job:
             )
         contents = content_groups(self.table, train)
         if len(np.unique(contents)) == len(contents):  # the same folds, without seconds for groups of one row
-            return list(StratifiedKFold(k, shuffle=True, random_state=self.seed).split(contents, y))
-        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
-        return list(splitter.split(contents, y, contents))
+            folds = list(StratifiedKFold(k, shuffle=True, random_state=self.seed).split(contents, y))
+        else:
+            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
+            folds = list(splitter.split(contents, y, contents))
+        if self.origin is None:
+            return folds
+        images = self.origin[with_views(train, self.origin)]
+        return [(with_views(train[fitted], images), held) for fitted, held in folds]
 
     def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:
         """Read rows at once, for those who cannot stream."""

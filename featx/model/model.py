@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featx.features import Features
     from featx.model.familiarity import Familiarity
     from featx.model.scaling import FeatureScaler
-    from featx.recipe import Recipe, Request
+    from featx.recipe import Recipe, Request, Views
 
     Floats = NDArray[np.float64]
 
@@ -80,6 +80,8 @@ class Model:
         Content hashes of the training and of the validation rows.
     network : Network or None
         The weights of the backbone, if they travel with the model.
+    views : Views or None
+        The augmented views it was fitted on, which ``tta=True`` averages over.
     """
 
     head: Any
@@ -95,9 +97,16 @@ class Model:
     trained_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
     chosen_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
     network: Network | None = field(default=None, repr=False)
+    views: Views | None = None
 
     def classify(
-        self, source: Any, *, min_probability: float = 0.0, min_familiarity: float = 0.0, **options: Any
+        self,
+        source: Any,
+        *,
+        min_probability: float = 0.0,
+        min_familiarity: float = 0.0,
+        tta: bool = False,
+        **options: Any,
     ) -> Predictions:
         """Predict images or a table, with a reason for every row that cannot be predicted.
 
@@ -111,13 +120,18 @@ class Model:
         min_familiarity : float
             Rows that lie so far from the training rows that a smaller share of known rows does get no label:
             0.01 costs one in a hundred images like those learned from, and leaves out what is like none.
+        tta : bool
+            Average the probabilities over the plain image and its augmented views: those that the model was fitted
+            on, drawn by the image's content, or of a table those that it has. Familiarity is of the plain image.
         **options
             ``engine``, ``device``, ``batch_size``, ``workers`` as in `featx.extraction.Options`.
 
         Raises
         ------
         DataError
-            If a table was made by another recipe.
+            If a table was made by another recipe, or has no views to average over.
+        OptionError
+            If `tta` is set, and the model was fitted without views.
         ProbeError
             If this machine computes other features than the one the model was fitted on.
         """
@@ -126,11 +140,11 @@ class Model:
         if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):
-            probabilities, familiarity = self._judge_table(source)
+            probabilities, familiarity = self._judge_table(source, tta=tta)
             ids = tuple(source.ids)
             reasons: dict[int, str] = {}
         else:
-            ids, probabilities, familiarity, reasons = self._judge_images(source, options)
+            ids, probabilities, familiarity, reasons = self._judge_images(source, options, tta=tta)
         return Predictions(
             ids=ids,
             classes=self.classes,
@@ -193,16 +207,29 @@ class Model:
             raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
         return found, np.full(len(X), np.nan) if self.familiarity is None else self.familiarity.share(rows)
 
-    def _judge_table(self, table: Features) -> tuple[Floats, Floats]:
+    def _judge_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
         if table.key != (self.recipe.key if self.recipe else ""):
             raise DataError(self._other_recipe(table))
+        probabilities, familiarity = self._judge_rows(table)
+        if not tta:
+            return probabilities, familiarity
+        views = [table.view(number) for number in range(1, table.views)]
+        fewest = min(map(len, views), default=0)
+        if fewest < len(table):
+            raise DataError(
+                f"--tta averages over augmented views, and {len(table) - fewest:,} of the table's {len(table):,} rows "
+                "have none: they are made of training images. Give it images, whose views are made now."
+            )
+        return np.mean([probabilities, *(self._judge_rows(view)[0] for view in views)], axis=0), familiarity
+
+    def _judge_rows(self, table: Features) -> tuple[Floats, Floats]:
         probabilities, familiarity = np.empty((len(table), len(self.classes))), np.empty(len(table))
         for indices, X in table.blocks(BLOCK_BYTES):
             probabilities[indices], familiarity[indices] = self._judge(X)
         return probabilities, familiarity
 
     def _judge_images(
-        self, source: Any, options: dict[str, Any]
+        self, source: Any, options: dict[str, Any], *, tta: bool
     ) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
         """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
         from featx.datasets import open_dataset
@@ -214,13 +241,23 @@ class Model:
                 "This model was fitted on rows without a recipe, so it cannot tell how to make them from images. "
                 "Give it rows: Features.from_arrays(X)"
             )
-        dataset = open_dataset(source)
+        if tta and self.views is None:
+            raise OptionError(
+                "--tta averages over the views that a model was fitted on, and this one has seen plain images alone. "
+                "Leave it out, or fit on views: featx extract DATA --views 4 --augment light, then featx fit"
+            )
+        dataset, views = open_dataset(source), self.views if tta else None
         with with_network(self) as request:
-            (X,), reasons = compute_rows(request, self.recipe, dataset, probe=self.probe or None, **options)
-        probabilities, familiarity = np.full((len(X), len(self.classes)), np.nan), np.full(len(X), np.nan)
-        good = np.array([i for i in range(len(X)) if i not in reasons], dtype=np.intp)
+            rows, reasons = compute_rows(
+                request, self.recipe, dataset, probe=self.probe or None, views=views, **options
+            )
+        n = len(dataset)
+        probabilities, familiarity = np.full((n, len(self.classes)), np.nan), np.full(n, np.nan)
+        good = np.array([i for i in range(n) if i not in reasons], dtype=np.intp)
         if len(good):
-            probabilities[good], familiarity[good] = self._judge(X[good])
+            judged = [self._judge(X[good]) for X in rows]
+            probabilities[good] = np.mean([found for found, _ in judged], axis=0)
+            familiarity[good] = judged[0][1]
         return tuple(dataset.ids), probabilities, familiarity, reasons
 
     def _other_recipe(self, table: Features) -> str:

@@ -124,6 +124,19 @@ def _carve(features: Labelled, train: NDArray[np.intp], val: float | str, seed: 
     return train[picked[group]]
 
 
+def with_views(positions: NDArray[np.intp], origin: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    """Return the rows that are views of those at `positions` (ascending), these themselves first.
+
+    Parameters
+    ----------
+    positions : ndarray of int
+        Rows of a table.
+    origin : ndarray of int or None
+        From `featx.Features.all_views`; None without views.
+    """
+    return positions if origin is None else np.flatnonzero(np.isin(origin, positions))
+
+
 def content_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return which of the distinct contents each row at `positions` has, numbered as they appear, shape (n,).
 

@@ -78,6 +78,7 @@ def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool 
         calibration=model.calibration,
         report=model.report,
         network_file=None if network is None else network.file,
+        views=model.views,
     )
     archive.write(path, {"model.json": card.to_json(members), **members})
     return path
@@ -151,7 +152,9 @@ def _restore(members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool
         request=card.request,
         report=card.report,
         probe=probe,
-        **items,
+        trained_on=items["trained_on"],
+        chosen_on=items["chosen_on"],
+        views=card.views,
         network=None if card.network_file is None else Network(members["network.safetensors"], card.network_file),
     )
     if "head.pickle" not in members:
