@@ -136,6 +136,10 @@ class Backbone:
         taps = [PooledTap(recipe.layer, self._trace.calls[recipe.layer].n_calls, recipe.pool) for recipe in recipes]
         return Network(self.module, taps, n_prefix=n_prefix_tokens(self.module))
 
+    def output_shape(self, layer: str) -> tuple[int, ...]:
+        """Return the shape of what a module gives for one image, as the network itself lays it out."""
+        return self._trace.calls[layer].shape
+
     def recipes(self, request: Request) -> list[Recipe]:
         """Return one recipe for each layer of `request`, or for the default layer where it names none."""
         taps = {name: self._tap(name, request.pool) for name in request.layers}

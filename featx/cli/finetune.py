@@ -22,6 +22,8 @@ _OPTIONS = [
     click.option(
         "--unfreeze", default="all", show_default=True, metavar="all|N|LAYER", help="What trains, from above."
     ),
+    click.option("--from-cache", is_flag=True, help="Frozen blocks never run again: their output is in the cache."),
+    click.option("--views", type=int, default=1, metavar="N", help="With --from-cache --augment: N images for one."),
     click.option("--init-head", default="auto", show_default=True, metavar="MODEL|auto|none", help="auto: LP-FT."),
     click.option("--freeze-bn", is_flag=True, help="Batch norm keeps its statistics, scale and shift."),
     click.option("--optimizer", default="adamw", show_default=True, metavar="sgd|adam|adamax|adamw"),

@@ -17,26 +17,32 @@ from featx.backbones.weights import seeded
 from featx.engines.pixels import from_pixels
 from featx.errors import OptionError
 from featx.extraction import Options
+from featx.extraction.views import parse_views
 from featx.finetuning.checkpoint import read_checkpoint, write_checkpoint
 from featx.finetuning.finish import make_model
 from featx.finetuning.network import Classifier, Trainable
 from featx.finetuning.settings import Settings
-from featx.finetuning.sources import decode
+from featx.finetuning.sources import Activations, decode
 from featx.finetuning.start import fit_on_features, needs_maps, starting_weights, unfitted_head
 from featx.finetuning.training import Training
+from featx.finetuning.upper import cut
 from featx.heads.settings import resolve_device
 from featx.model import load
 from featx.model.rows import choose_rows
 from featx.recipe import Request
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from featx.backbones import Backbone
     from featx.datasets import Dataset
     from featx.extraction.fill import Tick
+    from featx.features import Features
     from featx.finetuning.sources import Source
     from featx.heads import ConvHead, DenseHead
     from featx.model import Model
     from featx.model.rows import Rows
-    from featx.recipe import Recipe
+    from featx.recipe import Recipe, Views
 
 _REQUEST = {field.name for field in dataclasses.fields(Request)} - {"layers", "precision", "dtype"}
 _SETTINGS = {field.name for field in dataclasses.fields(Settings)}
@@ -58,6 +64,8 @@ def finetune(
     version: str | None = None,
     head_layers: str | None = None,
     unfreeze: int | str = "all",
+    from_cache: bool = False,
+    views: int = 1,
     init_head: str | Path = "auto",
     freeze_bn: bool = False,
     optimizer: str = "adamw",
@@ -110,6 +118,12 @@ def finetune(
     unfreeze : int or str
         What trains beside the head: ``all``, so many of the last blocks, or everything from a named layer on.
         What lies below runs without gradients and in evaluation mode.
+    from_cache : bool
+        Never run the frozen blocks again: their output comes from a table in the cache, which is made first where it
+        is missing. The model holds the whole network all the same.
+    views : int
+        With `from_cache` and `augment`: so many views of each training image in the cache, the plain one included,
+        shown one an epoch in turn.
     init_head : path or str
         Where the head starts: ``auto`` fits it on the frozen backbone's features first, through the cache (LP-FT,
         Kumar et al. 2022), unless the weights are random; ``none``; or a model file with a head of the same form.
@@ -226,13 +240,11 @@ class Run:
             raise OptionError("--precision fp16 needs a CUDA device; a CPU takes --precision bf16.")
         backbone, (recipe,) = backbones.resolve(self.request)
         trainable = Trainable(backbone, recipe, self.request, self.settings)
-        store = extraction.open_store(self.cache)
-        source = decode(self.dataset, recipe.frame, self.options, store.root, test=test, tick=self.tick)
-        source.augmentation, source.seed = self.settings.augmentation, self.settings.seed
+        source, body = self._source(backbone, recipe, trainable, test=test)
         rows = self._rows(source, val, test=test)
         head = self._head(recipe, np.unique(source.y[rows.train]))
         with seeded(self.settings.seed):
-            network = Classifier(from_pixels(backbone, [recipe]), head.network_module(fitted=False))
+            network = Classifier(body, head.network_module(fitted=False))
         resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
         if resumed is None:
             self._start_head(network, head, recipe, val)
@@ -254,6 +266,26 @@ class Run:
             scale="none",
         )
         return model
+
+    def _source(
+        self, backbone: Backbone, recipe: Recipe, trainable: Trainable, *, test: bool
+    ) -> tuple[Source, nn.Module]:
+        """Return where batches come from, and the network from there up to the head."""
+        if not self.settings.from_cache:
+            folder = extraction.open_store(self.cache).root
+            images = decode(self.dataset, recipe.frame, self.options, folder, test=test, tick=self.tick)
+            images.augmentation, images.seed = self.settings.augmentation, self.settings.seed
+            return images, from_pixels(backbone, [recipe])
+        layer, upper = cut(backbone, recipe, trainable)
+        views = parse_views(self.settings.views, self.settings.augment or None, self.settings.seed)
+        return Activations(self._table(dataclasses.replace(self.request, layers=(layer,), pool="none"), views)), upper
+
+    def _table(self, request: Request, views: Views | None = None) -> Features:
+        """Return features of the frozen backbone, from the cache where it has them."""
+        (table,) = extraction.run(
+            self.dataset, request, cache=self.cache, options=self.options, tick=self.tick, views=views
+        ).tables
+        return table
 
     def _rows(self, source: Source, val: float | None, *, test: bool) -> Rows:
         rows = choose_rows(source, val, self.settings.seed)
@@ -278,10 +310,9 @@ class Run:
         if init == "none" or (init == "auto" and self.request.weights == "none"):
             return
         if init == "auto":
-            (table,) = extraction.run(
-                self.dataset, self.request, cache=self.cache, options=self.options, tick=self.tick
-            ).tables
-            model = fit_on_features(table, self.settings.head_layers, val=val, seed=self.settings.seed)
+            model = fit_on_features(
+                self._table(self.request), self.settings.head_layers, val=val, seed=self.settings.seed
+            )
         else:
             model = load(init)
             if model.recipe != recipe:

@@ -21,6 +21,8 @@ class Settings:
 
     head_layers: str = ""
     unfreeze: str = "all"
+    from_cache: bool = False
+    views: int = 1
     init_head: str = "auto"
     freeze_bn: bool = False
     optimizer: str = "adamw"
@@ -56,6 +58,9 @@ class Settings:
         check_number("--early-stop", self.early_stop, least=0, whole=True)
         if self.warmup >= self.epochs:
             raise OptionError(f"--warmup {self.warmup:g} leaves none of {self.epochs} epochs. Make it shorter.")
+        check_number("--views", self.views, least=1, whole=True)
+        if self.views > 1 and not self.from_cache:
+            raise OptionError("--views go with --from-cache; else every epoch draws anew. Leave it out.")
         self.regimen, self.augmentation  # noqa: B018 - what they cannot take is refused here and not at the first step
 
     @property

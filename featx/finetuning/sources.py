@@ -41,6 +41,7 @@ class Source(Protocol):
     classes: tuple[str, ...]
     splits: NDArray[np.str_]
     item_ids: NDArray[np.uint8]
+    errors: list[tuple[str, str]]
 
     def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
         """Return rows as the network takes them: as they are, or changed at random for training in `epoch`."""
@@ -155,9 +156,10 @@ def _allocate(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
-@dataclass(eq=False)
 class Activations:
     """Rows of a table: what the frozen part of a network makes of each image.
+
+    Training rows that have augmented views show another one in each epoch, the plain one first.
 
     Parameters
     ----------
@@ -165,13 +167,19 @@ class Activations:
         Of the module whose output the trained part continues, unpooled.
     """
 
-    table: Features
+    def __init__(self, table: Features) -> None:
+        self.y, self.splits, self.item_ids = table.y, table.splits, table.item_ids
+        self.classes, self.errors = table.classes, table.errors
+        self._rows, origin = table.all_views()
+        n, self._n_views = len(table), table.views
+        sizes = [len(table.view(number)) for number in range(self._n_views)]
+        # Where the row of each image is in each view; where a view lacks it, the plain one.
+        self._places = np.tile(np.arange(n), (self._n_views, 1))
+        for number, rows in enumerate(np.split(np.arange(len(self._rows)), np.cumsum(sizes)[:-1])):
+            self._places[number, origin[rows]] = rows
 
-    def __post_init__(self) -> None:
-        self.y, self.splits, self.item_ids = self.table.y, self.table.splits, self.table.item_ids
-        self.classes, self.errors = self.table.classes, self.table.errors
-
-    def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:  # noqa: ARG002 - rows are what they are
-        """Return float32 maps (m, c, h, w), read from the table."""
-        rows = torch.from_numpy(self.table[positions].astype(np.float32))
+    def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
+        """Return float32 rows (m, …), read from the table."""
+        view = 0 if epoch is None else epoch % self._n_views
+        rows = torch.from_numpy(self._rows[self._places[view, positions]].astype(np.float32))
         return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
