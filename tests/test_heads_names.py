@@ -47,6 +47,12 @@ def test_a_stack_of_layers_stays_text():
     )
 
 
+def test_none_is_a_word_where_a_setting_takes_words():
+    head = make_head("mlp", schedule="none", class_weight="none")
+
+    assert (head.schedule, head.class_weight) == ("none", None)
+
+
 def test_values_that_are_no_text_are_taken_as_they_are():
     assert make_head("mlp", hidden=[8, 4]).hidden == [8, 4]
 

@@ -135,7 +135,8 @@ def compare(
         finetuned_rows(bench, name, *_own_shots("--ft", tuned, shots))
         for name in (backbones if finetune is True else finetune or ())
     ]
-    _check_names(sources)
+    if heads or finetune:
+        _check_names(sources)
     rows = list(itertools.chain.from_iterable(contests))
     comparison = Comparison.judge(rows, bench.truth, describe(bench), bench.folder)
     comparison.save()
