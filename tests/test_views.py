@@ -127,9 +127,10 @@ def test_labels_of_views_are_those_that_the_table_has_now(photos, cache):
     run(photos, cache, 2)
     (photos / "red").rename(photos / "azure")
 
-    (table,) = run(photos, cache).tables  # views were not asked for: the table keeps those it has
+    done = run(photos, cache)  # views were not asked for: the table keeps those it has
+    (table,) = done.tables
 
-    assert table.views == 2
+    assert (done.reused, table.views) == (12, 2)
     assert [name.split("/")[0] for name in table.view(1).ids] == [table.classes[y] for y in table.view(1).y]
     assert "azure" in table.classes
 
@@ -144,6 +145,12 @@ def test_images_added_later_have_views_once_these_are_asked_for(photos, cache):
     again = run(photos, cache, 3)
     assert again.computed == 2
     assert len(again.tables[0].view(2)) == 13
+
+
+def test_a_refresh_computes_all_views_again(photos, cache):
+    run(photos, cache, 3)
+
+    assert run(photos, cache, 3, refresh=True).computed == 12 * 3
 
 
 def test_a_bad_image_is_no_row_of_any_view(photos, cache):

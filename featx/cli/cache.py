@@ -92,6 +92,7 @@ def info_command(console: Console, cache: Path, table_path: Path) -> None:  # no
         "classes": {name: int((t.y == i).sum()) for i, name in [*enumerate(t.classes), (-1, "unlabelled")]},
         "splits": {name or "none": int((t.splits == name).sum()) for name in sorted(set(t.splits.tolist()))},
         "errors": len(t.errors),
+        "views": t.views,
         "recipe": json.loads(t.recipe.to_json()) if t.recipe else None,
         "provenance": t.provenance,
     }
@@ -103,6 +104,8 @@ def _describe(t: Features, data: dict[str, Any]) -> Iterator[str]:
     yield f"{' × '.join(f'{length:,}' for length in t.shape)} {t.dtype}"
     yield f"classes   {len(t.classes):,}: {_counts(data['classes'])}"
     yield f"splits    {_counts(data['splits'])}"
+    if t.augmentation is not None:
+        yield f"views     {t.views}: {t.augmentation.augment}"
     for name, reason in t.errors[:_MOST_LISTED]:
         yield f"not read  {name}: {reason}"
     if len(t.errors) > _MOST_LISTED:

@@ -75,7 +75,7 @@ def run(
         layers=_layer_names(lookup),
         n_images=len(dataset),
         computed=n_computed,
-        reused=max(map(_n_rows, tables)) - n_computed,
+        reused=max(_n_rows(table, views) for table in tables) - n_computed,
         errors=max((table.errors for table in tables), key=len),
         seconds=time.perf_counter() - started,
         images_per_second=n_computed / ensured.seconds if n_computed else None,
@@ -141,8 +141,8 @@ def _look_up(
     return lookup
 
 
-def _n_rows(table: Features) -> int:
-    return len(table) + sum(len(table.view(number)) for number in range(1, table.views))
+def _n_rows(table: Features, views: Views | None) -> int:
+    return len(table) + sum(len(table.view(number)) for number in (views.numbers if views else ()))
 
 
 def _set_aside(lookup: Lookup) -> None:

@@ -184,6 +184,8 @@ def _views(table: Features, n: int | None) -> Views | None:
     """Return the first `n` views of `table`, all by default; None for the plain one alone."""
     if n is not None and n < 1:
         raise OptionError(f"--views counts the plain image too, so it is at least 1; got {n}.")
+    if table.recipe is not None and table.recipe.view is not None:
+        raise DataError(f"{table.path} holds an augmented view. Fit on the table of the images, which names its views.")
     if table.augmentation is None or n == 1:
         if (n or 1) > 1:
             raise OptionError(
