@@ -19,12 +19,13 @@ HEADS = ("logreg", "mlp", "xgboost")
 
 
 @click.command()
+@click.option("--full", is_flag=True, help="Also write the report: one page with pictures of all of it.")
 @common
-def demo(console: Console, cache: Path) -> None:
+def demo(console: Console, cache: Path, full: bool) -> None:
     """Run the whole line on built-in data: extract, three heads, a leaderboard, predictions.
 
     \b
-    featx demo
+    featx demo --full
     """
     from featx import extraction
     from featx.recipe import Request
@@ -39,6 +40,7 @@ def demo(console: Console, cache: Path) -> None:
     best = max(models, key=lambda model: model.report["val"]["accuracy"])
     path = best.save(cache / "demo.featx")
     rows = [_row(model.report) for model in models]
+    page = _write_report(console, models, cache / "demo.html") if full else None
     console.note(f"\nChosen on validation: {best.head_name}, saved as {path}")
     console.result(
         {
@@ -46,6 +48,7 @@ def demo(console: Console, cache: Path) -> None:
             "rows": [model.report for model in models],
             "best": best.head_name,
             "model": str(path),
+            "report": page and str(page),
         },
         _leaderboard(rows),
     )
@@ -59,6 +62,13 @@ def _fit_all(console: Console, features: Features) -> list[Model]:
         models.append(fit(features, head))
         console.note(f"   {head}: {seconds_text(models[-1].report['seconds'])}")
     return models
+
+
+def _write_report(console: Console, models: list[Model], path: Path) -> Path:
+    from featx.reporting import report
+
+    console.note(f"\n3. featx report -o {path}")
+    return report(models, command="featx demo --full").save(path)
 
 
 def _row(report: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--sample", type=click.Path(path_type=Path), help="Sample submission: its columns, ids and order are kept."
 )
+@click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Write a page of them.")
 @click.option("--min-probability", type=float, default=0.0, metavar="P", help="Less probable rows get no label.")
 @click.option(
     "--min-familiarity",
@@ -59,6 +60,10 @@ def predict(console: Console, cache: Path, model: Path, images: tuple[str, ...],
             console.note(
                 f"{len(filled)} images could not be read: equal probabilities stand for them in the submission"
             )
+    if options["page"]:
+        from featx.reporting import report_predictions
+
+        console.note(f"The report: {report_predictions(found, _source(images)).save(options['page'])}")
     console.result(found.to_dict(options["top"]), _text(found, options["csv_path"]))
 
 

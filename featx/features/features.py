@@ -397,6 +397,21 @@ class Features:
 
         return export(self, Path(path))
 
+    def _repr_html_(self) -> str:
+        """Show what the table holds in a notebook."""
+        from featx.features.html import facts_html
+
+        recipe = self.recipe
+        facts = [
+            ("rows", " × ".join(f"{length:,}" for length in self.shape) + f" {self.dtype}"),
+            ("splits", " · ".join(f"{name} {n:,}" for name, n in self._split_counts().items() if name)),
+            ("classes", f"{len(self.classes):,}: {', '.join(self.classes[:10])}{', …' * (len(self.classes) > 10)}"),
+            ("made by", f"{recipe.backbone} {recipe.layer} {recipe.pool}" if recipe else "arrays"),
+            ("errors", f"{len(self.errors):,}" if self.errors else ""),
+            ("file", self.path or "in memory"),
+        ]
+        return facts_html("Features", facts)
+
     def __repr__(self) -> str:
         size = " × ".join(f"{length:,}" for length in self.shape)
         splits = " · ".join(f"{name} {count:,}" for name, count in self._split_counts().items() if name)

@@ -197,6 +197,20 @@ class Model:
 
         return save(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
 
+    def _repr_html_(self) -> str:
+        """Show what the model is and how it fared in a notebook."""
+        from featx.features.html import facts_html
+
+        parts = [(name, self.report.get(part)) for name, part in (("validation", "val"), ("test", "test"))]
+        facts = [
+            ("head", self.head_name),
+            ("on", f"{self.recipe.backbone} {self.recipe.layer} {self.recipe.pool}" if self.recipe else "arrays"),
+            ("classes", f"{len(self.classes):,}: {', '.join(self.classes[:10])}{', …' * (len(self.classes) > 10)}"),
+            ("parameters", f"{self.n_parameters:,}"),
+            *((name, f"{found['accuracy']:.1%} of {found['n']:,}") for name, found in parts if found),
+        ]
+        return facts_html("Model", facts)
+
     def _judge(self, X: NDArray[Any]) -> tuple[Floats, Floats]:
         """Return probabilities (n, k) and familiarity (n,) of rows; NaN for the latter where the model has none."""
         rows = self.scaler.transform(X)

@@ -98,7 +98,9 @@ def _of_curves(findings: Findings) -> Iterator[Drawing]:
     report = findings.model.report if findings.model else {}
     yield from _curves("", report.get("history") or {}, "epoch")
     yield from _curves("", report.get("iterations") or {}, "iteration")
-    for i, row in enumerate(findings.rows if len(findings.rows) > 1 else ()):
+    for i, row in enumerate(findings.rows):
+        if row.get("history") == report.get("history"):  # drawn already
+            continue
         yield from _curves(f"row-{i}-", row.get("history") or {}, "epoch")
 
 

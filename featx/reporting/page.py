@@ -73,14 +73,14 @@ def script_json(data: Any) -> Markup:
 
 
 def percent(share: float | None) -> str:
-    """Write a share for people.
+    r"""Write a share for people.
 
     Examples
     --------
     >>> percent(0.8007), percent(None)
-    ('80.1 %', '–')
+    ('80.1\u202f%', '–')
     """
-    return "–" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.1f}\u202f%"
 
 
 def number(value: float | None) -> str:

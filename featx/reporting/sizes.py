@@ -60,6 +60,8 @@ def accuracy_by_size(model: Model, table: Features, held: HeldOut, whole: Accura
     train = _among(table, model.trained_on)
     if model.report.get("kind") in ("finetune", "scratch"):
         return Sizes(note="The network has learned from all training images, so there is nothing to refit.")
+    if "epochs" in model.head.get_params():
+        return Sizes(note="Not drawn for this head: trained in epochs, it takes as long on few images as on all.")
     if not len(train) or table.classes != model.classes:
         return Sizes(note="The rows that the model was trained on are not in this table.")
     val = _among(table, model.chosen_on)[:_MAX_VAL]

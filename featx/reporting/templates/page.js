@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("page-data").textContent);
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`);
+  const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(1)}\u202f%`);
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
