@@ -276,6 +276,17 @@ def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
     assert "as kept" in capsys.readouterr().err
 
 
+def test_heads_learn_from_augmented_views_where_these_are_asked_for(shots, cache, tmp_path):
+    plain = compare(shots, cache, heads=["ridge"], output=tmp_path)
+    viewed = compare(shots, cache, heads=["ridge"], views=3, augment="flip,rotate=5", output=tmp_path)
+    (model,) = (featx.load(tmp_path / row["model"]) for row in viewed.rows)
+
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert model.report["views"] == viewed.best["settings"]["views"] == 3
+    assert "views" not in plain.best["settings"]
+    assert viewed.best["val_accuracy"] is not None
+
+
 ONE_EPOCH = {"epochs": 1, "lr": 1e-3}
 
 

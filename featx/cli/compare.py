@@ -71,7 +71,9 @@ def compare(console: Console, cache: Path, data: str, output: Path, **options: A
     from featx.comparison import compare as compare_all
     from featx.comparison import parse_shots
 
-    lists = {name: words(options.pop(name)) for name in ("backbones", "layers", "pools", "heads", "scratch")}
+    lists: dict[str, Any] = {
+        name: words(options.pop(name)) for name in ("backbones", "layers", "pools", "heads", "scratch")
+    }
     with ProgressLine(quiet=console.quiet) as progress:
         found = compare_all(
             data,

@@ -67,7 +67,7 @@ def extract_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def preprocessing_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add those but ``--backbone``, ``--layer`` and ``--pool``, for commands that take several of each."""
-    return _add([*_PIXELS, *_NUMBERS, *_SOURCE, *_OPTIONS, *_SEED], command)
+    return _add([*_PIXELS, *_NUMBERS, *_VIEWS, *_SOURCE, *_OPTIONS, *_SEED], command)
 
 
 def network_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from featx.comparison.subsets import labelled, with_validation
 from featx.comparison.trained import check_options, check_scratch, finetuned_rows, scratch_rows
 from featx.datasets import open_dataset
 from featx.errors import OptionError, UnknownNameError
-from featx.extraction import Options
+from featx.extraction import Options, parse_views
 from featx.heads.names import make_head
 from featx.recipe import Request
 
@@ -44,6 +44,8 @@ def compare(
     shots: Sequence[int | None] = (None,),
     seeds: Sequence[int] = (0,),
     test: bool = True,
+    views: int | None = None,
+    augment: str | None = None,
     output: str | Path | None = None,
     cache: str | Path | None = None,
     tick: Tick | None = None,
@@ -78,6 +80,8 @@ def compare(
         Of subsets and fits. A row shows the run of median validation accuracy, and the range of all.
     test : bool
         Look at the test rows.
+    views, augment : int and str, optional
+        Views of each training image that heads learn from, as in `featx.extract`.
     output : path, optional
         Folder for ``comparison.json``, ``models/`` and ``runs/``: a run that is kept there is not done again.
     cache : path, optional
@@ -117,6 +121,7 @@ def compare(
         folder=None if output is None else Path(output),
         cache=cache,
         options=Options(**how),
+        views=parse_views(views, augment, about.get("seed", 0)),
         seeds=check_seeds(seeds),
         judge="test" if test and len(labelled(dataset, "test")) else "val",
         tick=tick,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.extraction.fill import Tick
     from featx.model import Model
+    from featx.recipe import Views
 
 log = logging.getLogger("featx")
 
@@ -51,6 +52,8 @@ class Bench:
         Of features.
     options : Options
         How to extract.
+    views : Views or None
+        Of the training images, for heads on frozen features.
     seeds : sequence of int
         Each trial is run once with each.
     judge : {"test", "val"}
@@ -65,6 +68,7 @@ class Bench:
     folder: Path | None
     cache: str | Path | None
     options: Options = field(default_factory=Options)
+    views: Views | None = None
     seeds: Sequence[int] = (0,)
     judge: str = "test"
     tick: Tick | None = None

@@ -88,7 +88,14 @@ class FrozenSource:
 
     def _extract(self) -> Extraction:
         bench = self._bench
-        return extract(bench.dataset, self._named(), cache=bench.cache, options=bench.options, tick=bench.tick)
+        return extract(
+            bench.dataset,
+            self._named(),
+            cache=bench.cache,
+            options=bench.options,
+            views=bench.views,
+            tick=bench.tick,
+        )
 
     def table(self, place: int) -> Features:
         """Return the table of a layer."""
@@ -115,11 +122,12 @@ def frozen_rows(
     shots : sequence of int or None
     """
     request = source.asked
+    views = bench.views and dataclasses.asdict(bench.views)
     for n, (place, layer), (head, settings) in itertools.product(shots, enumerate(source.layers), heads.items()):
         trial = Trial(kind="frozen", backbone=request.backbone, layer=layer, pool=request.pool, head=head, shots=n)
 
         def facts(place: int = place, settings: Mapping[str, Any] = settings) -> dict[str, Any]:
-            return {"recipe": source.recipes()[place].key, "settings": settings}
+            return {"recipe": source.recipes()[place].key, "settings": settings, "views": views}
 
         def run(
             seed: int, key: str, place: int = place, trial: Trial = trial, settings: Mapping[str, Any] = settings
@@ -133,8 +141,9 @@ def _fit(
     bench: Bench, source: FrozenSource, place: int, trial: Trial, settings: dict[str, Any], seed: int, key: str
 ) -> Run:
     table, recipe = source.table(place), source.recipes()[place]
+    n_views = bench.views.n if bench.views else 1
     started = time.perf_counter()
-    model = fit(_few(bench, table, trial.shots, seed), trial.head, settings=settings, seed=seed)
+    model = fit(_few(bench, table, trial.shots, seed), trial.head, settings=settings, views=n_views, seed=seed)
     fit_seconds = time.perf_counter() - started
     judged = table.select(np.isin(table.ids, bench.judged_ids))
     return bench.record(
@@ -149,7 +158,7 @@ def _fit(
         extract_seconds=cold_seconds(table),
         extract_seconds_now=source.seconds_now,
         fit_seconds=round(fit_seconds, 3),
-        settings=settings,
+        settings=settings | ({"views": n_views, "augment": bench.views.augment} if bench.views else {}),
     )
 
 
