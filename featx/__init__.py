@@ -20,6 +20,7 @@ _HOMES = {
     "FeatureExtractor": "featx.transformer",
     "Features": "featx.features",
     "FeatxError": "featx.errors",
+    "FineTuneClassifier": "featx.finetuning",
     "KNNHead": "featx.heads",
     "LogisticHead": "featx.heads",
     "LogisticHeadCV": "featx.heads",

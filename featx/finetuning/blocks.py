@@ -113,12 +113,18 @@ def find_blocks(backbone: Backbone, tap: str) -> Blocks:
     return dataclasses.replace(found, units=blocks)
 
 
-def layer_meant(backbone: Backbone, request: Request, unfreeze: str) -> str | None:
-    """Return the path of the module that ``--unfreeze`` names, None where it names none."""
+def layer_meant(backbone: Backbone, blocks: Blocks, request: Request, unfreeze: str) -> str | None:
+    """Return the path of the module that ``--unfreeze`` names, None where it names none.
+
+    A layer of Keras includes its activation, and so ``block4_conv1``, which features take behind it, begins before it.
+    """
     if unfreeze == "all" or unfreeze.lstrip("-").isdigit():
         return None
     named: list[Recipe] = backbone.recipes(dataclasses.replace(request, layers=(unfreeze,), pool="auto"))
-    return named[0].layer
+    path = named[0].layer
+    if path != unfreeze and "conv" in unfreeze and isinstance(backbone.module.get_submodule(path), nn.ReLU):
+        return max((unit for unit in blocks.flat if blocks.position(unit) < blocks.position(path)), key=blocks.position)
+    return path
 
 
 def _parts(module: nn.Module, units: list[str]) -> list[str]:

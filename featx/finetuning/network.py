@@ -57,7 +57,9 @@ class Trainable:
     def __init__(self, backbone: Backbone, recipe: Recipe, request: Request, settings: Settings) -> None:
         self.module: nn.Module = backbone.module
         self.blocks: Blocks = find_blocks(backbone, recipe.layer)
-        self.start = self.blocks.start(settings.unfreeze, layer_meant(backbone, request, settings.unfreeze))
+        self.start = self.blocks.start(
+            settings.unfreeze, layer_meant(backbone, self.blocks, request, settings.unfreeze)
+        )
         self.units = self.blocks.from_unit(self.start)
         self._freeze_bn = settings.freeze_bn
         self.module.requires_grad_(False)
