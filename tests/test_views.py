@@ -101,7 +101,7 @@ def test_another_augmentation_or_seed_is_other_views(photos, cache):
 
 def test_only_rows_for_training_have_views(photos, tmp_path, cache):
     sets = tmp_path / "sets"
-    for split, numbers in {"train": (0, 1), "val": (2,), "test": (3,)}.items():
+    for split, numbers in {"test": (3,), "train": (0, 1), "val": (2,)}.items():
         for name in ("red", "green", "blue"):
             (sets / split / name).mkdir(parents=True)
             for i in numbers:
@@ -113,6 +113,7 @@ def test_only_rows_for_training_have_views(photos, tmp_path, cache):
     assert done.computed == 12 + 2 * 6
     assert set(table.view(2).splits) == {"train"}
     assert table.view(2).ids.tolist() == table.select("train").ids.tolist()
+    assert table.view(2).y.tolist() == table.select("train").y.tolist()
     assert len(table.select("test").view(1)) == 0
 
 

@@ -105,18 +105,18 @@ def test_no_view_of_an_image_is_on_the_other_side_of_a_fold(table):
         assert len(fitted) == 3 * (len(train) - len(held))
 
 
-def test_what_a_view_gives_away_is_not_counted_as_learned(table):
+def test_what_a_view_gives_away_is_not_counted_as_learned():
     """Labels are drawn at random: nothing can be learned, but the nearest row is another view of the same image."""
-    labels = np.random.default_rng(1).integers(0, 2, N)
-    viewed, origin = table.all_views()
-    rows = choose_rows(Features.from_arrays(table.X, labels), 0)
-    shuffled = Features.from_arrays(viewed.X, labels[origin])
-    job = Job(shuffled, FeatureScaler("l2"), "knn", None, 0, origin)
+    random = np.random.default_rng(1)
+    rows, labels, origin = random.normal(size=(200, 16)), random.integers(0, 2, 200), np.tile(np.arange(200), 3)
+    views = rows[origin] + 1e-3 * random.normal(size=(600, 16))
+    train = np.arange(0, 200, 2)
+    job = Job(Features.from_arrays(views, labels[origin]), FeatureScaler("l2"), "knn", None, 0, origin)
 
-    fitted = job.fit(featx.KNNHead(k=1), rows.train, rows.val)
+    fitted = job.fit(featx.KNNHead(k=1), train, train[:0])
 
-    assert fitted.report(rows.train)["accuracy"] == 1
-    assert fitted.report_train(rows.train, 0)["accuracy"] < 0.8
+    assert fitted.report(train)["accuracy"] == 1
+    assert fitted.report_train(train, 0)["accuracy"] < 0.7
 
 
 def test_views_of_a_table_larger_than_memory_are_streamed(table):
