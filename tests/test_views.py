@@ -7,13 +7,15 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from toy_rows import KEY, features, items, publish
 
 import featx
 from featx import extraction
 from featx.augment import Augmentation, seed_of
-from featx.errors import DataError, OptionError
+from featx.errors import CorruptFileError, DataError, OptionError
 from featx.extraction import Options, parse_views
 from featx.recipe import Recipe, Request, View
+from featx.store import Store
 
 SMALL = Request(backbone="test_views:network", version="1", weights="none", image_size=24)
 
@@ -290,3 +292,23 @@ def test_a_view_that_is_not_there_is_refused(photos, cache):
 
     with pytest.raises(DataError, match="featx extract DATA --views 3"):
         table.view(2)
+
+
+def test_a_store_says_of_a_table_what_was_said_last_about_its_views(cache):
+    store, item_ids = Store(cache), items(4)
+    store.commit(KEY, item_ids, features(item_ids))
+    names = ["toy-view1-01234567.h5", "toy-view2-01234567.h5"]
+
+    said = [store.table(publish(store, item_ids, views=views)).views for views in ((), names, names[:1], ())]
+
+    assert said == [[], names, names[:1], []]
+
+
+@pytest.mark.parametrize("name", ["../other/table.h5", "/etc/passwd", "..", "x.txt"])
+def test_views_outside_the_folder_of_their_table_are_damage(cache, name):
+    store, item_ids = Store(cache), items(4)
+    store.commit(KEY, item_ids, features(item_ids))
+    path = publish(store, item_ids, views=[name])
+
+    with pytest.raises(CorruptFileError, match="not beside it"):
+        _ = featx.Features.open(path).views
