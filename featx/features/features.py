@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +226,8 @@ class Features:
     @cached_property
     def _view_paths(self) -> list[Path]:
         folder = self.path.parent if self.path else Path()
-        paths = [folder / name for name in self._table.views]
-        return paths[: [*(path.exists() for path in paths), False].index(False)]  # `featx cache gc` takes some
+        paths = (folder / name for name in self._table.views)
+        return list(takewhile(Path.exists, paths))  # `featx cache gc` and `rm` may have taken some
 
     def view(self, number: int) -> Features:
         """Return the rows that have an augmented view of that number, as it makes them; view 0 is the table itself.
