@@ -124,6 +124,8 @@ def test_test_rows_are_looked_at_only_when_asked(images, tmp_path):
 
     assert featx.finetune(tmp_path / "d.npz", **QUICK).report["test"] is None
     assert featx.finetune(tmp_path / "d.npz", **QUICK, test=True).report["test"]["n"] == 12
+    cached = QUICK | {"backbone": "scratch/leaky-deep", "unfreeze": 1, "from_cache": True, "cache": tmp_path / "cache"}
+    assert featx.finetune(tmp_path / "d.npz", **cached).report["test"] is None
     with pytest.raises(OptionError, match="Leave out --test"):
         tune(images, test=True)
 
@@ -442,6 +444,14 @@ def test_images_that_cannot_be_read_cost_themselves(photos):
     assert featx.finetune(photos, **how, max_errors="1").report["errors"] == 1
     with pytest.raises(TooManyErrors, match="bad.jpg: not an image"):
         featx.finetune(photos, **how)
+
+
+def test_pixels_beyond_memory_go_to_a_file_that_leaves_nothing(images, tmp_path, monkeypatch):
+    in_memory = tune(images)
+    monkeypatch.setattr("featx.finetuning.sources.MEMORY_BYTES", 1000)
+
+    assert_same_weights(tune(images, cache=tmp_path / "cache"), in_memory)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 # The command

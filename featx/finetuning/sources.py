@@ -53,8 +53,10 @@ class DecodedImages:
 
     Attributes
     ----------
-    pixels : ndarray of uint8, shape (n, height, width, 3)
+    pixels : ndarray of uint8, shape (m, height, width, 3)
         In memory or in a file without a name.
+    places : ndarray of int, shape (n,)
+        Where in `pixels` each image is; nothing is there of those that could not be read.
     y, splits, item_ids : ndarray
         Class, split and content hash of each image.
     classes : tuple of str
@@ -66,6 +68,7 @@ class DecodedImages:
     """
 
     pixels: NDArray[np.uint8]
+    places: NDArray[np.intp]
     y: NDArray[np.int64]
     splits: NDArray[np.str_]
     item_ids: NDArray[np.uint8]
@@ -76,7 +79,7 @@ class DecodedImages:
 
     def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
         """Return uint8 images (m, height, width, 3), augmented in training by image and epoch alone."""
-        pixels = self.pixels[positions]
+        pixels = np.asarray(self.pixels[self.places[positions]])
         if epoch is not None and self.augmentation != Augmentation():
             seeds = [seed_of(self.item_ids[i].tobytes(), epoch + 1, self.seed) for i in positions]
             pixels = self.augmentation.apply(pixels, np.array(seeds, dtype=np.int64))
@@ -139,7 +142,8 @@ def decode(
     good = np.array([i for i, row in enumerate(wanted.tolist()) if row not in bad], dtype=np.intp)
     rows = wanted[good]
     return DecodedImages(
-        pixels if len(good) == len(wanted) else pixels[good],
+        pixels,
+        good,
         y=dataset.labels[rows],
         splits=dataset.splits[rows],
         item_ids=hashes[good],

@@ -1,0 +1,153 @@
+"""One run of fine-tuning, from a request and a dataset to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from featx import backbones, extraction
+from featx.backbones.weights import seeded
+from featx.engines.pixels import from_pixels
+from featx.errors import OptionError
+from featx.extraction.views import parse_views
+from featx.finetuning.checkpoint import read_checkpoint, write_checkpoint
+from featx.finetuning.finish import make_model
+from featx.finetuning.network import Classifier, Trainable
+from featx.finetuning.sources import Activations, decode
+from featx.finetuning.start import fit_on_features, starting_weights, unfitted_head
+from featx.finetuning.training import Training
+from featx.finetuning.upper import cut
+from featx.heads.settings import resolve_device
+from featx.model import load
+from featx.model.rows import choose_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from featx.backbones import Backbone
+    from featx.datasets import Dataset
+    from featx.extraction import Options
+    from featx.extraction.fill import Tick
+    from featx.features import Features
+    from featx.finetuning.settings import Settings
+    from featx.finetuning.sources import Source
+    from featx.heads import ConvHead, DenseHead
+    from featx.model import Model
+    from featx.model.rows import Rows
+    from featx.recipe import Recipe, Request, Views
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One call of `featx.finetune`, its arguments sorted."""
+
+    settings: Settings
+    request: Request
+    dataset: Dataset
+    cache: str | Path | None
+    options: Options
+    tick: Tick | None
+
+    def finetune(self, checkpoint: Path | None, minutes: float, *, val: float | None, test: bool) -> Model:
+        """Train from the start or from `checkpoint`, and return the model, its report without the seconds."""
+        device = resolve_device(self.options.device)
+        if self.settings.precision == "fp16" and device == "cpu":
+            raise OptionError("--precision fp16 needs a CUDA device; a CPU takes --precision bf16.")
+        backbone, (recipe,) = backbones.resolve(self.request)
+        trainable = Trainable(backbone, recipe, self.request, self.settings)
+        source, body = self._source(backbone, recipe, trainable, test=test)
+        rows = self._rows(source, val, test=test)
+        head = self._head(recipe, np.unique(source.y[rows.train]))
+        with seeded(self.settings.seed):
+            network = Classifier(body, head.network_module(fitted=False))
+        resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
+        if resumed is None:
+            self._start_head(network, head, recipe, val)
+        n_parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        training = Training(network, trainable, source, rows, self.settings, device)
+        identity = self._identity(recipe, source, rows)
+        if resumed is not None:
+            read_checkpoint(resumed, training, identity)
+        save = None if checkpoint is None else lambda: write_checkpoint(checkpoint, training, identity)
+        training.run(self.tick, save, minutes)
+        model = make_model(training, backbone, self.request, head, source, rows)
+        model.report.update(
+            kind="scratch" if self.request.weights == "none" else "finetune",
+            dataset=self.dataset.name,
+            n_parameters=n_parameters,
+            errors=len(source.errors),
+            settings=self.settings.to_dict(),
+            temperature=model.calibration.temperature,
+            scale="none",
+        )
+        return model
+
+    def _source(
+        self, backbone: Backbone, recipe: Recipe, trainable: Trainable, *, test: bool
+    ) -> tuple[Source, nn.Module]:
+        """Return where batches come from, and the network from there up to the head."""
+        if not self.settings.from_cache:
+            folder = extraction.open_store(self.cache).root
+            images = decode(self.dataset, recipe.frame, self.options, folder, test=test, tick=self.tick)
+            images.augmentation, images.seed = self.settings.augmentation, self.settings.seed
+            return images, from_pixels(backbone, [recipe])
+        layer, upper = cut(backbone, recipe, trainable)
+        views = parse_views(self.settings.views, self.settings.augment or None, self.settings.seed)
+        return Activations(self._table(dataclasses.replace(self.request, layers=(layer,), pool="none"), views)), upper
+
+    def _table(self, request: Request, views: Views | None = None) -> Features:
+        """Return features of the frozen backbone, from the cache where it has them."""
+        (table,) = extraction.run(
+            self.dataset, request, cache=self.cache, options=self.options, tick=self.tick, views=views
+        ).tables
+        return table
+
+    def _rows(self, source: Source, val: float | None, *, test: bool) -> Rows:
+        rows = choose_rows(source, val, self.settings.seed)
+        if test and not len(rows.test):
+            raise OptionError("--test needs a test split, and the data have none. Leave out --test.")
+        if self.settings.regimen.watches_validation and not len(rows.val):
+            raise OptionError(
+                f"--monitor {self.settings.monitor} needs validation rows, and there are none. Give --val 0.1, or "
+                "--monitor loss"
+            )
+        return rows if test else dataclasses.replace(rows, test=rows.test[:0])
+
+    def _head(self, recipe: Recipe, classes: np.ndarray) -> DenseHead | ConvHead:
+        head = unfitted_head(self.settings.head_layers, self.settings.seed)
+        head.classes_, head.row_shape_ = classes, recipe.shape
+        head.n_features_in_ = int(np.prod(recipe.shape))
+        return head
+
+    def _start_head(self, network: Classifier, head: DenseHead | ConvHead, recipe: Recipe, val: float | None) -> None:
+        """Put the weights into the network's head that fine-tuning starts from."""
+        init = self.settings.init_head
+        if init == "none" or (init == "auto" and self.request.weights == "none"):
+            return
+        if init == "auto":
+            model = fit_on_features(
+                self._table(self.request), self.settings.head_layers, val=val, seed=self.settings.seed
+            )
+        else:
+            model = load(init)
+            if model.recipe != recipe:
+                raise OptionError(
+                    f"--init-head {init} was fitted on other features than this backbone's. Extract with the same "
+                    "options and fit it again, or type --init-head auto"
+                )
+        state = starting_weights(model, head)
+        network.head.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
+
+    def _identity(self, recipe: Recipe, source: Source, rows: Rows) -> dict[str, Any]:
+        """Return what makes this run this run, by the names that users know."""
+        data = hashlib.sha256()
+        for part in (rows.train, rows.val):
+            data.update(source.item_ids[part].tobytes() + source.y[part].tobytes())
+        options = {f"--{name.replace('_', '-')}": value for name, value in self.settings.to_dict().items()}
+        return options | {"the backbone": recipe.to_json(), "the data": data.hexdigest()[:16]}
