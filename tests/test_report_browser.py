@@ -142,7 +142,14 @@ def test_the_page_fits_and_its_text_stands_out(page_file, open_page, width, sche
         })"""
     )
 
+    ratios = page.locator("#matrix td.cell:not(.none)").evaluate_all(
+        """cells => cells.map((cell) => {
+            const style = getComputedStyle(cell);
+            return [style.color.match(/[0-9.]+/g), style.backgroundColor.match(/[0-9.]+/g)].map((rgb) => rgb.map(Number));
+        })"""
+    )
     assert overflow <= 0
+    assert all(_contrast(text, 255 * np.array(cell[:3])) >= 4.5 for text, cell in ratios)
     assert _contrast(paper, ink) >= 7
     assert _contrast(paper, muted) >= 4.5
     assert (sum(paper) < 200) == (scheme == "dark")

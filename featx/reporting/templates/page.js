@@ -138,7 +138,6 @@
         for (let j = 0; j < k; j++) {
           const share = Math.sqrt(value(i, j) / (most[+(i === j)] || 1));
           cells[i][j].style.setProperty("--v", share.toFixed(3));
-          cells[i][j].classList.toggle("strong", share > 0.62);
           cells[i][j].textContent = !matrix.counts[i][j] ? "" : normalised ? (100 * value(i, j)).toFixed(1) : value(i, j);
         }
       }
