@@ -96,7 +96,7 @@ def plot_leaderboard(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
         ax.errorbar(
             values,
             places,
-            xerr=[values - low, high - values],
+            xerr=np.maximum([values - low, high - values], 0),
             fmt="o",
             markersize=5,
             capsize=3,
