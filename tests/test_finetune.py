@@ -173,6 +173,15 @@ def test_frozen_batch_norm_keeps_statistics_scale_and_shift(images):
     assert changed == {0, 4, 8, 12, 16}  # convolutions
 
 
+def test_batch_norm_stays_as_it_is_where_weights_are_pretrained(images, photos, tmp_path):
+    scratch = tune(images, backbone="scratch/cnn25", image_size=32, epochs=1)
+    how = {"image_size": 32, "workers": 0, "cache": tmp_path, "epochs": 1, "init_head": "none"}
+
+    assert not scratch.report["settings"]["freeze_bn"]
+    assert featx.finetune(photos, **how).report["settings"]["freeze_bn"]
+    assert not featx.finetune(photos, **how, freeze_bn=False).report["settings"]["freeze_bn"]
+
+
 def test_frozen_blocks_run_without_gradients(images, monkeypatch):
     from featx.finetuning.network import Classifier
 
@@ -311,7 +320,7 @@ def test_the_head_starts_as_the_one_fitted_on_features(layers, n_classes):
 
 
 def test_fine_tuning_starts_from_a_head_fitted_on_the_cache(photos, tmp_path):
-    how = {"image_size": 32, "workers": 0, "cache": tmp_path / "cache", "lr": 1e-9, "epochs": 1, "freeze_bn": True}
+    how = {"image_size": 32, "workers": 0, "cache": tmp_path / "cache", "lr": 1e-9, "epochs": 1}
     fitted = featx.fit(
         featx.extract(photos, image_size=32, workers=0, cache=tmp_path / "cache"), "logreg", scale="standard"
     )

@@ -44,9 +44,9 @@ def compare_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--ft-shots", f"{_PREFIX}shots", hidden=True)(command)
     for option in finetune.params:
         if isinstance(option, click.Option) and option.name not in _SHARED:
-            names = [f"--ft-{name.removeprefix('--')}" for name in option.opts]
-            kind: dict[str, Any] = {"is_flag": True} if option.is_flag else {"type": option.type}
-            command = click.option(*names, f"{_PREFIX}{option.name}", hidden=True, **kind)(command)
+            names = "/".join(f"--ft-{name.removeprefix('--')}" for name in [*option.opts, *option.secondary_opts])
+            kind: dict[str, Any] = {"is_flag": True, "default": None} if option.is_flag else {"type": option.type}
+            command = click.option(names, f"{_PREFIX}{option.name}", hidden=True, **kind)(command)
     for add in reversed(_LISTS):
         command = add(command)
     return command
@@ -135,4 +135,4 @@ def settings_by_name(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
 def take_prefixed(options: dict[str, Any]) -> dict[str, Any]:
     """Take the ``--ft-…`` options that were given out of `options`, and return them without the prefix."""
     found = {name.removeprefix(_PREFIX): options.pop(name) for name in list(options) if name.startswith(_PREFIX)}
-    return {name: value for name, value in found.items() if value is not None and value is not False}
+    return {name: value for name, value in found.items() if value is not None}

@@ -25,7 +25,9 @@ _OPTIONS = [
     click.option("--from-cache", is_flag=True, help="Frozen blocks never run again: their output is in the cache."),
     click.option("--views", type=int, default=1, metavar="N", help="With --from-cache --augment: N images for one."),
     click.option("--init-head", default="auto", show_default=True, metavar="MODEL|auto|none", help="auto: LP-FT."),
-    click.option("--freeze-bn", is_flag=True, help="Batch norm keeps its statistics, scale and shift."),
+    click.option(
+        "--freeze-bn/--train-bn", default=None, help="Batch norm stays as it is. Default: where weights are pretrained."
+    ),
     click.option("--optimizer", default="adamw", show_default=True, metavar="sgd|adam|adamax|adamw"),
     click.option("--lr", type=float, default=1e-4, show_default=True),
     click.option("--eps", type=float, metavar="E", help="Of the Adam family; Keras has 1e-7. Default: torch's."),

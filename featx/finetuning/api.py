@@ -43,7 +43,7 @@ def finetune(
     from_cache: bool = False,
     views: int = 1,
     init_head: str | Path = "auto",
-    freeze_bn: bool = False,
+    freeze_bn: bool | None = None,
     optimizer: str = "adamw",
     lr: float = 1e-4,
     eps: float | None = None,
@@ -103,8 +103,10 @@ def finetune(
     init_head : path or str
         Where the head starts: ``auto`` fits it on the frozen backbone's features first, through the cache (LP-FT,
         Kumar et al. 2022), unless the weights are random; ``none``; or a model file with a head of the same form.
-    freeze_bn : bool
-        Batch norm of the backbone keeps statistics, scale and shift. By default it learns wherever its block does.
+    freeze_bn : bool, optional
+        Batch norm of the backbone keeps statistics, scale and shift. By default it does where the weights are
+        pretrained: normalised by the statistics of small batches of other images, features are no longer those
+        that the head was fitted on. Where weights are random it learns with its block.
     optimizer : {"adamw", "adam", "adamax", "sgd"}
         ``sgd`` has plain momentum.
     lr, eps, momentum, weight_decay : float
@@ -181,6 +183,8 @@ def finetune(
         given["head_layers"] = scratch.head_layers(backbone) if backbone.startswith("scratch/") else ""
     if weight_decay is None:
         given["weight_decay"] = 1e-2 if optimizer == "adamw" else 0.0
+    if freeze_bn is None:
+        given["freeze_bn"] = weights != "none"
     settings = Settings(
         **{name: given[name] for name in _SETTINGS} | {"unfreeze": str(unfreeze), "init_head": str(init_head)}
     )

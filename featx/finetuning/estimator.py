@@ -73,7 +73,7 @@ class FineTuneClassifier(ClassifierMixin, BaseEstimator):
         from_cache: bool = False,
         views: int = 1,
         init_head: str | Path = "auto",
-        freeze_bn: bool = False,
+        freeze_bn: bool | None = None,
         optimizer: str = "adamw",
         lr: float = 1e-4,
         eps: float | None = None,

@@ -42,8 +42,8 @@ class Trainable:
     """Which tensors of a backbone and a head training changes, and how the modules behave meanwhile.
 
     Below the first module that trains nothing changes: no gradient is computed there, batch norm uses its running
-    statistics and dropout is off, whatever ``freeze_bn`` says. Above it batch norm learns, statistics and all, as
-    the walkthroughs do; with ``freeze_bn`` it keeps statistics, scale and shift.
+    statistics and dropout is off, whatever ``freeze_bn`` says. Above it batch norm learns, statistics and all; with
+    ``freeze_bn`` it keeps statistics, scale and shift.
 
     Attributes
     ----------
