@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from featx.cli.common import Console, common, n_bytes_text
+from featx.cli.progress import ProgressLine
 
 
 @click.command()
@@ -46,16 +47,18 @@ def report(
 
     if output is None and figures is None:
         raise click.UsageError("Name the page, the folder of its pictures, or both: -o OUT.html --figures DIR")
-    made = make(
-        subjects[0] if len(subjects) == 1 else subjects,
-        table=None if table is None else Features.open(table),
-        split=split,
-        data=data,
-        cache=cache,
-        command=typed_command(),
-        allow_code=allow_code,
-        unsafe_pickle=unsafe_pickle,
-    )
+    with ProgressLine(quiet=console.quiet) as progress:
+        made = make(
+            subjects[0] if len(subjects) == 1 else subjects,
+            table=None if table is None else Features.open(table),
+            split=split,
+            data=data,
+            cache=cache,
+            command=typed_command(),
+            allow_code=allow_code,
+            unsafe_pickle=unsafe_pickle,
+            tick=progress,
+        )
     page = None if output is None else made.save(output)
     paths = [] if figures is None else made.save_figures(figures)
     console.result(

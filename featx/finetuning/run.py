@@ -80,6 +80,7 @@ class Run:
         model.report.update(
             kind="scratch" if self.request.weights == "none" else "finetune",
             dataset=self.dataset.name,
+            source=dict(self.dataset.source),
             n_parameters=n_parameters,
             errors=len(source.errors),
             settings=self.settings.to_dict(),

@@ -14,10 +14,12 @@ from featx.reporting.classifier_page import classifier_page
 from featx.reporting.drawings import drawings
 from featx.reporting.findings import Findings, judge
 from featx.reporting.predictions_page import predictions_drawings, predictions_page
+from featx.reporting.thumbnails import reopen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from featx.extraction.fill import Tick
     from featx.features import Features
     from featx.model import Predictions
     from featx.reporting.board import Row
@@ -88,6 +90,7 @@ def report(
     command: str = "",
     allow_code: bool = False,
     unsafe_pickle: bool = False,
+    tick: Tick | None = None,
 ) -> Report:
     """Report on a model, on several side by side, or on a comparison.
 
@@ -101,13 +104,15 @@ def report(
     split : str, optional
         Of the table; by default ``test`` where there is one, else all rows that the model was not trained on.
     data : path, array or Dataset, optional
-        Where the images are; by default where the table says.
+        Where the images are; by default where the table says, or the model, if it was fine-tuned.
     cache : path, optional
         Cache folder, for a model without a table.
     command : str
         What was typed, for the page.
     allow_code, unsafe_pickle : bool
         As in `featx.load`.
+    tick : callable, optional
+        Called with a `Progress` after each batch, where a model without a table has to see the images first.
 
     Returns
     -------
@@ -135,7 +140,7 @@ def report(
     judged = None
     if model is not None:
         try:
-            found = table if table is not None else _table_of(model, data, cache)
+            found = table if table is not None else _table_of(model, data, cache, tick)
         except FeatxError as error:
             if table is not None:
                 raise
@@ -192,8 +197,8 @@ def _open(subject: Any, opened: Callable[[Any], Model]) -> tuple[list[Row], Mode
     return rows, opened(folder / described), []
 
 
-def _table_of(model: Model, data: Any, cache: str | Path | None) -> Features:
-    """Return the table that a model was fitted on; where that is gone, extract `data` by its recipe."""
+def _table_of(model: Model, data: Any, cache: str | Path | None, tick: Tick | None) -> Features:
+    """Return the table that a model was fitted on; where there is none, extract the images by its recipe."""
     from featx.extraction import open_dataset, run
     from featx.features import Features
     from featx.model.saving import with_network
@@ -203,10 +208,13 @@ def _table_of(model: Model, data: Any, cache: str | Path | None) -> Features:
         table = Features.open(path)
         if model.recipe is None or table.key == model.recipe.key:
             return table
-    if data is None or model.recipe is None:
-        raise DataError("the table that the model was fitted on is not there. Name the images: --data DATA")
+    source = model.report.get("source")
+    there = isinstance(source, dict) and "data" in source and Path(str(source["data"])).exists()
+    if model.recipe is None or (data is None and not there):
+        raise DataError("the rows that the model was fitted on are not there. Name the images: --data DATA")
+    dataset = reopen(source) if data is None else open_dataset(data)
     with with_network(model) as request:
-        return run(open_dataset(data), request, cache=cache).tables[0]
+        return run(dataset, request, cache=cache, tick=tick).tables[0]
 
 
 def _title(rows: Sequence[Row], model: Model | None) -> str:

@@ -23,6 +23,9 @@ MAX_THUMBNAILS = 3000
 MAX_BYTES = 3_400_000
 _QUALITY = 78
 
+#: What a dataset's source says beside where its data are.
+_ABOUT = ("images", "image_column", "label_column", "split_column")
+
 #: Row → JPEG.
 Thumbnails = dict[int, bytes]
 
@@ -42,10 +45,15 @@ def open_images(table: Features, data: Any = None) -> tuple[Dataset | None, str]
     try:
         if data is not None:
             return (data, "") if not isinstance(data, str) else (open_dataset(data), "")
-        about: dict[str, Any] = {name: value for name, value in source.items() if name != "data"}
-        return open_dataset(source["data"], **about), ""
+        return reopen(source), ""
     except FeatxError as error:
         return None, f"Images are not shown: {error} Name them: --data DATA"
+
+
+def reopen(source: Mapping[str, str]) -> Dataset:
+    """Open the images of `Dataset.source` again; a file that says more than that is not listened to."""
+    about: dict[str, Any] = {name: str(source[name]) for name in _ABOUT if name in source}
+    return open_dataset(str(source["data"]), **about)
 
 
 def make_thumbnails(dataset: Dataset, table: Features, rows: Sequence[int]) -> Thumbnails:
