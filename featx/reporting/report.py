@@ -208,7 +208,7 @@ def _table_of(model: Model, data: Any, cache: str | Path | None, tick: Tick | No
         table = Features.open(path)
         if model.recipe is None or table.key == model.recipe.key:
             return table
-    source = model.report.get("source")
+    source: Any = model.report.get("source")
     there = isinstance(source, dict) and "data" in source and Path(str(source["data"])).exists()
     if model.recipe is None or (data is None and not there):
         raise DataError("the rows that the model was fitted on are not there. Name the images: --data DATA")
