@@ -227,3 +227,18 @@ def test_support_vectors_agree_with_liblinear():
 
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-3)
     np.testing.assert_allclose(ours.predict_proba(X).sum(axis=1), 1)
+
+
+def test_features_that_are_always_zero_are_no_obstacle():
+    """In float32, as tables of more than a million values are solved, most of their eigenvalues are equal."""
+    rng = np.random.default_rng(1)
+    y = np.arange(1617) % 3
+    live = (rng.standard_normal((1617, 20)) + 0.3 * y[:, None]) @ rng.standard_normal((20, 302))
+    X = np.zeros((1617, 1280), np.float32)
+    X[:, rng.choice(1280, 302, replace=False)] = live
+
+    head = LogisticHead(C=1e-3).fit(X, y)
+
+    reference = LogisticRegression(C=1e-3, max_iter=2000).fit(live, y)
+    assert head.gradient_norm_ <= head.tol
+    assert np.mean(head.predict(X) == reference.predict(live)) > 0.999

@@ -79,8 +79,19 @@ def _moments(A: Tensor) -> tuple[Tensor, Tensor]:
 
     m, d = A.shape
     if m >= d:
-        values, vectors = torch.linalg.eigh(A.T @ A)
-        return values, vectors
-    values, left = torch.linalg.eigh(A @ A.T)
+        return _eigh(A.T @ A)
+    values, left = _eigh(A @ A.T)
     kept = values > values[-1] * torch.finfo(A.dtype).eps * m
     return values[kept], A.T @ (left[:, kept] / values[kept].sqrt())
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues, ascending, and eigenvectors of a Gram matrix."""
+    import torch
+
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        # Many equal eigenvalues, as columns that are always zero give, can stop LAPACK's divide and conquer in float32.
+        values, vectors = (part.to(gram.dtype) for part in torch.linalg.eigh(gram.double()))
+    return values, vectors
