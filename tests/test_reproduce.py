@@ -56,7 +56,7 @@ def animals(root):
 
 
 def lights(root):
-    write_folders(root / "train", ["red", "green", "yellow"], 6)
+    write_folders(root / "train", ["red", "green", "yellow"], 4)
     write_folders(root / "test", ["red", "green", "yellow"], 1)
 
 
