@@ -267,3 +267,12 @@ def test_rows_of_ones_own_arrays_have_no_content_to_compare():
     own = fit(Features.from_arrays(X, y, classes=NAMES), "ridge")
 
     assert evaluate_model(own, Features.from_arrays(X, y, classes=NAMES)).accuracy.n == 300
+
+
+def test_a_wide_terminal_shows_scores_as_bars_too():
+    found = evaluate([0, 0, 1, 1], [0, 0, 1, 0], ("cat", "dog"))
+    wide, narrow = as_text(found, width=100).splitlines(), as_text(found, width=50).splitlines()
+    bars = {line.split()[0]: line.count("█") for line in wide if line.startswith(("cat", "dog"))}
+
+    assert bars == {"cat": 16, "dog": 13}  # of 20, F1 of 0.8 and 0.67
+    assert not any("█" in line for line in narrow)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: More classes than this are shown by their worst only.
 _MAX_CLASSES = 30
 _NUMBERS = "precision   recall       F1   support"
+#: Columns of the bar that shows F1, where there is room for it.
+_BAR = 20
 
 
 def as_text(evaluation: Evaluation, width: int | None = None) -> str:
@@ -63,12 +65,26 @@ def _classes(evaluation: Evaluation, width: int) -> list[str]:
         title = f"worst {len(scores)} of {len(evaluation.classes):,}"
     room = max(8, width - len(_NUMBERS) - 2)
     room = min(room, max(len(title), *(len(s.label) for s in scores)))
-    return [f"{title:<{room}}  {_NUMBERS}", *(f"{_fit(s.label, room)}  {_numbers(s)}" for s in scores)]
+    drawn = room + len(_NUMBERS) + _BAR + 4 <= width
+    lines = [f"{_fit(s.label, room)}  {_numbers(s)}  {_bar(s.f1) if drawn else ''}".rstrip() for s in scores]
+    return [f"{title:<{room}}  {_NUMBERS}", *lines]
 
 
 def _numbers(scores: ClassScores) -> str:
     shares = [f"{_percent(x) or '–':>8}" for x in (scores.precision, scores.recall, scores.f1)]
     return " ".join([f"{shares[0]:>9}", *shares[1:], f"{scores.support:>9,}"])
+
+
+def _bar(share: float) -> str:
+    """Draw a share of one as a bar, to an eighth of a column.
+
+    Examples
+    --------
+    >>> _bar(0.5), _bar(0.025)
+    ('██████████', '▌')
+    """
+    eighths = 0 if math.isnan(share) else round(8 * _BAR * share)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _confused(evaluation: Evaluation) -> list[str]:
