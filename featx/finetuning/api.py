@@ -158,7 +158,7 @@ def finetune(
     -------
     Model
         Its backbone travels with it. ``report`` has the entries of `featx.fit`, and ``kind`` (``finetune`` or
-        ``scratch``), ``iterations`` and ``settings``.
+        ``scratch``), ``iterations``, ``settings``, and the name and place of the data as ``dataset`` and ``source``.
 
     Raises
     ------
