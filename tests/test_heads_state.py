@@ -52,7 +52,7 @@ def through_files(meta, arrays):
 
 
 @pytest.mark.parametrize("labels", ["numbers", "texts", "two"])
-@pytest.mark.parametrize("head", HEADS, ids=repr)
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
 def test_a_head_predicts_the_same_after_a_file(head, labels):
     y = {"numbers": Y, "texts": np.char.add("class ", Y.astype(str)), "two": Y > 4}[labels]
     y = y.astype(int) if labels == "two" else y
