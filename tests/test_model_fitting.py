@@ -301,7 +301,13 @@ def test_heads_that_cannot_stream_say_so(features):
     with pytest.raises(OptionError, match=r"reads the table whole and needs 0\.0 GiB, more than --memory allows"):
         fit(features, "sklearn.svm.SVC", memory="10KB")
     with pytest.raises(OptionError, match="reads the table whole"):
-        fit(features, "knn", memory="10KB", cv=3)
+        fit(features, "sklearn.svm.SVC", memory="10KB", cv=3)
+
+
+def test_searches_and_folds_stream_as_fits_do(features):
+    searched = [fit(features, "ridge", search="alpha=1,100", cv=3, memory=size).report for size in (None, "96KiB")]
+
+    assert searched[0]["search"] == searched[1]["search"]
 
 
 def test_mlp_keeps_its_curves_for_train_and_validation(features):

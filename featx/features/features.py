@@ -136,6 +136,9 @@ class Features:
             )
         return cls(table)
 
+    def __reduce__(self) -> tuple[type[Features], tuple[Any, ...]]:
+        return type(self), (self._table, self._rows)  # the columns are in the file
+
     # Columns
 
     @cached_property
@@ -262,7 +265,7 @@ class Features:
             If there are fewer views.
         """
         everything = np.arange(len(self))
-        plain = Picks(self._table.rows, everything if self._rows is None else self._rows, everything)
+        plain = Picks(self._table, everything if self._rows is None else self._rows, everything)
         parts = [plain, *map(self._picks, range(1, n or self.views))]
         return pick(self, parts), np.concatenate([part.origin for part in parts])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.store.tables import RowReader
+from featx.store.tables import RowReader, Table
 
 
 class ArrayRows:
@@ -37,19 +37,19 @@ class ArrayRows:
 
 
 class PickedRows:
-    """Rows picked from several readers.
+    """Rows picked from several tables, which may be pickled as these may: as their paths.
 
     Parameters
     ----------
-    picks : list of (RowReader, ndarray of int64)
-        A reader and which of its rows, in the order in which they are to stand. All have one shape and dtype.
+    picks : list of (Table or ArrayTable, ndarray of int64)
+        A table and which of its rows, in the order in which they are to stand. All have one shape and dtype.
     """
 
-    def __init__(self, picks: list[tuple[RowReader, npt.NDArray[np.int64]]]) -> None:
-        self._readers = [reader for reader, _ in picks]
+    def __init__(self, picks: list[tuple[Table | ArrayTable, npt.NDArray[np.int64]]]) -> None:
+        self._tables = [table for table, _ in picks]
         self._place = np.concatenate([rows for _, rows in picks])
         self._number = np.repeat(np.arange(len(picks)), [len(rows) for _, rows in picks])
-        self.shape, self.dtype = (len(self._place), *self._readers[0].shape[1:]), self._readers[0].dtype
+        self.shape, self.dtype = (len(self._place), *self._tables[0].shape[1:]), self._tables[0].dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -67,7 +67,7 @@ class PickedRows:
         for number in np.unique(self._number[rows]).tolist():
             here = np.flatnonzero(self._number[rows] == number)
             place = self._place[rows[here]]
-            reader: RowReader = self._readers[number]
+            reader: RowReader = self._tables[number].rows
             if len(here) == len(rows):
                 return reader.take(place, out, mapped=mapped)
             out[here] = reader.take(place, mapped=mapped)
@@ -75,8 +75,8 @@ class PickedRows:
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check everything that rows are picked from."""
-        for reader in self._readers:
-            reader.verify(progress)
+        for table in self._tables:
+            table.rows.verify(progress)
 
 
 @dataclass(frozen=True, kw_only=True)

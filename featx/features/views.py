@@ -15,25 +15,24 @@ from featx.store.lookup import DigestIndex
 if TYPE_CHECKING:
     from featx.features.features import Features
     from featx.store import Table
-    from featx.store.tables import RowReader
 
     Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Picks:
-    """Rows of a reader, and the rows of a table of which they are views.
+    """Rows of one table, and the rows of another of which they are views.
 
     Attributes
     ----------
-    reader : RowReader
+    source : Table or ArrayTable
     places : ndarray of int64, shape (m,)
-        Rows of `reader`.
+        Rows of `source`.
     origin : ndarray of int64, shape (m,)
-        Rows of the table.
+        Rows of the other.
     """
 
-    reader: RowReader
+    source: Table | ArrayTable
     places: Rows
     origin: Rows
 
@@ -47,14 +46,14 @@ def find_items(view: Table, features: Features) -> Picks:
         raise CorruptFileError(f"{view.path} is damaged: its rows have another shape than those it holds views of.")
     places = DigestIndex(view.item_ids).positions(features.item_ids)
     origin = np.flatnonzero(places >= 0)
-    return Picks(view.rows, places[origin], origin)
+    return Picks(view, places[origin], origin)
 
 
 def pick(features: Features, parts: list[Picks]) -> Features:
     """Return the rows of `parts` one behind another, with the labels that they have in `features`."""
     origin = np.concatenate([part.origin for part in parts])
     table = ArrayTable(
-        rows=PickedRows([(part.reader, part.places) for part in parts]),
+        rows=PickedRows([(part.source, part.places) for part in parts]),
         y=features.y[origin],
         ids=features.ids[origin],
         classes=features.classes,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, StratifiedKFold
-from sklearn.pipeline import Pipeline
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featx.errors import DataError, OptionError
 from featx.heads.conv import ConvHead
@@ -152,16 +151,13 @@ class Job:
         grid = {} if search is None else parse_search(search)
         for name in grid.keys() - estimator.get_params().keys():
             raise OptionError(f"Head {self.head_name!r} has no setting {name!r} to search. Its settings: featx heads")
-        taught = with_views(rows.train, self.origin)
         if cv is not None:
-            positions, folds = taught, self._folds(rows.train, cv)
+            folds = self._folds(rows.train, cv)
         elif len(rows.val):
-            positions = np.concatenate([taught, rows.val])
-            folds = PredefinedSplit(np.repeat([-1, 0], [len(taught), len(rows.val)]))
+            folds = [(rows.train, rows.val)]
         else:
             raise OptionError("--search chooses on validation rows, and there are none. Give --val 0.1 or --cv 5.")
-        pipeline = Pipeline([("scale", self.scaler), ("head", estimator)])
-        trials = grid_search(pipeline, grid, self._whole(positions, estimator), self.table.y[positions], folds)
+        trials = grid_search(self._accuracy, estimator, grid, folds)
         best = max(trials, key=lambda trial: trial.accuracy)  # of equals the first
         return Tried(
             best.settings,
@@ -169,12 +165,15 @@ class Job:
             cv=None if cv is None else {"k": cv, **best.to_dict()},
         )
 
-    def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
-        """Cut rows into `k` stratified folds; rows of identical content share one.
+    def _accuracy(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
+        """Return the accuracy on the second rows of `fold`, after a fit on the first and on all their views."""
+        fitted, held = fold
+        report = self.fit(estimator, fitted, held[:0]).report(held)
+        assert report is not None
+        return float(report["accuracy"])
 
-        With augmented views, a fold is fitted on all views of its training rows and scored on plain rows, so that no
-        view of an image is on the other side. The indices are of ``with_views(train)``, which begins with `train`.
-        """
+    def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
+        """Cut plain rows into `k` stratified folds of positions; rows of identical content share one."""
         y = self.table.y[train]
         rarest = int(np.bincount(y)[np.unique(y)].min())
         if not 2 <= k <= rarest:
@@ -185,14 +184,11 @@ class Job:
             )
         contents = content_groups(self.table, train)
         if len(np.unique(contents)) == len(contents):  # the same folds, without seconds for groups of one row
-            folds = list(StratifiedKFold(k, shuffle=True, random_state=self.seed).split(contents, y))
+            folds = StratifiedKFold(k, shuffle=True, random_state=self.seed).split(contents, y)
         else:
             splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
-            folds = list(splitter.split(contents, y, contents))
-        if self.origin is None:
-            return folds
-        images = self.origin[with_views(train, self.origin)]
-        return [(with_views(train[fitted], images), held) for fitted, held in folds]
+            folds = splitter.split(contents, y, contents)
+        return [(train[fitted], train[held]) for fitted, held in folds]
 
     def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:
         """Read rows at once, for those who cannot stream."""
@@ -206,6 +202,6 @@ class Job:
         if self.memory is not None and n_bytes > self.memory:
             raise OptionError(
                 f"This fit reads the table whole and needs {n_bytes / 2**30:.1f} GiB, more than --memory allows. "
-                "Raise it, or fit a head of featx without --cv and --search, which streams: featx heads"
+                "Raise it, or fit a head of featx, which streams: featx heads"
             )
         return self.table[positions]

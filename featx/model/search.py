@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,12 @@ import numpy as np
 
 from featx.errors import OptionError
 from featx.heads.settings import parse_setting
+from featx.model.parallel import outcomes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 Grid = dict[str, list[Any]]
 
@@ -61,27 +66,35 @@ class Trial:
         return {"settings": self.settings, "accuracy": self.accuracy, "sd": sd, "accuracies": list(self.accuracies)}
 
 
-def grid_search(pipeline: Any, grid: Grid, X: NDArray[Any], y: NDArray[np.int64], folds: Any) -> list[Trial]:
-    """Score every combination of `grid`, on whatever joblib backend is set.
+def grid_search(
+    accuracy: Callable[[Any, Fold], float], estimator: Any, grid: Grid, folds: Sequence[Fold]
+) -> list[Trial]:
+    """Score every combination of `grid` on every fold, on whatever joblib backend is set: see `outcomes`.
 
     Parameters
     ----------
-    pipeline : sklearn.pipeline.Pipeline
-        Its step ``head`` has the settings of `grid`.
+    accuracy : callable
+        From an unfitted head and a fold to the accuracy on the rows it holds out; sent to the workers.
+    estimator : classifier
+        Unfitted; has the settings of `grid`.
     grid : dict of str to list
-        From `parse_search`; empty for the pipeline as it is.
-    X, y : ndarray, shapes (n, …) and (n,)
-        Rows that fit and rows that choose.
-    folds : cross-validation splitter
-        Which is which.
+        From `parse_search`; empty for the estimator as it is.
+    folds : sequence of (ndarray of int, ndarray of int)
+        Positions that fit, and positions that choose.
     """
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.base import clone
+    from sklearn.model_selection import ParameterGrid
 
-    prefixed = {f"head__{name}": values for name, values in grid.items()}
-    search = GridSearchCV(pipeline, prefixed, cv=folds, scoring="accuracy", refit=False, error_score="raise").fit(X, y)
-    found = search.cv_results_
-    scores = np.column_stack([found[f"split{fold}_test_score"] for fold in range(search.n_splits_)])
+    combinations = list(ParameterGrid(grid))
+    heads = [clone(estimator).set_params(**settings) for settings in combinations]
+    scores = np.array([_score(found) for found in outcomes(accuracy, itertools.product(heads, folds))])
     return [
-        Trial({name.removeprefix("head__"): value for name, value in params.items()}, tuple(row))
-        for params, row in zip(found["params"], scores.tolist(), strict=True)
+        Trial(settings, tuple(row))
+        for settings, row in zip(combinations, scores.reshape(-1, len(folds)).tolist(), strict=True)
     ]
+
+
+def _score(outcome: float | Exception) -> float:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
