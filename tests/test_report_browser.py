@@ -1,5 +1,6 @@
 """Reports in a real browser: nothing is fetched, nothing fails, and what can be pressed does what it says."""
 
+import re
 import shutil
 
 import numpy as np
@@ -13,6 +14,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 WIDTHS = (390, 1280)
+expect = sync_api.expect
+expect.set_options(timeout=60_000)  # what an action brings may take its time on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,9 @@ def test_a_cell_of_the_confusion_matrix_shows_its_images(page_file, open_page, w
     n = int(cell.text_content())
     cell.click()
 
-    assert page.locator("#cell-shots img").count() == min(n, 24)
+    expect(page.locator("#cell-title")).to_contain_text("taken for")
+    expect(page.locator("#cell-shots img")).to_have_count(min(n, 24))
     assert page.locator("#cell-shots img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-    assert "taken for" in page.locator("#cell-title").text_content()
 
 
 def test_the_matrix_is_walked_with_the_keyboard(page_file, open_page):
@@ -72,8 +75,8 @@ def test_the_matrix_is_walked_with_the_keyboard(page_file, open_page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
 
-    assert page.evaluate("[document.activeElement.dataset.i, document.activeElement.dataset.j]") == ["1", "1"]
-    assert "rightly predicted" in page.locator("#cell-title").text_content()
+    expect(page.locator("#matrix td.cell:focus")).to_have_attribute("aria-label", re.compile(r"& <b>bold</b> → & <b>"))
+    expect(page.locator("#cell-title")).to_contain_text("rightly predicted")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -81,28 +84,31 @@ def test_counts_become_shares_and_counts_again(page_file, open_page, width):
     page = open_page(page_file, width)
     cells = page.locator("#matrix tbody tr").first.locator("td.cell")
     counts = cells.all_text_contents()
-    page.locator("#matrix-unit button").nth(1).click()
+    unit = page.locator("#matrix-unit button")
+    unit.nth(1).click()
+    expect(unit.nth(1)).to_have_attribute("aria-pressed", "true")
     shares = [float(text or 0) for text in cells.all_text_contents()]
-    page.locator("#matrix-unit button").nth(0).click()
+    unit.nth(0).click()
 
+    expect(cells).to_have_text(counts)
     assert sum(shares) == pytest.approx(100, abs=0.5)
-    assert cells.all_text_contents() == counts
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_tables_sort_by_their_headers(page_file, open_page, width):
     page = open_page(page_file, width)
     header = page.locator("#classes th", has_text="precision")
-    header.locator("button").click()
     column = page.locator("#classes tbody tr td:nth-child(3)")
-    falling = [float(value) for value in column.evaluate_all("cells => cells.map(cell => cell.dataset.v)")]
 
+    def values_sorted(order):
+        header.locator("button").click()
+        expect(header).to_have_attribute("aria-sort", order)
+        return [float(value) for value in column.evaluate_all("cells => cells.map(cell => cell.dataset.v)")]
+
+    falling = values_sorted("descending")
     assert falling == sorted(falling, reverse=True)
-    assert header.get_attribute("aria-sort") == "descending"
-    header.locator("button").click()
-    rising = [float(value) for value in column.evaluate_all("cells => cells.map(cell => cell.dataset.v)")]
-    assert rising == sorted(rising)
-    assert page.locator("#leaderboard tbody tr").count() == 2
+    assert values_sorted("ascending") == sorted(falling)
+    expect(page.locator("#leaderboard tbody tr")).to_have_count(2)
 
 
 def test_tabs_are_turned_with_the_keyboard(page_file, open_page):
@@ -110,9 +116,9 @@ def test_tabs_are_turned_with_the_keyboard(page_file, open_page):
     page.locator("#shown-tab-1").focus()
     page.keyboard.press("ArrowRight")
 
-    assert page.locator("#shown-tab-2").get_attribute("aria-selected") == "true"
-    assert page.locator("#shown-2").is_visible()
-    assert not page.locator("#shown-1").is_visible()
+    expect(page.locator("#shown-tab-2")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#shown-2")).to_be_visible()
+    expect(page.locator("#shown-1")).to_be_hidden()
 
 
 def test_a_dot_of_the_map_shows_its_image(page_file, open_page):
@@ -122,9 +128,31 @@ def test_a_dot_of_the_map_shows_its_image(page_file, open_page):
     page.locator("#map svg").focus()
     page.keyboard.press("ArrowRight")
 
-    assert page.locator("#map .tip img").is_visible()
-    assert page.locator("#map circle").count() == 120
-    assert "predicted" in page.locator("#map-readout").text_content()
+    expect(page.locator("#map .tip img")).to_be_visible()
+    expect(page.locator("#map circle")).to_have_count(120)
+    expect(page.locator("#map-readout")).to_contain_text("predicted")
+
+
+def test_what_a_key_shows_of_the_map_stays_until_the_pointer_moves(page_file, open_page):
+    page = open_page(page_file)
+    tip = page.locator("#map .tip")
+    box = page.locator("#map svg")
+    box.scroll_into_view_if_needed()
+    page.locator("#map circle").first.hover(force=True)
+    expect(tip).to_be_visible()
+    page.mouse.move(2, 2)
+    expect(tip).to_be_hidden()
+
+    box.hover(position={"x": 3, "y": 300})
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    expect(tip).to_be_visible()
+    for away, hovered in ((-600, "false"), (600, "true")):  # the map leaves the resting pointer, and comes back
+        page.evaluate(f"scrollBy({{ top: {away}, behavior: 'instant' }})")
+        page.wait_for_function(f"document.querySelector('#map svg').matches(':hover') === {hovered}")
+        expect(tip).to_be_visible()
+    box.hover(position={"x": 3, "y": 200})
+    expect(tip).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -174,11 +202,11 @@ def test_a_matrix_of_120_classes_stays_readable(open_page, tmp_path):
     table = Features.from_arrays(X, y, classes=[f"breed-{i:03}" for i in range(120)], splits=splits)
     page = open_page(featx.report(featx.fit(table, "centroid"), table=table).save(tmp_path / "r.html"), width=390)
 
-    assert page.locator("#matrix.dense td.cell").count() == 120 * 120
+    expect(page.locator("#matrix.dense td.cell")).to_have_count(120 * 120)
     assert page.locator("#matrix").bounding_box()["width"] <= 390
     cell = page.locator("#matrix td.cell:not(.right):not(.none)").first
     cell.click()
-    assert "breed-" in page.locator("#matrix-readout").text_content()
+    expect(page.locator("#matrix-readout")).to_contain_text("breed-")
     header = page.locator("#matrix thead th").nth(5)
     page.locator("#matrix").evaluate("box => { box.scrollTop = 700; }")
     assert header.bounding_box()["y"] >= page.locator("#matrix").bounding_box()["y"] - 1  # it stays in sight

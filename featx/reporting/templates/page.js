@@ -195,6 +195,7 @@
     const order = [];
     let place = [];
     let here = -1;
+    let byKey = false;
     const dots = map.rows.map((_, n) => {
       const dot = document.createElementNS(svg.namespaceURI, "circle");
       dot.setAttribute("r", "4.5");
@@ -248,15 +249,22 @@
       $("#map-readout").textContent = `${name}: ${data.classes[truth]}, predicted ${data.classes[predicted]}`;
     };
     const dotOf = (event) => (event.target.dataset.n === undefined ? -1 : +event.target.dataset.n);
-    svg.addEventListener("pointerover", (event) => point(dotOf(event)));
-    svg.addEventListener("pointerdown", (event) => point(dotOf(event)));
-    svg.addEventListener("pointerleave", () => point(-1));
+    // A page that scrolls under a resting pointer sends "over" and "leave" too, never "move": what a key has shown
+    // stays until the pointer really moves.
+    for (const kind of ["pointermove", "pointerdown"]) {
+      svg.addEventListener(kind, (event) => {
+        byKey = false;
+        if (dotOf(event) !== here) point(dotOf(event));
+      });
+    }
+    svg.addEventListener("pointerleave", () => byKey || point(-1));
     svg.addEventListener("blur", () => point(-1));
     svg.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       if (event.key === "Escape") point(-1);
       if (!step) return;
       event.preventDefault();
+      byKey = true;
       const at = here < 0 ? (step > 0 ? -1 : 0) : order.indexOf(here);
       point(order[(at + step + order.length) % order.length]);
     });
