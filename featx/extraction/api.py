@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from featx.extraction.ensure import Executor
     from featx.extraction.fill import Tick
     from featx.features import Features
 
@@ -45,6 +46,7 @@ def extract(
     views: int | None = None,
     augment: str | None = None,
     seed: int = 0,
+    cluster: Executor | None = None,
     tick: Tick | None = None,
     **source: Any,
 ) -> Features | list[Features]:
@@ -68,6 +70,8 @@ def extract(
         `Features.view`.
     seed : int
         Of random weights, of a random validation split and of augmented views.
+    cluster : Executor, optional
+        Compute there instead of here: ``featx.RayCluster("auto")``.
     tick : callable, optional
         Called with a `Progress` after each batch.
     **source
@@ -113,5 +117,5 @@ def extract(
     )
     dataset = open_dataset(data, seed=seed, **source)
     asked = parse_views(views, augment, seed)
-    tables = run(dataset, request, cache=cache, options=options, tick=tick, views=asked).tables
+    tables = run(dataset, request, cache=cache, options=options, tick=tick, views=asked, executor=cluster).tables
     return tables[0] if layer is None or isinstance(layer, str) else tables

@@ -1,4 +1,4 @@
-"""See to it that the cache holds every row: look up, check disk and probe, compute what is missing."""
+"""See to it that the cache holds every row: look up, check the disk, have computed what is missing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from featx.errors import NoSpaceError
 from featx.extraction.compute import Forward
-from featx.extraction.fill import Filled, Job, Tick, fill, segment_rows
+from featx.extraction.fill import Filled, Job, Tick, cut, fill, segment_rows
 from featx.extraction.probing import check_probes
+from featx.extraction.ranks import Rank
 from featx.images import DecodePool
 
 if TYPE_CHECKING:
@@ -35,20 +36,52 @@ class Ensured:
     """What it took: views computed, images that failed, on which engine, in how many seconds of pure extraction."""
 
     filled: Filled = field(default_factory=Filled)
-    engine: Engine | None = None
+    engine: str = "none"
+    batch_size: int | None = None
     seconds: float = 0.0
 
-    def add(self, filled: Filled, engine: Engine, seconds: float) -> None:
+    def add(self, other: Ensured) -> None:
         """Take in what one more part of the work took."""
-        self.filled.computed += filled.computed
-        self.filled.failures |= filled.failures
-        self.filled.waiting += filled.waiting
-        self.engine = engine
-        self.seconds += seconds
+        self.filled.computed += other.filled.computed
+        self.filled.failures |= other.filled.failures
+        self.filled.waiting += other.filled.waiting
+        self.engine, self.batch_size = other.engine, other.batch_size
+        self.seconds += other.seconds
 
 
-def ensure_rows(lookup: Lookup, options: Options, tick: Tick | None = None) -> Ensured:
-    """Compute and commit every row of `lookup` that the cache lacks: the images as they are, then their views.
+class Executor(Protocol):
+    """Who computes rows: `Here`, or a cluster such as `featx.RayCluster`."""
+
+    def compute(self, lookup: Lookup, part: Part, options: Options, tick: Tick | None) -> Ensured:
+        """Compute and commit every row of `part`."""
+
+
+class Here:
+    """Computes in this process, and keeps its engine from one part of the work to the next."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def compute(self, lookup: Lookup, part: Part, options: Options, tick: Tick | None) -> Ensured:
+        """Compute and commit every row of `part` that other processes of this launch do not."""
+        rank = Rank.here()
+        engine, rows = open_planned(lookup, part, options, self._engine, n_workers=rank.size)
+        if engine is not self._engine:
+            check_probes(lookup.store, lookup.recipes, engine)
+            self._engine = engine
+        started = time.perf_counter()
+        job = Job(
+            lookup.dataset, lookup.identity, lookup.store, Forward(engine, part.recipes, lookup.identity.item_ids)
+        )
+        with DecodePool(lookup.recipes[0].frame, n_workers=decoders(options, len(part.positions))) as pool:
+            filled = fill(job, pool, cut(part.positions, rows), rank, tick)
+        return Ensured(filled, engine.name, engine.batch_size, time.perf_counter() - started)
+
+
+def ensure_rows(
+    lookup: Lookup, options: Options, tick: Tick | None = None, executor: Executor | None = None
+) -> Ensured:
+    """Have every row of `lookup` that the cache lacks computed: of the images as they are, then of their views.
 
     Raises
     ------
@@ -58,26 +91,14 @@ def ensure_rows(lookup: Lookup, options: Options, tick: Tick | None = None) -> E
         Before any work, if this machine computes other features than the rows already there.
     """
     ensured, n_missing = Ensured(), sum(part.n_rows for part in lookup.parts())
+    executor = executor or Here()
     if n_missing:
         lookup.store.require_writable()
         _check_space(lookup, n_missing)
     for part in lookup.parts():
-        _compute(lookup, part, options, ensured, tick)
+        ensured.add(executor.compute(lookup, part, options, tick))
+        lookup.store.drop_plan(part.recipes[0].key)
     return ensured
-
-
-def _compute(lookup: Lookup, part: Part, options: Options, ensured: Ensured, tick: Tick | None) -> None:
-    """Compute and commit `part`, and add what it took to `ensured`."""
-    engine, rows_per_segment = open_planned(lookup, part, options, ensured.engine)
-    if engine is not ensured.engine:
-        check_probes(lookup.store, lookup.recipes, engine)
-    started = time.perf_counter()
-    forward = Forward(engine, part.recipes, lookup.identity.item_ids)
-    job = Job(lookup.dataset, lookup.identity, lookup.store, forward)
-    with DecodePool(lookup.recipes[0].frame, n_workers=decoders(options, len(part.positions))) as pool:
-        filled = fill(job, pool, part.positions, rows_per_segment, tick)
-    lookup.store.drop_plan(job.key)
-    ensured.add(filled, engine, time.perf_counter() - started)
 
 
 def required_bytes(lookup: Lookup, n_missing: int) -> int:
@@ -97,14 +118,19 @@ def _check_space(lookup: Lookup, n_missing: int) -> None:
 
 def decoders(options: Options, n_images: int) -> int | None:
     """Return how many decoding processes `n_images` are worth: one for a handful, else as asked or chosen."""
-    return 1 if options.workers is None and n_images <= FEW_IMAGES else options.workers
+    if options.workers is None and n_images <= FEW_IMAGES:
+        return 1
+    return Rank.here().n_decoders() if options.workers is None else options.workers
 
 
-def open_planned(lookup: Lookup, part: Part, options: Options, opened: Engine | None = None) -> tuple[Engine, int]:
+def open_planned(
+    lookup: Lookup, part: Part, options: Options, opened: Engine | None = None, *, n_workers: int = 1
+) -> tuple[Engine, int]:
     """Open the engine and cut of an unfinished run of the same recipes, or choose them and say so in the cache.
 
     Equal batches on an equal engine are what makes a resumed run equal an uninterrupted one bit for bit.
     What the user asks for himself goes first; an engine that is `opened` already is chosen where no plan differs.
+    Of several processes that choose at once the first one's choice is everyone's.
     """
     key = part.recipes[0].key
     planned = lookup.store.plan(key)
@@ -115,19 +141,24 @@ def open_planned(lookup: Lookup, part: Part, options: Options, opened: Engine | 
     if planned.get("batch_size") == engine.batch_size:
         return engine, planned["segment_rows"]
     seconds = seconds_per_batch(lookup.recipes, engine) * part.n_views
-    rows = segment_rows(part.recipes, engine.batch_size, seconds)
-    plan = {"engine": engine.name, "batch_size": engine.batch_size, "segment_rows": rows}
-    return engine, lookup.store.plan(key, plan)["segment_rows"]
+    share = None if n_workers == 1 else -(-len(part.positions) // n_workers)
+    rows = segment_rows(part.recipes, engine.batch_size, seconds, share)
+    chosen = {"engine": engine.name, "batch_size": engine.batch_size, "segment_rows": rows}
+    agreed = lookup.store.plan(key, chosen)
+    if not planned and agreed != chosen:
+        engine = _open(lookup, part, options, agreed)
+    return engine, agreed["segment_rows"]
 
 
 def _open(lookup: Lookup, part: Part, options: Options, planned: dict[str, Any]) -> Engine:
     from featx.engines import open_engine
 
+    name = options.engine if options.engine != "auto" else planned.get("engine", "auto")
     engine = open_engine(
         lookup.resolved.backbone,
         lookup.recipes,
-        engine=options.engine if options.engine != "auto" else planned.get("engine", "auto"),
-        device=options.device,
+        engine=name,
+        device=options.device if name == "openvino" else Rank.here().device(options.device),
         batch_size=options.batch_size or planned.get("batch_size"),
         n_images=part.n_rows,
         networks=lookup.store.root / NETWORKS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,16 @@ from featx.extraction.compute import Block, Forward, Pixels, compute_block
 if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.extraction.identify import Identity
+    from featx.extraction.ranks import Rank
     from featx.images import DecodePool
-    from featx.recipe import Recipe
+    from featx.recipe import Recipe, View
     from featx.store import Store
 
 #: A killed run loses at most the segment in hand: this many bytes of features, or this many seconds of work.
 SEGMENT_BYTES = 64 << 20
 SEGMENT_SECONDS = 30.0
+#: Where several workers share the images, each gets at least so many segments: the fast ones take more.
+SEGMENTS_PER_WORKER = 4
 #: How often to look again for segments that another process claimed, in seconds.
 POLL_SECONDS = 0.5
 
@@ -68,28 +71,46 @@ class Filled:
     waiting: float = 0.0
 
 
-def segment_rows(recipes: list[Recipe], batch_size: int, batch_seconds: float) -> int:
+def segment_rows(recipes: list[Recipe], batch_size: int, batch_seconds: float, share: int | None = None) -> int:
     """Return how many images make a segment: a multiple of the batch within the promised loss.
+
+    Parameters
+    ----------
+    recipes : list of Recipe
+        Rows of all of them are in a segment.
+    batch_size : int
+    batch_seconds : float
+    share : int, optional
+        Images that each of several workers gets: cut so that none waits long for the last one.
 
     Examples
     --------
     >>> segment_rows([], batch_size=32, batch_seconds=1.0)
     960
+    >>> segment_rows([], batch_size=32, batch_seconds=1.0, share=600)
+    128
     """
     by_time = int(SEGMENT_SECONDS / max(batch_seconds, 1e-6)) * batch_size
     by_size = SEGMENT_BYTES // max(1, sum(recipe.row_bytes for recipe in recipes))
-    return max(1, min(by_time, by_size) // batch_size) * batch_size
+    by_share = by_size if share is None else share // SEGMENTS_PER_WORKER
+    return max(1, min(by_time, by_size, by_share) // batch_size) * batch_size
 
 
-def fill(job: Job, pool: DecodePool, missing: np.ndarray, rows_per_segment: int, tick: Tick | None = None) -> Filled:
-    """Compute and commit the rows `missing` (ascending positions, one for each distinct image).
+def cut(missing: np.ndarray, rows_per_segment: int) -> list[np.ndarray]:
+    """Return the positions `missing` in segments."""
+    cuts = range(rows_per_segment, len(missing), rows_per_segment)
+    return np.split(missing, list(cuts)) if len(missing) else []
+
+
+def fill(job: Job, pool: DecodePool, segments: list[np.ndarray], rank: Rank, tick: Tick | None = None) -> Filled:
+    """Compute and commit the rows of `segments` (ascending positions, one for each distinct image).
 
     Segments that another process has claimed are left to it, and taken over when its claim expires
-    without a commit: claims save work, the commit protocol alone keeps the result right.
+    without a commit: claims save work, the commit protocol alone keeps the result right. So processes
+    that were launched together begin with the share of their `rank`, and help out with the rest.
     """
-    cuts = range(rows_per_segment, len(missing), rows_per_segment)
-    segments = np.split(missing, list(cuts)) if len(missing) else []
-    filled, meter = Filled(), _Meter("extract" if None in job.forward.views else "views", len(missing), tick)
+    segments, n = rank.own_first(segments), sum(map(len, segments))
+    filled, meter = Filled(), _Meter(step_name(job.forward.views), n, tick)
     while segments:
         left = _pass(job, pool, segments, filled, meter)
         segments = [segment for segment in left if not _is_done(job, segment)]
@@ -97,6 +118,11 @@ def fill(job: Job, pool: DecodePool, missing: np.ndarray, rows_per_segment: int,
             time.sleep(POLL_SECONDS)
     filled.waiting = meter.waiting
     return filled
+
+
+def step_name(views: list[View | None]) -> str:
+    """Return what `Progress` calls the work on `views`."""
+    return "extract" if None in views else "views"
 
 
 def extract_segment(
@@ -136,7 +162,7 @@ def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled
                 held.append(segment)
             else:
                 started.append(segment)
-                yield from _read(job, segment)
+                yield from read_segment(job, segment)
 
     pixels = pool.map(feed())
     try:
@@ -151,7 +177,7 @@ def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled
     return held
 
 
-def _read(job: Job, segment: np.ndarray) -> Iterator[tuple[int, Any]]:
+def read_segment(job: Job, segment: np.ndarray) -> Iterator[tuple[int, Any]]:
     """Read the bytes of a segment's images, and hold them against the hashes they were planned under."""
     for index, data in job.dataset.iterate(segment):
         if not isinstance(data, ImageError) and item_id(data) != job.identity.item_ids[index].tobytes():
@@ -165,10 +191,14 @@ def _name(job: Job, segment: np.ndarray) -> str:
 
 
 def _is_done(job: Job, segment: np.ndarray) -> bool:
-    item_ids = job.identity.item_ids[segment]
-    for recipe in job.forward.recipes:
-        found = job.store.find(recipe.key, item_ids)
-        found[list(job.store.known_errors(recipe.key, item_ids))] = True
+    return all_known(job.store, job.forward.recipes, job.identity.item_ids[segment])
+
+
+def all_known(store: Store, recipes: Sequence[Recipe], item_ids: np.ndarray) -> bool:
+    """Say whether the cache holds, for every item and recipe, a row or why there is none."""
+    for recipe in recipes:
+        found = store.find(recipe.key, item_ids)
+        found[list(store.known_errors(recipe.key, item_ids))] = True
         if not found.all():
             return False
     return True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.datasets import Dataset
+    from featx.extraction.ensure import Executor
     from featx.extraction.fill import Tick
     from featx.features import Features
     from featx.recipe import Request, Views
@@ -37,6 +38,7 @@ def run(
     options: Options | None = None,
     tick: Tick | None = None,
     views: Views | None = None,
+    executor: Executor | None = None,
 ) -> Extraction:
     """Extract `dataset` as `request` says, and publish one table a layer.
 
@@ -54,6 +56,8 @@ def run(
         Called with a `Progress` after each batch.
     views : Views, optional
         Augmented views of the images to train on, in tables of their own that those returned name.
+    executor : Executor, optional
+        Who computes: this process, or a cluster such as `featx.RayCluster`.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def run(
     lookup = _look_up(dataset, request, store, options, tick, views)
     if options.refresh:
         _set_aside(lookup)
-    ensured = ensure_rows(lookup, options, tick)
+    ensured = ensure_rows(lookup, options, tick, executor)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
     note_last_used(store, [table.path for table in tables if table.path is not None])
     n_computed = ensured.filled.computed
@@ -80,7 +84,7 @@ def run(
         seconds=time.perf_counter() - started,
         images_per_second=n_computed / ensured.seconds if n_computed else None,
         waiting=ensured.filled.waiting / ensured.seconds if n_computed else None,
-        engine=ensured.engine.name if ensured.engine else "none",
+        engine=ensured.engine,
         precision=request.precision,
         views=1 if views is None else views.n,
         notes=[*dataset.notes, *_leaks(lookup)],
