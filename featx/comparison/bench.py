@@ -104,6 +104,10 @@ class Bench:
         """Their classes."""
         return np.asarray(self.dataset.labels)[self.judged]
 
+    def key(self, trial: Trial, facts: dict[str, Any], seed: int) -> str:
+        """Return the name under which a run of `trial` is kept."""
+        return key_of(data=self.fingerprint, judge=self.judge, seed=seed, **dataclasses.asdict(trial), **facts)
+
     def compete(self, trial: Trial, facts: Callable[[], dict[str, Any]], run: Callable[[int, str], Run]) -> Row:
         """Return the row of a trial, running only those seeds that were not run before.
 
@@ -121,7 +125,7 @@ class Bench:
         runs, n_new = [], 0
         try:
             for seed in self.seeds:
-                key = key_of(data=self.fingerprint, judge=self.judge, seed=seed, **dataclasses.asdict(trial), **facts())
+                key = self.key(trial, facts(), seed)
                 done = self.ledger.get(key)
                 if done is None:
                     done = run(seed, key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -16,10 +18,14 @@ from featx.comparison.subsets import keep_shots
 from featx.extraction import resolved_recipes
 from featx.extraction import run as extract
 from featx.model import fit
+from featx.model.parallel import outcomes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from featx.extraction import Extraction
     from featx.features import Features
+    from featx.model import Model
     from featx.recipe import Request
 
 Made = TypeVar("Made")
@@ -121,45 +127,121 @@ def frozen_rows(
         Settings of each.
     shots : sequence of int or None
     """
-    request = source.asked
-    views = bench.views and dataclasses.asdict(bench.views)
+    contests = []
     for n, (place, layer), (head, settings) in itertools.product(shots, enumerate(source.layers), heads.items()):
-        trial = Trial(kind="frozen", backbone=request.backbone, layer=layer, pool=request.pool, head=head, shots=n)
-
-        def facts(place: int = place, settings: Mapping[str, Any] = settings) -> dict[str, Any]:
-            return {"recipe": source.recipes()[place].key, "settings": settings, "views": views}
-
-        def run(
-            seed: int, key: str, place: int = place, trial: Trial = trial, settings: Mapping[str, Any] = settings
-        ) -> Run:
-            return _fit(bench, source, place, trial, dict(settings), seed, key)
-
-        yield bench.compete(trial, facts, run)
+        asked = source.asked
+        trial = Trial(kind="frozen", backbone=asked.backbone, layer=layer, pool=asked.pool, head=head, shots=n)
+        contests.append(Contest(bench, source, place, trial, dict(settings)))
+    fits = Fits(bench, contests)
+    for contest in contests:
+        yield bench.compete(contest.trial, contest.facts, fits.run_of(contest))
 
 
-def _fit(
-    bench: Bench, source: FrozenSource, place: int, trial: Trial, settings: dict[str, Any], seed: int, key: str
-) -> Run:
-    table, recipe = source.table(place), source.recipes()[place]
-    n_views = bench.views.n if bench.views else 1
+@dataclass(frozen=True)
+class Contest:
+    """A head on the layer at `place` of `source`."""
+
+    bench: Bench
+    source: FrozenSource
+    place: int
+    trial: Trial
+    settings: dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what, beside the trial and the images, decides how it comes out."""
+        views = self.bench.views and dataclasses.asdict(self.bench.views)
+        return {"recipe": self.source.recipes()[self.place].key, "settings": self.settings, "views": views}
+
+    def work(self, seed: int) -> tuple[Any, ...]:
+        """Return the arguments of `fit_and_judge`, with the table extracted."""
+        table = self.source.table(self.place)
+        judged = table.select(np.isin(table.ids, self.bench.judged_ids))
+        n_views = self.bench.views.n if self.bench.views else 1
+        return _few(self.bench, table, self.trial.shots, seed), judged, self.trial.head, self.settings, n_views, seed
+
+    def record(self, seed: int, key: str, judged: Judged) -> Run:
+        """Return the run that came of `work`."""
+        bench, recipe, table = self.bench, self.source.recipes()[self.place], self.source.table(self.place)
+        views = {"views": bench.views.n, "augment": bench.views.augment} if bench.views else {}
+        return bench.record(
+            judged.model,
+            self.trial,
+            seed,
+            key,
+            judged.ids,
+            judged.best,
+            layer=recipe.layer if self.trial.layer == DEFAULT_LAYER else self.trial.layer,
+            pool=recipe.pool,
+            extract_seconds=cold_seconds(table),
+            extract_seconds_now=self.source.seconds_now,
+            fit_seconds=judged.fit_seconds,
+            settings=self.settings | views,
+        )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A fitted model, the ids of the judged rows and their classes as it sees them, and seconds of the fit alone."""
+
+    model: Model
+    ids: list[str]
+    best: NDArray[np.intp]
+    fit_seconds: float
+
+
+def fit_and_judge(
+    table: Features, judged: Features, head: str, settings: dict[str, Any], n_views: int, seed: int
+) -> Judged:
+    """Fit one head on `table` and let it classify the rows `judged`; this is what travels to workers."""
     started = time.perf_counter()
-    model = fit(_few(bench, table, trial.shots, seed), trial.head, settings=settings, views=n_views, seed=seed)
-    fit_seconds = time.perf_counter() - started
-    judged = table.select(np.isin(table.ids, bench.judged_ids))
-    return bench.record(
-        model,
-        trial,
-        seed,
-        key,
-        judged.ids.tolist(),
-        model.predict_proba(judged).argmax(axis=1),
-        layer=recipe.layer if trial.layer == DEFAULT_LAYER else trial.layer,
-        pool=recipe.pool,
-        extract_seconds=cold_seconds(table),
-        extract_seconds_now=source.seconds_now,
-        fit_seconds=round(fit_seconds, 3),
-        settings=settings | ({"views": n_views, "augment": bench.views.augment} if bench.views else {}),
-    )
+    model = fit(table, head, settings=settings, views=n_views, seed=seed)
+    seconds = round(time.perf_counter() - started, 3)
+    return Judged(model, judged.ids.tolist(), model.predict_proba(judged).argmax(axis=1), seconds)
+
+
+class Fits:
+    """All fits of some contests that were not done before, on whatever joblib backend is set; see `outcomes`.
+
+    They start together when the first is asked for, and are handed over in the order of the contests.
+    """
+
+    def __init__(self, bench: Bench, contests: Sequence[Contest]) -> None:
+        self._bench, self._contests = bench, contests
+        self._made: dict[str, Judged | Exception] = {}
+        self._coming = self._start()
+
+    def run_of(self, contest: Contest) -> Callable[[int, str], Run]:
+        """Return what `Bench.compete` calls for a run of `contest`."""
+
+        def run(seed: int, key: str) -> Run:
+            while key not in self._made:
+                arrived, outcome = next(self._coming)
+                self._made[arrived] = outcome
+            judged = self._made.pop(key)
+            if isinstance(judged, Exception):
+                raise judged
+            return contest.record(seed, key, judged)
+
+        return run
+
+    def _start(self) -> Iterator[tuple[str, Judged | Exception]]:
+        keys, work = [], []
+        for contest, seed, key in self._waiting():
+            try:
+                work.append(contest.work(seed))
+            except Exception as error:  # noqa: BLE001 - the row of this contest says it
+                yield key, error
+            else:
+                keys.append(key)
+        yield from zip(keys, outcomes(fit_and_judge, work), strict=True)
+
+    def _waiting(self) -> Iterator[tuple[Contest, int, str]]:
+        """Yield each run that was not done before, with its key."""
+        for contest, seed in itertools.product(self._contests, self._bench.seeds):
+            with contextlib.suppress(Exception):  # a contest without facts never comes to a run
+                key = self._bench.key(contest.trial, contest.facts(), seed)
+                if self._bench.ledger.get(key) is None:
+                    yield contest, seed, key
 
 
 def _few(bench: Bench, table: Features, shots: int | None, seed: int) -> Features:
