@@ -11,6 +11,7 @@ import click
 from featx.cli.common import Console, common
 from featx.cli.finetune import finetune
 from featx.cli.options import preprocessing_options
+from featx.cli.parallel import parallel, parallel_options
 from featx.cli.progress import ProgressLine
 from featx.errors import DataError, OptionError
 
@@ -55,6 +56,7 @@ def compare_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("data")
 @compare_options
+@parallel_options
 @preprocessing_options
 @common
 def compare(console: Console, cache: Path, data: str, output: Path, **options: Any) -> None:
@@ -66,6 +68,7 @@ def compare(console: Console, cache: Path, data: str, output: Path, **options: A
 
     Validation chooses, test only reports. All layers of a backbone come from one pass. The folder -o gets
     comparison.json and models/; what is finished there is not done again: a run that was stopped goes on.
+    With --jobs 4 or --backend ray the heads of a backbone are fitted side by side; networks train one by one.
     Options of featx finetune work with the prefix --ft-, as --ft-image-size 64; --ft-shots 50 keeps it to those.
     """
     from featx.comparison import compare as compare_all
@@ -74,7 +77,8 @@ def compare(console: Console, cache: Path, data: str, output: Path, **options: A
     lists: dict[str, Any] = {
         name: words(options.pop(name)) for name in ("backbones", "layers", "pools", "heads", "scratch")
     }
-    with ProgressLine(quiet=console.quiet) as progress:
+    side_by_side = parallel(options.pop("jobs"), options.pop("backend"))
+    with side_by_side, ProgressLine(quiet=console.quiet) as progress:
         found = compare_all(
             data,
             **lists | {"heads": tuple(head for head in lists["heads"] if head != "none")},

@@ -9,6 +9,7 @@ import click
 
 from featx.cli.common import Console, common, seconds_text
 from featx.cli.options import extract_options
+from featx.cli.parallel import parallel, parallel_options
 from featx.cli.tables import find_table, is_table
 from featx.errors import OptionError
 
@@ -31,6 +32,7 @@ from featx.errors import OptionError
 @click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
 @click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
+@parallel_options
 @extract_options
 @common
 def fit(console: Console, cache: Path, source: str | None, head: str | None, output: Path, **options: Any) -> None:
@@ -41,6 +43,7 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
 
     It is fitted on train and chosen on validation (a tenth of train where there is no such split); both are
     reported. The test split is looked at with --test only, and by a --protocol, which always reports it.
+    With --jobs 4 or --backend ray the fits of --search and --cv are done side by side, with the same result.
     """
     check_protocol(head, options)
     views = views_to_use(source, options)
@@ -52,15 +55,16 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
     else:
         from featx.model import fit as fit_model
 
-        model = fit_model(
-            table,
-            head or "mlp",
-            settings=parse_settings(options["settings"]),
-            # Data that were extracted for this fit had their validation split drawn when they were read.
-            val=options["val"] if source is None or is_table(source) else None,
-            views=views,
-            **{name: options[name] for name in ("scale", "cv", "search", "refit", "test", "seed", "memory")},
-        )
+        with parallel(options["jobs"], options["backend"]):
+            model = fit_model(
+                table,
+                head or "mlp",
+                settings=parse_settings(options["settings"]),
+                # Data that were extracted for this fit had their validation split drawn when they were read.
+                val=options["val"] if source is None or is_table(source) else None,
+                views=views,
+                **{name: options[name] for name in ("scale", "cv", "search", "refit", "test", "seed", "memory")},
+            )
     path = model.save(output, bundle=options["bundle"], unsafe_pickle=options["unsafe_pickle"])
     report = {"model": str(path), "table": str(table.path), **model.report}
     console.result(report, report_text(report))

@@ -43,6 +43,10 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
     Trees split one feature at a time, and pay for each of them; the leading components of a deep
     feature table hold what separates its classes in a tenth of the columns.
 
+    One fit runs on one machine. Under a memory limit its bins are kept in files (`xgboost.ExtMemQuantileDMatrix`), so
+    that the table may be larger than memory; XGBoost's training across machines needs Dask or a tracker of its own
+    with all workers up at once, and is not used. Several fits, as of a search, may run on several machines.
+
     Parameters
     ----------
     n_estimators : int
