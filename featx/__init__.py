@@ -25,6 +25,7 @@ _HOMES = {
     "LogisticHead": "featx.heads",
     "LogisticHeadCV": "featx.heads",
     "Model": "featx.model",
+    "RayCluster": "featx.cluster",
     "Recipe": "featx.recipe",
     "Request": "featx.recipe",
     "Report": "featx.reporting",

@@ -18,6 +18,7 @@
     ├── CacheError             (OSError)            the cache folder as a whole
     │   ├── CorruptFileError   (ValueError)         a file that fails its own checksums
     │   └── NoSpaceError                            the disk cannot take what was asked for
+    ├── ClusterError           (RuntimeError)       a cluster that cannot do the work
     ├── ProbeError             (RuntimeError)       this machine computes other features than the table holds
     ├── ModelFileError         (ValueError)         a model file that cannot be trusted or understood
     └── MissingExtraError      (ImportError)        an optional package, with the command that installs it
@@ -32,6 +33,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CacheError",
+    "ClusterError",
     "CorruptFileError",
     "DataError",
     "FeatxError",
@@ -152,6 +154,10 @@ class CorruptFileError(CacheError, ValueError):
 
 class NoSpaceError(CacheError):
     """The disk cannot take what was asked for."""
+
+
+class ClusterError(FeatxError, RuntimeError):
+    """A cluster that cannot be reached, or nodes that cannot do the work."""
 
 
 class ProbeError(FeatxError, RuntimeError):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.extraction import Estimate, Extraction
+    from featx.extraction.ensure import Executor
 
 #: Said wherever nobody named any data.
 STAND_IN = (
@@ -28,9 +29,12 @@ MUCH_WAITING = 0.25
 @click.command()
 @click.argument("data", required=False)
 @extract_options
+@click.option("--cluster", metavar="ray[://ADDRESS|auto|local]", help="Compute on the nodes of a Ray cluster.")
 @click.option("--dry-run", is_flag=True, help="Say what would be computed, its size and time, and stop.")
 @common
-def extract(console: Console, cache: Path, data: str | None, dry_run: bool, **options: Any) -> None:
+def extract(
+    console: Console, cache: Path, data: str | None, cluster: str | None, dry_run: bool, **options: Any
+) -> None:
     """Run a frozen backbone over DATA once and keep its features in the cache.
 
     \b
@@ -46,14 +50,25 @@ def extract(console: Console, cache: Path, data: str | None, dry_run: bool, **op
         console.note(STAND_IN)
     request, how, source = split_options(options)
     views = extraction.parse_views(options["views"], options["augment"], options["seed"])
+    executor = _cluster(cluster)
     dataset = extraction.open_dataset(data or "digits", **source)
-    with ProgressLine(quiet=console.quiet) as progress:
+    is_first = extraction.Rank.here().number == 0  # of processes launched together one speaks for all
+    with ProgressLine(quiet=console.quiet or not is_first) as progress:
         if dry_run:
             estimate = extraction.estimate(dataset, request, cache=cache, options=how, tick=progress, views=views)
             console.result(estimate.to_dict(), _estimate_text(estimate))
             return
-        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views)
-    console.result(done.to_dict(), extraction_text(done))
+        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views, executor=executor)
+    if is_first:
+        console.result(done.to_dict(), extraction_text(done))
+
+
+def _cluster(text: str | None) -> Executor | None:
+    if text is None:
+        return None
+    from featx.cluster import RayCluster
+
+    return RayCluster.parse(text)
 
 
 def extraction_text(done: Extraction) -> str:

@@ -12,6 +12,7 @@ from featx.extraction.fill import Progress
 from featx.extraction.lookup import open_store
 from featx.extraction.options import Options
 from featx.extraction.outcome import Estimate, Extraction
+from featx.extraction.ranks import Rank
 from featx.extraction.rows import cached_rows, compute_rows, resolved_recipes
 from featx.extraction.run import estimate, last_used, note_last_used, run
 from featx.extraction.views import parse_views
@@ -21,6 +22,7 @@ __all__ = [
     "Extraction",
     "Options",
     "Progress",
+    "Rank",
     "cached_rows",
     "compute_rows",
     "estimate",

@@ -14,6 +14,8 @@ from featx.extraction.fill import Progress
 from featx.extraction.identify import Identity, identify
 from featx.extraction.resolve import Resolved, resolve
 from featx.store import Store
+from featx.store.cache import LIMIT
+from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
 
 def open_store(cache: str | Path | None = None) -> Store:
-    """Open the cache folder: `cache`, else ``FEATX_CACHE``, else ``./cache``."""
-    return Store(Path(cache or os.environ.get("FEATX_CACHE") or "cache"))
+    """Open the cache folder: `cache`, else ``FEATX_CACHE``, else ``./cache``.
+
+    Tables larger than ``FEATX_TABLE_LIMIT`` (as ``64GiB``; 4 GiB without it) stay in segments.
+    """
+    limit = os.environ.get("FEATX_TABLE_LIMIT")
+    return Store(Path(cache or os.environ.get("FEATX_CACHE") or "cache"), limit=parse_bytes(limit) if limit else LIMIT)
 
 
 @dataclass(frozen=True)
