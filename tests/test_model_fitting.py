@@ -391,6 +391,18 @@ def test_votes_of_zero_do_not_spoil_the_rest(tmp_path):
     assert evaluate_model(model, features).calibration_error < 0.1
 
 
+@pytest.mark.parametrize("votes", [False, True])
+def test_calibration_keeps_the_order_of_all_classes(votes):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(30, 4)) * 4
+    scores -= scores.max(axis=1, keepdims=True)
+
+    calibrated = Calibration.fit(scores, scores.argmax(axis=1), votes=votes).probabilities(scores)
+
+    np.testing.assert_array_equal(calibrated.argsort(axis=1), scores.argsort(axis=1))
+    assert all(len(set(row)) == 4 for row in calibrated.tolist())
+
+
 def test_a_few_right_rows_do_not_make_certainty():
     scores = np.array([[0.0, -2.2]] * 5)
 

@@ -20,23 +20,24 @@ _FLOORS = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True)
 class Calibration:
-    """From scores to probabilities: softmax(max(scores, log floor) / temperature).
+    """From scores to probabilities: softmax(log(exp(scores) + floor) / temperature).
 
-    Neither number ever changes which class is the most probable.
+    Neither number ever changes the order of the classes.
 
     Attributes
     ----------
     temperature : float
         Above 1 where the head is too sure of itself.
     floor : float
-        Least odds of a class against the most probable one, before the temperature.
+        Added to the odds of each class against the most probable one, before the temperature; no more than a
+        guard against zeros but for heads that vote.
     """
 
     temperature: float = 1.0
     floor: float = 1e-12
 
     @classmethod
-    def fit(cls, scores: NDArray[np.float64], codes: NDArray[np.intp]) -> Calibration:
+    def fit(cls, scores: NDArray[np.float64], codes: NDArray[np.intp], *, votes: bool = False) -> Calibration:
         """Return the calibration that gives rows their highest likelihood.
 
         Parameters
@@ -45,6 +46,8 @@ class Calibration:
             Log-odds against the best class of each row, of rows that the head was not fitted on.
         codes : ndarray of int, shape (n,)
             Column of the true class of each.
+        votes : bool
+            Whether a score can be that of no vote at all, which a temperature alone cannot make sense of.
 
         Notes
         -----
@@ -58,13 +61,14 @@ class Calibration:
         >>> Calibration.fit(sure, nine_in_ten).probabilities(sure[:1]).round(2)
         array([[0.9, 0.1]])
         """
-        fits = [_fit_temperature(np.maximum(scores, np.log(floor)), codes) for floor in _FLOORS]
+        floors = _FLOORS if votes else _FLOORS[:1]
+        fits = [_fit_temperature(np.logaddexp(scores, np.log(floor)), codes) for floor in floors]
         best = int(np.argmin([loss for _, loss in fits]))
-        return cls(fits[best][0], _FLOORS[best])
+        return cls(fits[best][0], floors[best])
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return probabilities, shape (n, k), from scores as in `fit`."""
-        return np.asarray(softmax(np.maximum(scores, np.log(self.floor)) / self.temperature, axis=1))
+        return np.asarray(softmax(np.logaddexp(scores, np.log(self.floor)) / self.temperature, axis=1))
 
 
 def _fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> tuple[float, float]:

@@ -62,7 +62,8 @@ class Fitted:
         if not len(known):
             return Calibration()
         scores = np.concatenate([scores for _, scores in self._blocks(known)])
-        return Calibration.fit(scores, np.searchsorted(self.head.classes_, self.table.y[known]))
+        codes = np.searchsorted(self.head.classes_, self.table.y[known])
+        return Calibration.fit(scores, codes, votes=not hasattr(self.head, "decision_function"))
 
     def report(self, positions: Positions) -> dict[str, Any] | None:
         """Return the accuracy on some rows as ``{"n", "accuracy", "ci95"}``; None for no rows."""
