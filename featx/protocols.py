@@ -15,7 +15,6 @@ import numpy as np
 
 from featx.errors import OptionError, UnknownNameError
 from featx.features import Features
-from featx.heads.inputs import parse_bytes
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead
@@ -27,6 +26,7 @@ from featx.model.fitting import make_model
 from featx.model.job import Fitted, Job
 from featx.model.rows import DEFAULT_VAL, Rows, choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
+from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -53,13 +53,17 @@ class Part:
 
 @dataclass
 class Lookup:
-    """A dataset with its content hashes, what the request for it came to, and the cache to look in."""
+    """A dataset with its content hashes, what the request for it came to, and the cache to look in.
+
+    With `blind` it finds nothing there, as after a refresh.
+    """
 
     dataset: Dataset
     identity: Identity
     resolved: Resolved
     store: Store
     views: Views | None = None
+    blind: bool = False
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -68,12 +72,14 @@ class Lookup:
 
     def found(self, recipe: Recipe) -> np.ndarray:
         """Rows that the cache holds, bool of shape (n,)."""
+        if self.blind:
+            return np.zeros(len(self.identity.item_ids), dtype=bool)
         found: np.ndarray = self.store.find(recipe.key, self.identity.item_ids) & self.identity.readable
         return found
 
     def refused(self, recipe: Recipe) -> dict[int, str]:
         """Rows that are known to be no images, with the reason."""
-        return self.store.known_errors(recipe.key, self.identity.item_ids)
+        return {} if self.blind else self.store.known_errors(recipe.key, self.identity.item_ids)
 
     @property
     def viewed(self) -> np.ndarray:

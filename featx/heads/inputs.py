@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.errors import DataError, OptionError
+from featx.store.sizes import parse_bytes
 
 Array = NDArray[Any]
 ClassWeight = dict[Any, float] | str | None
@@ -233,28 +234,6 @@ def read_rows(head: Any, X: Any, *, maps: bool = False) -> Rows:
             raise DataError(f"{type(head).__name__} was fitted on rows of {expected} values, got a table of {X.shape}.")
         return Rows(X, X.shape, _computing_dtype(X.dtype))
     return _array_rows(head, X, reset=False, maps=maps)
-
-
-def parse_bytes(size: int | str) -> int:
-    """Return a size in bytes from a number or a text such as ``2GiB``.
-
-    Examples
-    --------
-    >>> parse_bytes("2GiB"), parse_bytes("500 MB"), parse_bytes(4096)
-    (2147483648, 500000000, 4096)
-    """
-    units = {"": 1, "b": 1}
-    for power, letter in enumerate("kmgt", start=1):
-        units |= {letter: 1024**power, letter + "ib": 1024**power, letter + "b": 1000**power}
-    text = str(size).strip().lower()
-    number = text.rstrip("bikmgt ")
-    try:
-        n_bytes = int(float(number) * units[text[len(number) :].strip()])
-    except (KeyError, ValueError):
-        n_bytes = 0
-    if n_bytes < 1:
-        raise OptionError(f"A memory limit is a size such as 2GiB or 500MB, got {size!r}.")
-    return n_bytes
 
 
 def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Rows:

@@ -14,7 +14,6 @@ from featx.features import Features
 from featx.heads.boosted import XGBoostHead
 from featx.heads.centroid import CentroidHead
 from featx.heads.conv import ConvHead
-from featx.heads.inputs import parse_bytes
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
@@ -24,6 +23,7 @@ from featx.model.job import Job
 from featx.model.model import Model
 from featx.model.rows import choose_rows
 from featx.model.scaling import FeatureScaler
+from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -298,6 +298,10 @@ class Sealed:
             self._loaded[name] = self._verified(name)
         return self._loaded[name]
 
+    def forget(self) -> None:
+        """Let go of the arrays that were read."""
+        self._loaded.clear()
+
     def _verified(self, name: str) -> npt.NDArray[Any]:
         if name not in self._digests:
             raise self._damaged(f"it has no {name!r}")

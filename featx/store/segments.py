@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,30 +101,57 @@ def write_segment(
 class Segment:
     """One segment, open for reading: header and item ids verified, rows at first touch.
 
+    Parameters
+    ----------
+    disk : Disk
+    root : Path
+        The cache folder.
+    key : str
+        Of the recipe.
+    path : Path
+    known : bytes, optional
+        `identity` of the file at `path` when it was last opened: its items are not read again if it is the same.
+
     Attributes
     ----------
     path : Path
-    item_ids : ndarray of uint8, shape (n, 32)
-    errors : list of (bytes, str)
-        Item id and reason.
+    identity : bytes
+        Changes whenever anything in the file does.
+    rows : featx.store.payload.Payload
     """
 
-    def __init__(self, disk: Disk, root: Path, key: str, path: Path) -> None:
+    def __init__(self, disk: Disk, root: Path, key: str, path: Path, known: bytes | None = None) -> None:
         self.path = path
         self._file = Sealed.open(disk, path)
         if self._file.kind != KIND or self._file.attributes.get("key") != key:
             raise CorruptFileError(f"{path} is damaged: it holds something else than segments of {key[:8]}.")
+        self.identity = self._file.identity
         self.rows = self._file.payload()
-        self._file.require(
-            {"item_id": ("u", (len(self.rows), 32)), "error_item_id": ("u", (None, 32)), "error_reason": ("S", (None,))}
-        )
-        self.item_ids, failed = self._file.array("item_id"), self._file.array("error_item_id")
-        reasons = from_utf8(self._file.array("error_reason"))
-        if len(failed) != len(reasons):
-            raise CorruptFileError(f"{path} is damaged: its errors are not as featx writes them.")
-        self.errors = [(item.tobytes(), str(reason)) for item, reason in zip(failed, reasons, strict=True)]
-        if segment_path(root, key, segment_name(np.concatenate([self.item_ids, failed]))) != path:
-            raise CorruptFileError(f"{path} is damaged: its name belongs to other items.")
+        if self.identity != known:
+            self._check_items(segments_folder(root, key))
+
+    def _check_items(self, folder: Path) -> None:
+        self._file.require({"item_id": ("u", (len(self.rows), 32)), "error_item_id": ("u", (None, 32))})
+        self._file.require({"error_reason": ("S", self._file.extents["error_item_id"].shape[:1])})
+        self._file.array("error_reason")  # which verifies it
+        items = np.concatenate([self.item_ids, self._file.array("error_item_id")])
+        if folder / (segment_name(items) + SUFFIX) != self.path:
+            raise CorruptFileError(f"{self.path} is damaged: its name belongs to other items.")
+
+    @property
+    def item_ids(self) -> npt.NDArray[np.uint8]:
+        """Of the rows, shape (n, 32)."""
+        return self._file.array("item_id")
+
+    @cached_property
+    def errors(self) -> list[tuple[bytes, str]]:
+        """Item id and reason of the items that gave no row."""
+        failed, reasons = self._file.array("error_item_id"), from_utf8(self._file.array("error_reason"))
+        return [(item.tobytes(), str(reason)) for item, reason in zip(failed, reasons, strict=True)]
+
+    def forget(self) -> None:
+        """Let go of all but the rows; what is asked for is read again."""
+        self._file.forget()
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check everything against its digest."""

@@ -28,8 +28,8 @@ KIND = "table"
 VIEWS = "views/table"
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
-#: Segments that one reader holds open at a time.
-_OPEN_SEGMENTS = 16
+#: Segments that one reader holds open at a time: blocks of shuffled rows come from about as many.
+_OPEN_SEGMENTS = 64
 
 
 class RowReader(Protocol):
@@ -260,7 +260,7 @@ class Table:
             raise CorruptFileError(f"{self.path} is damaged: rows of it lie nowhere.")
         root = self.path.absolute().parent.parent
         return SegmentedRows(
-            lambda name: Segment(self._disk, root, self.key, segment_path(root, self.key, name)), places
+            lambda name, known: Segment(self._disk, root, self.key, segment_path(root, self.key, name), known), places
         )
 
     def __len__(self) -> int:
@@ -372,15 +372,16 @@ class SegmentedRows:
     Parameters
     ----------
     open_segment : callable
-        From the name of a segment to the `Segment`.
+        From the name of a segment, and its identity if it was opened before, to the `Segment`.
     places : Places
     """
 
-    def __init__(self, open_segment: Callable[[str], Segment], places: Places) -> None:
+    def __init__(self, open_segment: Callable[[str, bytes | None], Segment], places: Places) -> None:
         self.shape, self.dtype = places.shape, places.dtype
         self._names, self._place = places.segments, places.place
         self._open_segment = open_segment
         self._open: OrderedDict[int, Segment] = OrderedDict()
+        self._known: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -425,11 +426,13 @@ class SegmentedRows:
 
     def _fetch(self, number: int) -> Segment:
         try:
-            segment = self._open_segment(self._names[number])
+            segment = self._open_segment(self._names[number], self._known.get(number))
         except FileNotFoundError as error:
             raise CacheError(
                 f"{error.filename} is missing, which holds rows of this table. Compute them again: featx extract"
             ) from error
         if segment.rows.shape[1:] != self.shape[1:] or segment.rows.dtype != self.dtype:
             raise CorruptFileError(f"{segment.path} is damaged: its rows have another shape than the table's.")
+        self._known[number] = segment.identity
+        segment.forget()
         return segment
