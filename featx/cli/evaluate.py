@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +13,16 @@ from featx.cli.options import source_options
 from featx.cli.report import typed_command
 from featx.cli.tables import find_table
 
+if TYPE_CHECKING:
+    from featx.datasets import Dataset
+    from featx.features import Features
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
 @click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
+@click.option("--tta", is_flag=True, help="Average over the augmented views that the model was fitted on.")
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Also write the report.")
 @click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
 @click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
@@ -29,6 +34,7 @@ def evaluate(
     model: Path,
     source: str | None,
     split: str | None,
+    tta: bool,
     page: Path | None,
     **options: Any,
 ) -> None:
@@ -40,6 +46,8 @@ def evaluate(
     Rows whose content the model was trained on are counted, named, and left out of the headline. DATA are
     extracted by the model's own recipe.
     """
+    if tta and page is not None:
+        raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
     from featx.evaluate import evaluate_model
     from featx.model import load
     from featx.model.saving import with_network
@@ -48,8 +56,26 @@ def evaluate(
     classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
     with with_network(classifier) if classifier.request else nullcontext() as request:
         table = find_table(console, source, cache, options, request)
-    found = evaluate_model(classifier, table, split=split)
+    images, how = (_images(table), _how(options)) if tta else (None, {})
+    found = evaluate_model(classifier, table, split, images=images, **how)
     if page is not None:
         made = report(classifier, table=table, split=split, command=typed_command())
         console.note(f"The report: {made.save(page)}")
     console.result(found.to_dict(), str(found))
+
+
+def _images(table: Features) -> Dataset:
+    from featx.errors import DataError
+    from featx.reporting.thumbnails import reopen
+
+    source = table.provenance.get("source")
+    if not source:
+        raise DataError(
+            "--tta makes views of the images, and the table does not say where they are. Give them instead of the "
+            "table: featx evaluate MODEL DATA --tta"
+        )
+    return reopen(source)
+
+
+def _how(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("engine", "device", "batch_size", "workers")}

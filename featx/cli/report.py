@@ -21,6 +21,7 @@ from featx.cli.progress import ProgressLine
 @click.option("--table", type=click.Path(path_type=Path), help="Rows to judge on. Default: those it was fitted on.")
 @click.option("--split", metavar="test|val", help="Default: test where there is one, else what it was not trained on.")
 @click.option("--data", metavar="DATA", help="Where the images are, if they have moved.")
+@click.option("--images", metavar="DIR", help="Folder of the images, where DATA is a labels.csv.")
 @click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
 @click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
 @common
@@ -33,6 +34,7 @@ def report(
     table: Path | None,
     split: str | None,
     data: str | None,
+    images: str | None,
     allow_code: bool,
     unsafe_pickle: bool,
 ) -> None:
@@ -42,9 +44,12 @@ def report(
     featx report model.featx -o report.html
     featx report logreg.featx mlp.featx -o report.html --figures figures/
     """
+    from featx.extraction import open_dataset
     from featx.features import Features
     from featx.reporting import report as make
 
+    if images is not None and data is None:
+        raise click.UsageError("--images is the folder of what a CSV names: --data labels.csv --images DIR")
     if output is None and figures is None:
         raise click.UsageError("Name the page, the folder of its pictures, or both: -o OUT.html --figures DIR")
     with ProgressLine(quiet=console.quiet) as progress:
@@ -52,7 +57,7 @@ def report(
             subjects[0] if len(subjects) == 1 else subjects,
             table=None if table is None else Features.open(table),
             split=split,
-            data=data,
+            data=data if images is None else open_dataset(data, images=images),
             cache=cache,
             command=typed_command(),
             allow_code=allow_code,

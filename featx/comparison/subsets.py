@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featx.datasets import UNLABELLED
+from featx.datasets.part import select
 from featx.datasets.splits import hold_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from featx.datasets import Dataset, ImageData
-    from featx.errors import ImageError
+    from featx.datasets import Dataset
 
 #: Share of train that chooses where the data have no validation rows of their own.
 DEFAULT_VAL = "0.1"
@@ -66,38 +64,6 @@ def keep_shots(dataset: Dataset, shots: int | None, *, seed: int) -> Dataset:
         members: NDArray[np.intp] = rng.permutation(np.flatnonzero(in_train & (dataset.labels == label)))
         kept[members[:shots]] = True
     return select(dataset, np.flatnonzero(kept))
-
-
-def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
-    """Return some rows of a dataset, at ascending positions."""
-    return dataclasses.replace(
-        dataset,
-        identity=lambda: f"{dataset.identity()} {rows.tolist()}",
-        ids=[dataset.ids[i] for i in rows.tolist()],
-        labels=dataset.labels[rows],
-        splits=dataset.splits[rows],
-        images=_Part(dataset, rows),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Images of a dataset at ascending positions, counted from 0."""
-
-    whole: Dataset
-    rows: NDArray[np.intp]
-
-    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
-        """Read images at ascending places among `rows`."""
-        wanted = list(indices)
-        read = self.whole.iterate(self.rows[wanted].tolist())
-        for place, (_, data) in zip(wanted, read, strict=True):
-            yield place, data
-
-    def stamps(self) -> NDArray[np.uint8] | None:
-        """Return what changes when a file does, a row an image; None where the whole dataset has none."""
-        stamps = self.whole.stamps()
-        return None if stamps is None else stamps[self.rows]
 
 
 def labelled(dataset: Dataset, split: str) -> NDArray[np.intp]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from featx.comparison.bench import RUNS, Bench
 from featx.comparison.runs import Row, Run, Trial
-from featx.comparison.subsets import keep_shots, select
+from featx.comparison.subsets import keep_shots
+from featx.datasets.part import select
 from featx.errors import OptionError, UnknownBackboneError
 from featx.extraction import resolved_recipes
 from featx.heads.settings import parse_setting

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.errors import DataError
+from featx.datasets import item_id
+from featx.datasets.part import select
+from featx.errors import DataError, ImageError
 from featx.evaluate.evaluation import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featx.datasets import Dataset
     from featx.features import Features
     from featx.model import Model
 
@@ -41,16 +44,36 @@ class HeldOut:
     trained_on: tuple[str, ...]
     n_chosen_on: int
 
-    def evaluate(self, model: Model) -> Evaluation:
-        """Evaluate `model`, the one that the rows were held out from."""
+    def evaluate(self, model: Model, images: Dataset | None = None, **how: Any) -> Evaluation:
+        """Evaluate `model`, the one that the rows were held out from; see `evaluate_model`."""
         return evaluate(
             self.y,
-            model.predict_proba(self.rows),
+            model.predict_proba(self.rows) if images is None else self._over_views(model, images, how),
             model.classes,
             trained_on=self.trained_on,
             n_chosen_on=self.n_chosen_on,
             n_unreadable=len(self.rows.errors),
         )
+
+    def _over_views(self, model: Model, images: Dataset, how: dict[str, Any]) -> NDArray[np.float64]:
+        """Return probabilities averaged over the views of each row's image."""
+        place = {name: i for i, name in enumerate(images.ids)}
+        wanted = np.array([place.get(name, -1) for name in self.rows.ids], dtype=np.intp)
+        order = np.argsort(wanted)
+        there = [row for row in order.tolist() if wanted[row] >= 0]
+        known = self.rows.item_ids
+        for row, (_, data) in zip(there, images.iterate(wanted[there].tolist()), strict=True):
+            if isinstance(data, ImageError) or item_id(data) != known[row].tobytes():
+                wanted[row] = -1
+        if (wanted < 0).any():
+            raise DataError(
+                f"--tta makes views of the images, and {(wanted < 0).sum():,} of {len(wanted):,} are gone or others "
+                f"than the table was made of, the first {self.rows.ids[np.argmin(wanted)]}. Extract them again, or "
+                "leave out --tta."
+            )
+        probabilities = np.empty((len(wanted), len(model.classes)))
+        probabilities[order] = model.predict_proba(select(images, wanted[order]), tta=True, **how)
+        return probabilities
 
 
 def held_out(model: Model, features: Features, split: str | None = None) -> HeldOut:
@@ -93,7 +116,9 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     )
 
 
-def evaluate_model(model: Model, features: Features, split: str | None = None) -> Evaluation:
+def evaluate_model(
+    model: Model, features: Features, split: str | None = None, *, images: Dataset | None = None, **how: Any
+) -> Evaluation:
     """Evaluate `model` on the labelled rows of a table that it was not trained on (see `held_out`).
 
     Parameters
@@ -104,13 +129,21 @@ def evaluate_model(model: Model, features: Features, split: str | None = None) -
         A table of the model's recipe. Classes are matched by name.
     split : str, optional
         Rows to look at: by default ``test`` where there is such a split, else all.
+    images : Dataset, optional
+        What the table was made of. Where given, probabilities are averaged over the augmented views that the model
+        was fitted on, made of these images now.
+    **how
+        How to make them, as in `Model.classify`: ``engine``, ``device``, ``batch_size``, ``workers``.
 
     Raises
     ------
     DataError
-        If no row is labelled, a label is none of the model's classes, or all rows were trained on.
+        If no row is labelled, a label is none of the model's classes, all rows were trained on, or an image is no
+        longer the one that the table was made of.
+    OptionError
+        If `images` are given and the model was fitted without views.
     """
-    return held_out(model, features, split).evaluate(model)
+    return held_out(model, features, split).evaluate(model, images, **how)
 
 
 def _in_classes_of(model: Model, table: Features) -> NDArray[np.int64]:
