@@ -546,6 +546,24 @@ def test_crop_of_any_square_equals_torchvision(side, shorter, crop, interpolatio
     assert np.array_equal(fit(image, frame(crop, shorter=shorter, interpolation=interpolation)), np.asarray(theirs))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 200),
+    height=st.integers(1, 90),
+    shorter=st.sampled_from([8, 16, 32, 64, 128]),
+    crop_width=st.integers(1, 70),
+    crop_height=st.integers(1, 70),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+)
+def test_crop_of_any_landscape_equals_torchvision(width, height, shorter, crop_width, crop_height, interpolation):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    image, mode = noise(max(width, height), min(width, height)), v2.InterpolationMode(interpolation)
+    theirs = v2.Compose([v2.Resize(shorter, mode), v2.CenterCrop((crop_height, crop_width))])(image)
+    asked = frame(crop_width, crop_height, shorter=shorter, interpolation=interpolation)
+
+    assert np.array_equal(fit(image, asked), np.asarray(theirs))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("side", "crop_pct"), [(224, 0.875), (240, 0.882), (299, 0.875), (331, 0.8975), (64, 1.0)])
 @pytest.mark.filterwarnings("ignore")

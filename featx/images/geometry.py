@@ -13,6 +13,8 @@ from featx.recipe import DECODES, Frame
 
 #: Pillow takes coordinates as 32-bit floats, whose integers are exact up to here.
 _EXACT_FLOATS = 1 << 24
+#: Pixels on each side that the widest of Pillow's filters looks at, lanczos, where nothing is scaled down.
+_WIDEST_FILTER = 3
 
 
 def prepare(data: bytes | np.ndarray, frame: Frame) -> np.ndarray:
@@ -99,8 +101,11 @@ def _crop(image: Image.Image, frame: Frame) -> Image.Image:
         )
     width, height = (frame.shorter, longer) if image.width <= image.height else (longer, frame.shorter)
     left, top = _margin(width, frame.width), _margin(height, frame.height)
-    if image.width == image.height and frame.width == frame.height and left > 0 and _is_exact(image.width, width):
-        return _resize_inside(image, left, width, frame)
+    if left >= 0 and top >= 0 and _is_exact(image.height, height):
+        if image.width == image.height and frame.width == frame.height:
+            return _resize_inside(image, left, width, frame)
+        if image.width >= image.height:
+            return _resize_in_passes(image, (left, top), (width, height), frame)
     image = _resize(image, width, height, frame)
     return image.crop((left, top, left + frame.width, top + frame.height))
 
@@ -121,6 +126,25 @@ def _resize_inside(image: Image.Image, margin: int, resized: int, frame: Frame) 
     low, high = margin * scale, (margin + frame.width) * scale
     size = (frame.width, frame.height)
     return image.resize(size, Image.Resampling[frame.interpolation.upper()], box=(low, low, high, high))
+
+
+def _resize_in_passes(
+    image: Image.Image, corner: tuple[int, int], resized: tuple[int, int], frame: Frame
+) -> Image.Image:
+    """Resize a landscape as Pillow does, first across and then down, but only where the crop looks.
+
+    Columns map to the original with rounding, so across every one of them is made, though of those rows only that the
+    crop depends on; down, where nothing rounds, only the crop is.
+    """
+    (left, top), (width, height) = corner, resized
+    scale = image.height / height
+    low, high = top * scale, (top + frame.height) * scale
+    reach = math.ceil(_WIDEST_FILTER * max(scale, 1.0)) + 1
+    first, last = max(0, math.floor(low) - reach), min(image.height, math.ceil(high) + reach)
+    across = _resize(image.crop((0, first, image.width, last)), width, last - first, frame)
+    kept = across.crop((left, 0, left + frame.width, last - first))
+    box = (0, low - first, frame.width, high - first)
+    return kept.resize((frame.width, frame.height), Image.Resampling[frame.interpolation.upper()], box=box)
 
 
 def _margin(length: int, crop: int) -> int:
