@@ -101,7 +101,7 @@ def _crop(image: Image.Image, frame: Frame) -> Image.Image:
         )
     width, height = (frame.shorter, longer) if image.width <= image.height else (longer, frame.shorter)
     left, top = _margin(width, frame.width), _margin(height, frame.height)
-    if left >= 0 and top >= 0 and _is_exact(image.height, height):
+    if frame.width <= width and frame.height <= height and _is_exact(image.height, height):
         if image.width == image.height and frame.width == frame.height:
             return _resize_inside(image, left, width, frame)
         if image.width >= image.height:
