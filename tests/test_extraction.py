@@ -172,6 +172,26 @@ def test_too_many_bad_images_fail_the_run_with_all_others_kept(photos, tmp_path)
     assert run(photos, tmp_path / "cache", max_errors="10%").computed == 0
 
 
+def test_a_refresh_leaves_the_tables_of_other_images(photos, tmp_path):
+    run(photos / "red", tmp_path / "cache")
+    (other,) = run(photos / "blue", tmp_path / "cache").tables
+
+    assert run(photos / "red", tmp_path / "cache", refresh=True).computed == 4
+    assert other.path.exists()
+    assert run(photos / "blue", tmp_path / "cache").computed == 0
+
+
+def test_an_estimate_of_a_refresh_counts_every_image(photos, tmp_path):
+    run(photos, tmp_path / "cache")
+    dataset = extraction.open_dataset(photos)
+
+    def to_compute(**how):
+        options = Options(workers=0, engine="eager", **how)
+        return extraction.estimate(dataset, SMALL, cache=tmp_path / "cache", options=options).to_compute
+
+    assert (to_compute(), to_compute(refresh=True)) == (0, 12)
+
+
 def test_nothing_but_bad_images_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("no image")
@@ -190,12 +210,14 @@ def test_a_machine_that_computes_other_features_refuses_to_mix_until_refreshed(p
     probe = stored_probe(store, table.recipe)
     store.put_note(_note(table.recipe), {k: _encode(v + (v.dtype.kind == "f")) for k, v in probe.items()})
     Image.new("RGB", (40, 40), "orange").save(photos / "red" / "new.png")
+    (other,) = run(photos / "blue", tmp_path / "cache").tables
 
     with pytest.raises(ProbeError, match="--refresh"):
         run(photos, tmp_path / "cache")
     done = run(photos, tmp_path / "cache", refresh=True)
 
     assert done.computed == 13
+    assert not other.path.exists()  # its rows are those of the other library, too
 
 
 def test_edited_in_place_with_times_kept_is_found_with_rehash(photos, tmp_path):

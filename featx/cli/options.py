@@ -49,7 +49,7 @@ _OPTIONS = [
     click.option("--workers", type=int, metavar="N", help="Decoding processes; 0 decodes in this one."),
     click.option("--max-errors", default="1%", show_default=True, metavar="N|N%", help="Bad images still no failure."),
     click.option("--rehash", is_flag=True, help="Read every image again instead of trusting size and times."),
-    click.option("--refresh", is_flag=True, help="Compute all rows again."),
+    click.option("--refresh", is_flag=True, help="Compute all rows again; once stopped, go on without it."),
 ]
 _VIEWS = [
     click.option("--views", type=int, metavar="N", help="Views of each training image, the plain one included."),

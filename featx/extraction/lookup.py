@@ -15,6 +15,7 @@ from featx.extraction.identify import Identity, identify
 from featx.extraction.resolve import Resolved, resolve
 from featx.store import Store
 from featx.store.cache import LIMIT
+from featx.store.lookup import first_of_each
 from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -129,9 +130,7 @@ class Lookup:
 
     def _distinct(self, chosen: np.ndarray) -> np.ndarray:
         """Return the positions that `chosen` (bool, (n,)) names, one for each distinct image."""
-        positions = np.flatnonzero(chosen)
-        _, first = np.unique(self.identity.item_ids[positions], axis=0, return_index=True)
-        return positions[np.sort(first)]
+        return first_of_each(self.identity.item_ids, np.flatnonzero(chosen))
 
 
 def look_up(

@@ -22,7 +22,8 @@ class Options:
     rehash : bool
         Read every image again instead of trusting size and times of its file.
     refresh : bool
-        Compute all rows again, for a machine whose probe disagrees with the table's.
+        Compute every row of these images again. Tables that hold some of them are set aside first, and where this
+        machine's probe disagrees with the cache's, all tables of the recipe.
     """
 
     engine: str = "auto"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.datasets import shared_across_splits
-from featx.errors import OptionError, TooManyErrors
-from featx.extraction.ensure import ensure_rows, open_planned, required_bytes, seconds_per_batch
+from featx.errors import OptionError, ProbeError, TooManyErrors
+from featx.extraction.ensure import Ensured, ensure_rows, open_planned, required_bytes, seconds_per_batch
 from featx.extraction.lookup import Lookup, look_up, open_store
 from featx.extraction.options import Options, allowed_errors
 from featx.extraction.outcome import Estimate, Extraction
@@ -68,9 +68,8 @@ def run(
     """
     started, options, store = time.perf_counter(), options or Options(), open_store(cache)
     lookup = _look_up(dataset, request, store, options, tick, views)
-    if options.refresh:
-        _set_aside(lookup)
-    ensured = ensure_rows(lookup, options, tick, executor)
+    ensure = _compute_again if options.refresh else ensure_rows
+    ensured = ensure(lookup, options, tick, executor)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
     note_last_used(store, [table.path for table in tables if table.path is not None])
     n_computed = ensured.filled.computed
@@ -105,6 +104,7 @@ def estimate(
     """Say what `run` would do, having computed no more than one batch and written nothing but notes."""
     options, store = options or Options(), open_store(cache)
     lookup = _look_up(dataset, request, store, options, tick, views)
+    lookup.blind = options.refresh
     parts, seconds = list(lookup.parts()), 0.0
     n_missing = sum(part.n_rows for part in parts)
     if n_missing:
@@ -149,14 +149,21 @@ def _n_rows(table: Features, views: Views | None) -> int:
     return len(table) + sum(len(table.view(number)) for number in (views.numbers if views else ()))
 
 
-def _set_aside(lookup: Lookup) -> None:
+def _compute_again(lookup: Lookup, options: Options, tick: Tick | None, executor: Executor | None) -> Ensured:
+    """Compute every row of these images anew; rows of others stay, unless this machine computes other features."""
     lookup.store.require_writable()
-    views = lookup.views
-    for recipe in lookup.recipes:
-        forget_probe(lookup.store, recipe)
-        of_views = [views.recipe(recipe, number) for number in views.numbers] if views else []
-        for one in (recipe, *of_views):
-            lookup.store.set_aside(one.key)
+    recipes = [*lookup.recipes]
+    if views := lookup.views:
+        recipes += [views.recipe(recipe, number) for recipe in lookup.recipes for number in views.numbers]
+    for recipe in recipes:
+        lookup.store.set_aside(recipe.key, lookup.identity.item_ids)
+    try:
+        return ensure_rows(lookup, options, tick, executor)
+    except ProbeError:
+        for recipe in recipes:
+            forget_probe(lookup.store, recipe)
+            lookup.store.set_aside(recipe.key)
+        return ensure_rows(lookup, options, tick, executor)
 
 
 def _layer_names(lookup: Lookup) -> list[str]:

@@ -21,7 +21,7 @@ from featx.store.hashes import HashMemo
 from featx.store.names import KEY_DIGITS, clean_name, segment_name
 from featx.store.notes import adopt_note, create_exclusively, read_note, remove, write_note
 from featx.store.publish import Publisher
-from featx.store.segments import list_segments, set_aside, write_segment
+from featx.store.segments import set_aside, write_segment
 from featx.store.tables import Table, TableContent, use_table
 
 if TYPE_CHECKING:
@@ -288,10 +288,20 @@ class Store:
             except CorruptFileError as error:
                 logger.warning("%s See: featx cache verify", error)
 
-    def set_aside(self, key: str) -> None:
-        """Put all rows of `key` out of use, so that they are computed again. ``featx cache gc`` removes them."""
-        tables = [holding.path for holding in self.catalog.rows(key).holdings if holding.is_table]
-        for path in [*tables, *list_segments(self.disk, self.root, key)]:
+    def set_aside(self, key: str, item_ids: npt.NDArray[np.uint8] | None = None) -> None:
+        """Put rows of `key` out of use, so that they are computed again. ``featx cache gc`` removes them.
+
+        Parameters
+        ----------
+        key : str
+        item_ids : ndarray of uint8, shape (n, 32), optional
+            Only files that hold some of these items; without it all.
+        """
+        holdings = self.catalog.rows(key).holdings
+        chosen = holdings if item_ids is None else [one for one in holdings if one.holds_some_of(item_ids)]
+        segments = {one.path.stem for one in chosen}
+        tables = [one.path for one in holdings if one.is_table and (one in chosen or segments & set(one.segments))]
+        for path in [*tables, *(one.path for one in chosen if not one.is_table)]:
             set_aside(self.disk, path, f"{path}, as was asked for.")
 
     # Hints and notes

@@ -33,7 +33,7 @@ class RowsMovedError(Exception):
     """A file that held rows was replaced or removed: look again, another one holds them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Holding:
     """One file that holds rows.
 
@@ -60,6 +60,11 @@ class Holding:
     dtype: np.dtype[Any]
     segments: list[str]
     is_table: bool
+
+    def holds_some_of(self, item_ids: Bytes) -> bool:
+        """Say whether a row here, or a reason why there is none, is of one of `item_ids`."""
+        failed = np.frombuffer(b"".join(item for item, _ in self.errors), np.uint8).reshape(-1, 32)
+        return bool((DigestIndex(np.concatenate([self.item_ids, failed])).positions(item_ids) >= 0).any())
 
 
 class KeyRows:
