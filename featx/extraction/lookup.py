@@ -86,11 +86,11 @@ class Lookup:
     def viewed(self) -> np.ndarray:
         """Rows of which augmented views are made, bool of shape (n,): nothing but training looks at them.
 
-        These are the rows of split ``train`` or, where no row is, all that are for neither validation nor test.
+        These are the rows of split ``train`` or, where no row is, those in no split.
         """
         splits = np.asarray(self.dataset.splits)
         train = splits == "train"
-        viewed: np.ndarray = train if train.any() else ~np.isin(splits, ("val", "test"))
+        viewed: np.ndarray = train if train.any() else splits == ""
         return viewed
 
     @property
