@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from featx.features import Features
     from featx.recipe import Frame
 
+#: Convolutions run channels last, but for maps with a side below this, which oneDNN does faster channel by channel:
+#: blocks 4 and 5 of vgg16 at 32 pixels by an eighth (examples/bench_finetune.py).
+FEWEST_CHANNELS_LAST = 7
 #: Pixels beyond this many bytes go to a temporary file instead of memory.
 MEMORY_BYTES = 4 << 30
 
@@ -42,6 +45,7 @@ class Source(Protocol):
     splits: NDArray[np.str_]
     item_ids: NDArray[np.uint8]
     errors: list[tuple[str, str]]
+    memory_format: torch.memory_format
 
     def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
         """Return rows as the network takes them: as they are, or changed at random for training in `epoch`."""
@@ -65,6 +69,8 @@ class DecodedImages:
     augmentation : Augmentation
     seed : int
         Of the augmentation.
+    memory_format : torch.memory_format
+        That a network on them had better have.
     """
 
     pixels: NDArray[np.uint8]
@@ -76,6 +82,7 @@ class DecodedImages:
     errors: list[tuple[str, str]]
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
+    memory_format: torch.memory_format = torch.channels_last
 
     def batch(self, positions: NDArray[np.intp], epoch: int | None) -> Tensor:
         """Return uint8 images (m, height, width, 3), augmented in training by image and epoch alone."""
@@ -174,6 +181,8 @@ class Activations:
     def __init__(self, table: Features) -> None:
         self.y, self.splits, self.item_ids = table.y, table.splits, table.item_ids
         self.classes, self.errors = table.classes, table.errors
+        small = min(table.shape[-2:]) < FEWEST_CHANNELS_LAST
+        self.memory_format = torch.contiguous_format if small else torch.channels_last
         self._rows, origin = table.all_views()
         n, self._n_views = len(table), table.views
         sizes = [len(table.view(number)) for number in range(self._n_views)]
@@ -186,4 +195,4 @@ class Activations:
         """Return float32 rows (m, …), read from the table."""
         view = 0 if epoch is None else epoch % self._n_views
         rows = torch.from_numpy(self._rows[self._places[view, positions]].astype(np.float32))
-        return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
+        return rows.contiguous(memory_format=self.memory_format) if rows.ndim == 4 else rows

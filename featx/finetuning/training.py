@@ -101,7 +101,7 @@ class Training:
     def __init__(
         self, network: Classifier, trainable: Trainable, source: Source, rows: Rows, settings: Settings, device: str
     ) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=source.memory_format)
         self.state = State()
         self.best: dict[str, Tensor] = {}
         self.known = np.unique(source.y[rows.train])

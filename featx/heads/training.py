@@ -179,7 +179,7 @@ def optimizer_of(groups: list[dict[str, Any]], regimen: Regimen, *, nesterov: bo
 
     options: dict[str, Any] = {"lr": regimen.lr}
     if regimen.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=regimen.momentum, nesterov=nesterov, **options)
+        return torch.optim.SGD(groups, momentum=regimen.momentum, nesterov=nesterov, fused=True, **options)
     if regimen.eps is not None:
         options["eps"] = regimen.eps
     if regimen.optimizer == "adamax":
