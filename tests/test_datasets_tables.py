@@ -83,7 +83,7 @@ def test_columns_may_be_named(tmp_path):
     dataset = open_dataset(path, **options)
 
     assert labels_of(dataset) == {"a": "cat", "b": "dog"}
-    assert dataset.splits.tolist() == ["Training", "val"]
+    assert dataset.splits.tolist() == ["train", "val"]
     with pytest.raises(
         DataError, match=r"t\.csv has no column 'sort'\. It has: id, photo, label, kind, part\. Change --label"
     ):
@@ -102,6 +102,13 @@ def test_several_unknown_columns_are_no_label_and_this_is_said(tmp_path):
 
     assert dataset.classes == ()
     assert dataset.notes == ("t.csv: images from column 'id', no labels; name their column: --label-column age|sex.",)
+
+
+def test_a_split_of_another_name_is_an_error(tmp_path):
+    tree(tmp_path, "a.png", "b.png")
+
+    with pytest.raises(DataError, match=r"'split' has the split 'holdout' in 1 rows\. Write train, val or test"):
+        open_dataset(csv(tmp_path / "t.csv", "id,label,split\na,x,training\nb,y,holdout\n"))
 
 
 def test_split_column_is_read(tmp_path):

@@ -129,6 +129,14 @@ def test_rows_without_labels_and_splits_teach_nothing(tmp_path):
     assert used.min() >= 100
 
 
+def test_splits_of_other_names_are_not_trained_on(tmp_path):
+    X, y, splits = digits()
+    splits = np.where(splits == "train", "extra", splits)
+
+    with pytest.raises(DataError, match="the splits are 'extra', 'test', 'val', and none of them is train"):
+        choose_rows(table(tmp_path, X, y, splits))
+
+
 def test_one_image_a_class_trains_and_validates_nothing():
     X, y, _ = digits()
     first = np.unique(y, return_index=True)[1]

@@ -37,7 +37,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
     Raises
     ------
     DataError
-        If the file is no such table, or none of its images is there.
+        If the file is no such table, none of its images is there, or a split is none.
     """
     header, rows = _read_rows(path)
     image, label, split, unknown = _choose_columns(header, columns, path.name)
@@ -45,7 +45,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
     root = (path.parent if images is None else images).resolve()
     files, n_unused, n_missing = _find_files(cells[image], root, allow_outside=allow_outside, source=path.name)
     labels, classes = encode_labels(cells[label] if label else [None] * len(rows))
-    splits = cells[split] if split else [""] * len(rows)
+    splits = _read_splits(cells[split], split) if split else [""] * len(rows)
     identity = f"csv {path.resolve()} {root} {image} {label}"
     notes = [f"{path.name}: images from column {image!r}, {_label_note(label, unknown)}."]
     if n_missing:
@@ -58,10 +58,21 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         ids=[readable(cell) for cell in cells[image]],
         classes=classes,
         labels=labels,
-        splits=np.array([split_name(cell) or cell for cell in splits]),
+        splits=np.array(splits, dtype=str),
         images=Files(str(root), files),
         notes=tuple(notes),
     )
+
+
+def _read_splits(cells: list[str], column: str) -> list[str]:
+    names = {cell: split_name(cell) if cell else "" for cell in set(cells)}
+    unknown = sorted(cell for cell, name in names.items() if name is None)
+    if unknown:
+        raise DataError(
+            f"Column {column!r} has the split {unknown[0]!r} in {cells.count(unknown[0]):,} rows. Write train, val or "
+            "test there, or nothing; or name another column: --split-column COLUMN"
+        )
+    return [names[cell] or "" for cell in cells]
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:

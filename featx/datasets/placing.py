@@ -11,8 +11,8 @@ def place(paths: Sequence[str]) -> tuple[list[str | None], list[str]]:
     """Read labels and splits from relative paths.
 
     The class is the *first* folder below the root, however deep the image lies in it. Where every first
-    folder is called train, val, valid, validation or test, those are the splits, and the class is the
-    first folder below them. An image in no folder has no label.
+    folder means a split (train, val, test, or as `split_name` knows them), those are the splits, and the
+    class is the first folder below them. An image in no folder has no label.
 
     Parameters
     ----------

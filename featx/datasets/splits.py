@@ -11,8 +11,11 @@ import numpy as np
 from featx.datasets.dataset import UNLABELLED, Dataset
 from featx.errors import DataError, OptionError
 
-_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_IN_PATH = re.compile(r"(?:^|[-_./])(train|validation|valid|val|test)(?=[-_./]|$)", re.IGNORECASE)
+_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_IN_PATH = re.compile(rf"(?:^|[-_./])({'|'.join(_NAMES)})(?=[-_./]|$)", re.IGNORECASE)
 _ORDER = ("train", "val", "test")
 
 

@@ -64,8 +64,7 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
     Parameters
     ----------
     features : Features, or anything `Labelled`
-        Its splits decide: ``train`` (or, if there is none, all that is neither ``val`` nor ``test``),
-        ``val``, ``test``.
+        Its splits decide: ``train`` (or, if there is none, the rows in no split), ``val``, ``test``.
     val : float or str, optional
         Share of the training rows to choose on: ``0.1`` for a stratified draw, ``"last:0.1"`` for the
         last ones, 0 for none. By default the table's own validation split, else `DEFAULT_VAL`.
@@ -85,9 +84,10 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
             "The table has no labels to learn from. Extract class folders, or name them: --label-column COLUMN"
         )
     test, own_val = labelled & (splits == "test"), labelled & (splits == "val")
-    train = labelled & (splits == "train") if (splits == "train").any() else labelled & ~test & ~own_val
+    train = labelled & (splits == "train") if (splits == "train").any() else labelled & (splits == "")
     if not train.any():
-        raise DataError("No labelled row is left to train on: the table holds only validation and test rows.")
+        names = ", ".join(repr(name) for name in np.unique(splits[labelled]).tolist())
+        raise DataError(f"No labelled row is left to train on: the splits are {names}, and none of them is train.")
     if own_val.any():
         if val is not None:
             raise OptionError(f"The table has a validation split of {own_val.sum():,} rows: leave out --val.")
