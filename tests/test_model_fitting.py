@@ -133,7 +133,7 @@ def test_splits_of_other_names_are_not_trained_on(tmp_path):
     X, y, splits = digits()
     splits = np.where(splits == "train", "extra", splits)
 
-    with pytest.raises(DataError, match="the splits are 'extra', 'test', 'val', and none of them is train"):
+    with pytest.raises(DataError, match="the splits are 'extra', 'test', and none of them is train"):
         choose_rows(table(tmp_path, X, y, splits))
 
 
