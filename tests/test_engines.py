@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from featx import backbones, engines
-from featx.engines import open_engine, openvino
+from featx.engines import Engine, open_engine, openvino
 from featx.engines.choose import request_size
 from featx.engines.folding import fold_batch_norm
 from featx.engines.pixels import blank, from_pixels
@@ -63,6 +63,32 @@ def test_the_last_batch_is_padded_so_that_a_resumed_run_is_bit_equal():
 
     for rows, resumed in zip(whole, last, strict=True):
         assert np.array_equal(rows[4:], resumed)
+
+
+def test_few_images_take_no_more_requests_than_they_need():
+    _, recipes = resolved()
+    seen = []
+
+    def compute(pixels):
+        seen.append(len(pixels))
+        return [np.zeros((len(pixels), *recipe.shape), np.float32) for recipe in recipes]
+
+    engine = Engine(compute, recipes, name="openvino", batch_size=32, request_size=4, why="")
+
+    assert [len(engine.run(images(n))[0]) for n in (1, 5, 33)] == [1, 5, 33]
+    assert seen == [4, 8, 32, 4]
+
+
+@needs_openvino
+def test_openvino_gives_the_same_bits_whatever_comes_along(tmp_path):
+    """Tier A: a last batch of three requests and a bit, against its place in a whole one."""
+    backbone, recipes = resolved()
+    engine, pixels = open_engine(backbone, recipes, engine="openvino", networks=tmp_path), images(128)
+    n = 3 * engine.request_size + 1
+
+    assert n < engine.batch_size
+    for rows, fewer in zip(engine.run(pixels), engine.run(pixels[:n]), strict=True):
+        assert np.array_equal(rows[:n], fewer)
 
 
 def test_the_batch_size_follows_from_the_size_of_the_images():

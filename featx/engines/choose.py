@@ -109,8 +109,7 @@ def _asked_for(
     networks: Path | None,
 ) -> Engine:
     if engine == "openvino":
-        compute, size = _converted(backbone, recipes, size, networks)
-        return Engine(compute, recipes, name="openvino", batch_size=size, why="openvino was asked for")
+        return _converted(backbone, recipes, size, networks, why="openvino was asked for")
     size = size or default_batch_size(recipes, device)
     if engine == "compile":
         compute = compiled.build(backbone, recipes, size, device)
@@ -123,10 +122,12 @@ def _asked_for(
 
 
 def _converted(
-    backbone: Backbone, recipes: list[Recipe], size: int | None, networks: Path | None
-) -> tuple[Compute, int]:
+    backbone: Backbone, recipes: list[Recipe], size: int | None, networks: Path | None, why: str = ""
+) -> Engine:
     size = size or _openvino_batch_size(recipes)
-    return openvino.build(backbone, recipes, request_size(recipes, size), networks), size
+    together = request_size(recipes, size)
+    compute = openvino.build(backbone, recipes, together, networks)
+    return Engine(compute, recipes, name="openvino", batch_size=size, request_size=together, why=why)
 
 
 def _openvino_batch_size(recipes: list[Recipe]) -> int:
@@ -156,15 +157,12 @@ def _automatic(
     if n_images / eager_rate < 2 * cost:
         return plain(f"{n_images:,} images take it about {n_images / eager_rate:.0f} s, too short for another to pay")
     try:
-        converted, converted_size = _converted(backbone, recipes, size, networks)
+        converted = _converted(backbone, recipes, size, networks)
     except OptionError as error:
         return plain(str(error))
-    n_trial = -(-_TRIAL_IMAGES // in_requests) * in_requests
-    openvino_rate = _rate(converted, recipes, min(converted_size, n_trial))
-    why = f"openvino runs {openvino_rate:.0f} images/s here, eager {eager_rate:.0f}"
-    if openvino_rate <= eager_rate:
-        return plain(why)
-    return Engine(converted, recipes, name="openvino", batch_size=converted_size, why=why)
+    openvino_rate = _rate(converted.run, recipes, _TRIAL_IMAGES)
+    converted.why = f"openvino runs {openvino_rate:.0f} images/s here, eager {eager_rate:.0f}"
+    return converted if openvino_rate > eager_rate else plain(converted.why)
 
 
 def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:

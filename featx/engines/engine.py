@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Runs a truncated network on uint8 images, in batches of one shape.
+    """Runs a truncated network on uint8 images, in requests of one shape.
 
-    The last batch is padded: a convolution may round otherwise in a batch of another size, and features must not
-    depend on how many images came with them.
+    The last request is padded: a convolution may round otherwise among another number of images, and features must
+    not depend on how many came with them.
 
     Attributes
     ----------
@@ -23,16 +23,29 @@ class Engine:
     precision : str
         As in `Recipe`.
     batch_size : int
+        Images to run at a time.
+    request_size : int
+        Images that go through the network together, a divisor of `batch_size`.
     why : str
         One sentence: why this engine and not another.
     """
 
-    def __init__(self, compute: Compute, recipes: list[Recipe], *, name: str, batch_size: int, why: str) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        recipes: list[Recipe],
+        *,
+        name: str,
+        batch_size: int,
+        why: str,
+        request_size: int | None = None,
+    ) -> None:
         self._compute = compute
         self._recipes = recipes
         self.name = name
         self.precision = recipes[0].precision
         self.batch_size = batch_size
+        self.request_size = request_size or batch_size
         self.why = why
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -61,7 +74,6 @@ class Engine:
 
     def _run_batch(self, pixels: np.ndarray) -> list[np.ndarray]:
         n = len(pixels)
-        if n < self.batch_size:
-            padding = np.zeros((self.batch_size - n, *pixels.shape[1:]), np.uint8)
-            pixels = np.concatenate([pixels, padding])
+        if n_lacking := -n % self.request_size:
+            pixels = np.concatenate([pixels, np.zeros((n_lacking, *pixels.shape[1:]), np.uint8)])
         return [rows[:n] for rows in self._compute(np.ascontiguousarray(pixels))]
