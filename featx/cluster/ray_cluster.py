@@ -31,9 +31,9 @@ class RayCluster:
 
     Parameters
     ----------
-    address : str, optional
-        As `ray.init` takes it: ``"auto"`` (the cluster this machine is part of), ``"local"`` (start one here),
-        ``"HOST:6379"``, or ``"ray://HOST:10001"``. None leaves it to ``RAY_ADDRESS`` and Ray.
+    address : str
+        As `ray.init` takes it: ``"auto"`` (``RAY_ADDRESS``, or the cluster this machine is part of), ``"local"``
+        (start one here), ``"HOST:6379"``, or ``"ray://HOST:10001"`` (Ray Client, from outside of the cluster).
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class RayCluster:
 
     Examples
     --------
-    ``featx.extract("/shared/photos", cache="/shared/cache", cluster=featx.RayCluster("auto"))``
+    ``featx.extract("/shared/photos", cache="/shared/cache", cluster=featx.RayCluster())``
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str = "auto") -> None:
         self._ray = load_ray()
         self.address = address
         self.done: list[Done] = []

@@ -71,7 +71,7 @@ def extract(
     seed : int
         Of random weights, of a random validation split and of augmented views.
     cluster : Executor, optional
-        Compute there instead of here: ``featx.RayCluster("auto")``.
+        Compute there instead of here: ``featx.RayCluster()``.
     tick : callable, optional
         Called with a `Progress` after each batch.
     **source

@@ -160,6 +160,9 @@ def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled
                 meter.add(len(segment), 0.0)
             elif not job.store.claim(key, _name(job, segment)):
                 held.append(segment)
+            elif _is_done(job, segment):  # whoever held it finished between the two questions
+                job.store.release(key, _name(job, segment))
+                meter.add(len(segment), 0.0)
             else:
                 started.append(segment)
                 yield from read_segment(job, segment)
