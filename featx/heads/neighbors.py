@@ -147,8 +147,8 @@ class KNNHead(ClassifierMixin, BaseEstimator):
                 continue
             found = pairs_above(best[:, -1], queries, units, asked, levels[tile]) if asked else None
             if found is None:
-                # Where eight bits rule out too little, and not because limits are low at first, they hardly ever do.
-                asked = asked if tile < 4 else None
+                # Limits are low at first, most of all for many neighbours. Later on, what rules out little never will.
+                asked = asked if 2 * tile < len(levels) else None
                 found = _above(best[:, -1:], queries @ units.T)
             rows, columns, similarities = found
             if len(rows):
