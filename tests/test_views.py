@@ -241,6 +241,19 @@ def test_collecting_garbage_leaves_views_alone_and_a_removed_one_is_not_counted(
     assert run(photos, cache, 4).computed == 12
 
 
+def test_the_views_of_a_removed_table_go_with_it(photos, cache):
+    from featx.store.maintenance import entries, remove_table
+
+    table = run(photos, cache, 3).tables[0]
+    other = run(photos, cache, 2, request=dataclasses.replace(SMALL, pool="max")).tables[0]
+    store = extraction.open_store(cache)
+    n_bytes = sum(path.stat().st_size for path in table.path.parent.glob("*avg*.h5"))
+
+    assert remove_table(store, table.path) == n_bytes
+    assert len(entries(store)) == 2
+    assert other.path.exists()
+
+
 def test_a_dry_run_counts_views(photos, cache):
     dataset, options = extraction.open_dataset(photos), Options(workers=0, engine="eager")
     run(photos, cache, 2)

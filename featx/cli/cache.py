@@ -191,7 +191,7 @@ def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | 
 @click.argument("tables", metavar="TABLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common
 def rm_command(console: Console, cache: Path, tables: tuple[Path, ...]) -> None:
-    """Remove tables, and the segments that only they need.
+    """Remove tables with those of their augmented views, and the segments that only they need.
 
     \b
     featx cache rm cache/photos-0123abcd/*.h5

@@ -264,7 +264,7 @@ def collect(store: Store, *, orphans: bool = False, max_size: int | None = None)
 
 
 def remove_table(store: Store, path: Path) -> int:
-    """Remove a table, and the segments that only it needs; return the bytes that this freed.
+    """Remove a table with its views, and the segments that only they need; return the bytes that this freed.
 
     Raises
     ------
@@ -278,12 +278,21 @@ def remove_table(store: Store, path: Path) -> int:
         raise CacheError(f"{path} is not a table of the cache {store.root}. All tables: featx cache list")
     if not _size(store, path):
         raise MissingDataError(f"There is no table at {path}. All tables: featx cache list")
-    segments = _segments_of(store, path)
-    doomed = [path, *segments]
-    freed = sum(_size(store, one) for one in doomed)
+    doomed = [path, *_segments_of(store, path)]
+    freed = sum(remove_table(store, view) for view in _views_of(store, path))
+    freed += sum(_size(store, one) for one in doomed)
     for one in doomed:
         remove(store.disk, one)
     return freed
+
+
+def _views_of(store: Store, path: Path) -> list[Path]:
+    """Return the tables of augmented views that belong to the one at `path`: nothing leads to them without it."""
+    try:
+        names = Table(path, store.disk).views
+    except CorruptFileError:
+        return []
+    return [view for view in (path.parent / name for name in names) if view != path and _size(store, view)]
 
 
 def _segments_of(store: Store, path: Path) -> list[Path]:
