@@ -70,3 +70,9 @@ def test_of_equally_good_penalties_the_larger_is_taken():
 def test_negative_penalties_are_refused():
     with pytest.raises(OptionError, match="alpha must be a number, at least 0; got -1"):
         RidgeHead((1, -1)).fit(X, Y)
+
+
+def test_one_row_a_class_is_no_cause_for_a_warning():
+    few = np.random.default_rng(0).normal(size=(30, 8))
+
+    assert RidgeHead(0.1).fit(few, np.arange(30)).score(few, np.arange(30)) > 0.2

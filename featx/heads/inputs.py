@@ -255,7 +255,7 @@ def _check_labels(head: Any, y: Any, n: int) -> Array:
     labels: Array = column_or_1d(y, warn=True)
     if labels.dtype.kind == "f":
         assert_all_finite(labels, input_name="y")
-    check_classification_targets(labels)
+        check_classification_targets(labels)  # of others it only warns, where most classes have a single row
     check_consistent_length(range(n), labels)
     return labels
 
