@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 #: Components that a neighbour embedding starts from: fewer than features, with nearly all of their distances.
 _COMPONENTS = 50
 _PERPLEXITY = 30
+#: UMAP looks at 15 neighbours of each row; of fewer rows it makes no map.
+_FEWEST_FOR_UMAP = 20
 #: More rows take a neighbour embedding longer than a reader waits.
 _MAX_NEIGHBOURS = 400
 
 
 def project(X: NDArray[np.float32], seed: int = 0) -> dict[str, Floats]:
     """Return maps of rows by the name of their method: PCA, and of the first rows UMAP if installed, else t-SNE.
+
+    Of fewer than twenty rows t-SNE in any case.
 
     Parameters
     ----------
@@ -47,7 +51,7 @@ def project(X: NDArray[np.float32], seed: int = 0) -> dict[str, Floats]:
 
 
 def _neighbours(components: NDArray[np.float32], seed: int) -> tuple[str, Floats]:
-    if find_spec("umap") is not None:
+    if find_spec("umap") is not None and len(components) >= _FEWEST_FOR_UMAP:
         umap = import_module("umap")  # without types, and rarely there
         return "UMAP", umap.UMAP(random_state=seed, n_jobs=1).fit_transform(components)
     from sklearn.manifold import TSNE
