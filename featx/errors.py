@@ -11,6 +11,7 @@
     │   └── ImageSizeError                          a network cannot take images of that size
     ├── DataError              (ValueError)         the images, labels or tables given
     │   ├── MissingDataError   (FileNotFoundError)  nothing at that path
+    │   ├── RowIndexError      (IndexError)         a row that a table does not have
     │   ├── ImageError                              one image that cannot be read, with the reason
     │   └── TooManyErrors                           more bad images than --max-errors allows
     ├── WeightsError           (ValueError)         weights that do not fit the network
@@ -45,6 +46,7 @@ __all__ = [
     "NoSpaceError",
     "OptionError",
     "ProbeError",
+    "RowIndexError",
     "TooManyErrors",
     "UnknownBackboneError",
     "UnknownHeadError",
@@ -130,6 +132,10 @@ class ImageError(DataError):
     def __init__(self, reason: str, *, transient: bool = False) -> None:
         super().__init__(reason)
         self.transient = transient
+
+
+class RowIndexError(DataError, IndexError):
+    """A row that a table does not have."""
 
 
 class TooManyErrors(DataError):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import NearestCentroid
 from toy_rows import KEY, features, items, publish
 
 from featx.errors import CacheError, CorruptFileError, DataError, MissingDataError, OptionError
@@ -392,3 +394,19 @@ def test_an_export_has_one_of_four_endings(tmp_path):
     with pytest.raises(OptionError, match=r"must end with .npz, .parquet, .csv, .h5"):
         Features.from_arrays(np.eye(2)).export(tmp_path / "t.xls")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_is_a_sequence_and_an_array_of_its_rows(tmp_path):
+    t = Features.open(table(tmp_path))
+
+    np.testing.assert_array_equal(list(t), t.X)
+    np.testing.assert_array_equal(np.asarray(t), t.X)
+    assert np.asarray(t, dtype=np.float64).dtype == np.float64
+
+
+def test_scikit_learn_cross_validates_on_a_table(tmp_path):
+    t = Features.open(table(tmp_path))
+
+    by_table, by_array = (cross_val_score(NearestCentroid(), X, [0, 1] * 5, cv=2) for X in (t, t.X))
+
+    np.testing.assert_array_equal(by_table, by_array)

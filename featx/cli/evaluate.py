@@ -43,8 +43,8 @@ def evaluate(
     \b
     featx evaluate model.featx --report report.html
 
-    Rows whose content the model was trained on are counted, named, and left out of the headline. DATA are
-    extracted by the model's own recipe.
+    Without TABLE or DATA it is judged on the table that it was fitted on. Rows whose content the model was trained
+    on are counted, named, and left out of the headline. DATA are extracted by the model's own recipe.
     """
     if tta and page is not None:
         raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
@@ -55,13 +55,14 @@ def evaluate(
 
     classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
     with with_network(classifier) if classifier.request else nullcontext() as request:
-        table = find_table(console, source, cache, options, request)
+        table = classifier.table() if source is None else None
+        table = table or find_table(console, source, cache, options, request, remember=False)
     images, how = (_images(table), _how(options)) if tta else (None, {})
     found = evaluate_model(classifier, table, split, images=images, **how)
     if page is not None:
         made = report(classifier, table=table, split=split, command=typed_command())
         console.note(f"The report: {made.save(page)}")
-    console.result(found.to_dict(), str(found))
+    console.result(found.to_dict() | {"table": str(table.path)}, f"{table.path}\n{found}")
 
 
 def _images(table: Features) -> Dataset:

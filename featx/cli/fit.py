@@ -120,6 +120,8 @@ def report_text(report: dict[str, Any]) -> str:
     )
     facts = [f"{report['n_parameters']:,} parameters", *views, *chosen, seconds_text(report["seconds"])]
     lines.append(f"{report['head']}: {', '.join(facts)}")
+    if report.get("table"):
+        lines.append(f"Fitted on {report['table']}")
     lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
     return "\n".join(lines)
 

@@ -21,11 +21,18 @@ def is_table(source: str | None) -> bool:
 
 
 def find_table(
-    console: Console, source: str | None, cache: Path, options: dict[str, Any], request: Request | None = None
+    console: Console,
+    source: str | None,
+    cache: Path,
+    options: dict[str, Any],
+    request: Request | None = None,
+    *,
+    remember: bool = True,
 ) -> Features:
     """Open the table that `source` names, or the one used last, or extract the data that `source` names.
 
-    Data are extracted as `request` says, or without one as `options` do.
+    Data are extracted as `request` says, or without one as `options` do; no options, no data. With `remember` the
+    table is the one used last from now on.
 
     Raises
     ------
@@ -36,11 +43,13 @@ def find_table(
     from featx.features import Features
 
     if source is not None and not is_table(source):
-        return _extracted(console, source, cache, options, request)
+        if not options:
+            raise DataError(f"{source} is no table. Name its .h5 file; all of them: featx cache list")
+        return _extracted(console, source, cache, options, request, remember=remember)
     store = open_store(cache)
     path = Path(source) if source is not None else _only(last_used(store), cache)
     table = Features.open(path)
-    if path.is_relative_to(store.root):
+    if remember and path.is_relative_to(store.root):
         note_last_used(store, [path])
     console.note(f"Reading {' × '.join(f'{n:,}' for n in table.shape)} features from {path}")
     return table
@@ -57,7 +66,9 @@ def _only(paths: list[Path], cache: Path) -> Path:
     return paths[0]
 
 
-def _extracted(console: Console, source: str, cache: Path, options: dict[str, Any], known: Request | None) -> Features:
+def _extracted(
+    console: Console, source: str, cache: Path, options: dict[str, Any], known: Request | None, *, remember: bool
+) -> Features:
     from featx import extraction
 
     asked, how, about = split_options(options)
@@ -67,7 +78,7 @@ def _extracted(console: Console, source: str, cache: Path, options: dict[str, An
     views = extraction.parse_views(options.get("views"), options.get("augment"), options["seed"])
     dataset = extraction.open_dataset(source, **about)
     with ProgressLine(quiet=console.quiet) as progress:
-        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views)
+        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views, remember=remember)
     (table,) = done.tables
     console.note("\n".join([*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}"]))
     return table

@@ -101,6 +101,7 @@ class FrozenSource:
             options=bench.options,
             views=bench.views,
             tick=bench.tick,
+            remember=False,
         )
 
     def table(self, place: int) -> Features:

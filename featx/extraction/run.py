@@ -39,6 +39,7 @@ def run(
     tick: Tick | None = None,
     views: Views | None = None,
     executor: Executor | None = None,
+    remember: bool = True,
 ) -> Extraction:
     """Extract `dataset` as `request` says, and publish one table a layer.
 
@@ -58,6 +59,8 @@ def run(
         Augmented views of the images to train on, in tables of their own that those returned name.
     executor : Executor, optional
         Who computes: this process, or a cluster such as `featx.RayCluster`.
+    remember : bool
+        Whether a command that names no table means these from now on.
 
     Raises
     ------
@@ -71,7 +74,8 @@ def run(
     ensure = _compute_again if options.refresh else ensure_rows
     ensured = ensure(lookup, options, tick, executor)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
-    note_last_used(store, [table.path for table in tables if table.path is not None])
+    if remember:
+        note_last_used(store, [table.path for table in tables if table.path is not None])
     n_computed = ensured.filled.computed
     done = Extraction(
         tables=tables,

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import DataError
+from featx.errors import DataError, RowIndexError
 from featx.features.memory import ArrayRows, ArrayTable
 from featx.features.views import Picks, find_items, pick
 from featx.recipe import Recipe, Request, Views
@@ -25,7 +26,7 @@ _SHUFFLED_BYTES = 1 << 20
 _FEWEST_PIECES = 16
 
 Rows = npt.NDArray[np.int64]
-Selection = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
+Selection = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | tuple[Any, EllipsisType]
 
 
 class Features:
@@ -287,8 +288,16 @@ class Features:
         """All rows, read anew at each access: keep it in a variable, or use `blocks` for less memory."""
         return self._take(np.arange(len(self)))
 
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return all rows, so that whatever takes arrays takes a table."""
+        if copy is False:
+            raise ValueError("The rows of a table are in its file: an array of them is always a copy.")
+        return self.X if dtype is None else self.X.astype(dtype, copy=False)
+
     def __getitem__(self, which: Selection) -> npt.NDArray[Any]:
         """Return one row (shape ``shape[1:]``) for an int, else rows in the order asked for."""
+        if isinstance(which, tuple) and len(which) == 2 and which[1] is Ellipsis:
+            which = which[0]  # as scikit-learn's splitters ask for rows
         if isinstance(which, int | np.integer):
             row: npt.NDArray[Any] = self._take(self._indices([int(which)]))[0]
             return row
@@ -374,7 +383,7 @@ class Features:
         if chosen.dtype == bool:
             return np.flatnonzero(chosen)
         if not -len(self) <= chosen.min() <= chosen.max() < len(self):
-            raise DataError(f"Rows are 0 to {len(self) - 1:,}, got {chosen.min():,} to {chosen.max():,}.")
+            raise RowIndexError(f"Rows are 0 to {len(self) - 1:,}, got {chosen.min():,} to {chosen.max():,}.")
         rows = chosen.astype(np.int64)  # a copy: it must not follow the caller's array
         rows[rows < 0] += len(self)
         return rows

@@ -105,7 +105,13 @@ class Run:
     def _table(self, request: Request, views: Views | None = None) -> Features:
         """Return features of the frozen backbone, from the cache where it has them."""
         (table,) = extraction.run(
-            self.dataset, request, cache=self.cache, options=self.options, tick=self.tick, views=views
+            self.dataset,
+            request,
+            cache=self.cache,
+            options=self.options,
+            tick=self.tick,
+            views=views,
+            remember=False,
         ).tables
         return table
 

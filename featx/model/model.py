@@ -99,6 +99,16 @@ class Model:
     network: Network | None = field(default=None, repr=False)
     views: Views | None = None
 
+    def table(self) -> Features | None:
+        """Return the table that the head was fitted on; None if that is not there any more."""
+        from featx.features import Features
+
+        path = self.report.get("table")
+        if not path or not Path(path).exists():
+            return None
+        table = Features.open(path)
+        return table if self.recipe is None or table.key == self.recipe.key else None
+
     def classify(
         self,
         source: Any,

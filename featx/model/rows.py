@@ -86,8 +86,8 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
     test, own_val = labelled & (splits == "test"), labelled & (splits == "val")
     train = labelled & (splits == "train") if (splits == "train").any() else labelled & (splits == "")
     if not train.any():
-        names = ", ".join(repr(name) for name in np.unique(splits[labelled]).tolist())
-        raise DataError(f"No labelled row is left to train on: the splits are {names}, and none of them is train.")
+        present = ", ".join(repr(name) for name in np.unique(splits[labelled]).tolist())
+        raise DataError(f"No labelled row is left to train on: the splits are {present}, and none of them is train.")
     if own_val.any():
         if val is not None:
             raise OptionError(f"The table has a validation split of {own_val.sum():,} rows: leave out --val.")

@@ -200,21 +200,17 @@ def _open(subject: Any, opened: Callable[[Any], Model]) -> tuple[list[Row], Mode
 def _table_of(model: Model, data: Any, cache: str | Path | None, tick: Tick | None) -> Features:
     """Return the table that a model was fitted on; where there is none, extract the images by its recipe."""
     from featx.extraction import open_dataset, run
-    from featx.features import Features
     from featx.model.saving import with_network
 
-    path = model.report.get("table")
-    if path is not None and Path(path).exists():
-        table = Features.open(path)
-        if model.recipe is None or table.key == model.recipe.key:
-            return table
+    if table := model.table():
+        return table
     source: Any = model.report.get("source")
     there = isinstance(source, dict) and "data" in source and Path(str(source["data"])).exists()
     if model.recipe is None or (data is None and not there):
         raise DataError("the rows that the model was fitted on are not there. Name the images: --data DATA")
     dataset = reopen(source) if data is None else open_dataset(data)
     with with_network(model) as request:
-        return run(dataset, request, cache=cache, tick=tick).tables[0]
+        return run(dataset, request, cache=cache, tick=tick, remember=False).tables[0]
 
 
 def _title(rows: Sequence[Row], model: Model | None) -> str:
