@@ -1,12 +1,17 @@
 """Real parts that several test files share."""
 
 import logging
+import os
 import signal
 import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a process a core already; threads of its own for each would only make them wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: here they are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
