@@ -127,15 +127,15 @@ def path(data: Data) -> Iterator[Result]:
 
 
 def mlp(data: Data) -> Iterator[Result]:
-    """Train the same 256-128-64 network: ours as it is, theirs for ten epochs with the best epoch's test accuracy."""
+    """Train the same network: ours as it is and for three epochs, theirs for ten, of which the best counts."""
     from sklearn.neural_network import MLPClassifier
 
     hidden, batch, epochs, k = (256, 128, 64), 250, 10, len(np.unique(data.y))
-    ours = DenseHead(hidden, batch_size=batch, random_state=0)
-    seconds, _ = timed(lambda: ours.fit(data.X, data.y))
     limit = seconds_of_products(data, (data.X.shape[1], *hidden, k), batch)
-    note = f"{ours.n_iter_} epochs of {seconds / ours.n_iter_:.2f} s; its products alone {limit:.2f} s"
-    yield Result("mlp", "256-128-64, batch 250", "featx", seconds, ours.score(data.X_test, data.y_test), note=note)
+    for ours in (DenseHead(hidden, random_state=0), DenseHead(hidden, epochs=3, random_state=0)):
+        seconds, _ = timed(lambda ours=ours: ours.fit(data.X, data.y))
+        note = f"{ours.n_iter_} epochs of {seconds / ours.n_iter_:.2f} s; its products alone {limit:.2f} s"
+        yield Result("mlp", "256-128-64, batch 250", "featx", seconds, ours.score(data.X_test, data.y_test), note=note)
 
     theirs = MLPClassifier(hidden, batch_size=batch, max_iter=1, warm_start=True, random_state=0)
     yield _best_epoch("scikit-learn", theirs.fit, theirs.score, data, epochs)
