@@ -90,6 +90,12 @@ class _Options:
     seed: int
 
 
+def check_name(name: str) -> None:
+    """Raise UnknownNameError if there is no protocol of that name."""
+    if name not in PROTOCOLS:
+        raise UnknownNameError.among("protocol", name, PROTOCOLS, "featx fit --help")
+
+
 def run_protocol(
     features: Features | str | Path, name: str, *, memory: int | str | None = None, seed: int = 0
 ) -> Model:
@@ -129,8 +135,7 @@ def run_protocol(
     ['k = 10', 'k = 20', 'k = 100', 'k = 200']
     """
     started = time.perf_counter()
-    if name not in PROTOCOLS:
-        raise UnknownNameError.among("protocol", name, PROTOCOLS, "featx fit --help")
+    check_name(name)
     table = features if isinstance(features, Features) else Features.open(features)
     if not (table.select(np.flatnonzero(table.y >= 0)).splits == "test").any():
         raise OptionError(f"--protocol {name} reports on test rows, and the table has none. Extract data with a test/.")

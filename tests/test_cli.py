@@ -167,6 +167,33 @@ def test_a_wrong_value_is_one_helpful_line_and_exit_1(capsys, tmp_path, args, wo
         assert word in err
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [("--head", "logref"), ("--protocol", "nosuch"), ("--set", "hiden=3"), ("--search", "C="), ("--memory", "lots")],
+)
+def test_what_cannot_be_fitted_is_refused_before_any_image_is_computed(capsys, photos, tmp_path, wrong):
+    code, _, err = featx(capsys, "fit", photos, *SMALL, *wrong)
+
+    assert (code, err.count("\n")) == (1, 1)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_evaluation_judges_the_models_own_table_and_fits_go_on_with_theirs(capsys, photos):
+    own = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
+    featx_json(capsys, "fit", "--head", "centroid", "-o", "model.featx")
+    other = featx_json(capsys, "evaluate", "model.featx", photos, "--name", "other", "--workers", "0")["table"]
+
+    assert other != own
+    assert featx_json(capsys, "evaluate", "model.featx")["table"] == own
+    assert featx_json(capsys, "fit", "--head", "centroid")["table"] == own
+
+
+def test_export_of_what_is_no_table_says_so(capsys, photos):
+    code, _, err = featx(capsys, "export", photos, "-o", "o.npz")
+
+    assert (code, err) == (1, f"Error: {photos} is no table. Name its .h5 file; all of them: featx cache list\n")
+
+
 def test_one_class_and_no_labels_and_unknown_heads_say_so(capsys, photos):
     featx_json(capsys, "extract", photos / "red", *SMALL)
     code, _, err = featx(capsys, "fit", "-q")

@@ -46,6 +46,7 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
     With --jobs 4 or --backend ray the fits of --search and --cv are done side by side, with the same result.
     """
     check_protocol(head, options)
+    check_head(head, options)
     views = views_to_use(source, options)
     table = find_table(console, source, cache, options)
     if options["protocol"]:
@@ -78,6 +79,22 @@ def check_protocol(head: str | None, options: dict[str, Any]) -> None:
     for name, value in given.items():
         if options["protocol"] and value:
             raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
+
+
+def check_head(head: str | None, options: dict[str, Any]) -> None:
+    """Refuse what no features could make right, before any are computed."""
+    from featx.heads import make_head
+    from featx.model.search import parse_search
+    from featx.protocols import check_name
+    from featx.store.sizes import parse_bytes
+
+    if options["protocol"]:
+        check_name(options["protocol"])
+    make_head(head or "mlp", **parse_settings(options["settings"]))
+    if options["search"]:
+        parse_search(options["search"])
+    if options["memory"]:
+        parse_bytes(options["memory"])
 
 
 def views_to_use(source: str | None, options: dict[str, Any]) -> int | None:
