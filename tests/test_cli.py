@@ -188,6 +188,21 @@ def test_evaluation_judges_the_models_own_table_and_fits_go_on_with_theirs(capsy
     assert featx_json(capsys, "fit", "--head", "centroid")["table"] == own
 
 
+def test_what_a_csv_is_for_needs_a_csv(capsys, tmp_path):
+    code, _, err = featx(capsys, "predict", "model.featx", "a.jpg", "--format", "wide")
+
+    assert code == 2
+    assert "--csv OUT" in err
+
+
+def test_a_device_that_is_not_there_is_an_error_even_if_nothing_is_computed(capsys, photos):
+    featx_json(capsys, "extract", photos, *SMALL)
+
+    code, _, err = featx(capsys, "extract", photos, *SMALL, "--device", "cuda:99")
+
+    assert (code, "Type --device cpu" in err) == (1, True)
+
+
 def test_export_of_what_is_no_table_says_so(capsys, photos):
     code, _, err = featx(capsys, "export", photos, "-o", "o.npz")
 

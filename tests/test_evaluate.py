@@ -251,14 +251,14 @@ def test_classes_are_matched_by_name(model, tmp_path):
 def test_a_class_that_the_model_does_not_know_is_named(model, tmp_path):
     X, y, splits = digits(300)
 
-    with pytest.raises(DataError, match="rows of class 'owl', which the model does not know"):
+    with pytest.raises(DataError, match="rows are of classes that the model does not know, the first of 'owl'"):
         evaluate_model(model, table(tmp_path, X, y, splits, classes=("owl", *NAMES[1:])))
 
 
 def test_unlabelled_rows_are_not_evaluated(model, tmp_path):
     X, _, splits = digits(300)
 
-    with pytest.raises(DataError, match="no labelled row to evaluate"):
+    with pytest.raises(DataError, match="has a label to judge by"):
         evaluate_model(model, table(tmp_path, X, np.full(300, -1), splits))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|TABLE...")
-@click.option("--top", type=int, default=5, show_default=True, metavar="K", help="Guesses a row.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="K", help="Guesses a row.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="OUT", help="Write the predictions as CSV.")
 @click.option("--format", "form", default="long", show_default=True, metavar="long|wide|submission")
 @click.option(
@@ -49,6 +49,8 @@ def predict(console: Console, cache: Path, model: Path, images: tuple[str, ...],
     """
     from featx.model import load, write_csv
 
+    if options["csv_path"] is None and (options["sample"] or options["form"] != "long"):
+        raise click.UsageError("--format and --sample are of the file that --csv OUT writes.")
     classifier = load(model, allow_code=options["allow_code"], unsafe_pickle=options["unsafe_pickle"])
     names = ("min_probability", "min_familiarity", "tta", "engine", "device", "workers")
     found = classifier.classify(_source(images), **{name: options[name] for name in names})

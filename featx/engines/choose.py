@@ -194,7 +194,7 @@ def _device(device: str, engine: str, precision: str) -> torch.device:
     if device == "auto":
         found = torch.device("cuda" if torch.cuda.is_available() and engine != "openvino" else "cpu")
     else:
-        found = _named_device(device)
+        found = named_device(device)
     if engine == "openvino" and found.type != "cpu":
         raise OptionError("--engine openvino runs on the CPU. Type --device cpu, or --engine eager.")
     if precision == "tf32" and found.type != "cuda":
@@ -202,7 +202,8 @@ def _device(device: str, engine: str, precision: str) -> torch.device:
     return found
 
 
-def _named_device(device: str) -> torch.device:
+def named_device(device: str) -> torch.device:
+    """Return the device of that name; OptionError if it is none, or not there."""
     try:
         named = torch.device(device)
     except RuntimeError:

@@ -99,6 +99,11 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     if split is not None:
         features.select(split)  # refuses a split without rows
         wanted &= features.splits == split
+    if not wanted.any():
+        raise DataError(
+            "None of these rows has a label to judge by. Give images in class folders, or name the labels: "
+            "--label-column COLUMN"
+        )
     positions = np.flatnonzero(wanted)
     part = features.select(positions)
     y = _in_classes_of(model, part)
@@ -153,9 +158,10 @@ def _in_classes_of(model: Model, table: Features) -> NDArray[np.int64]:
     y = translation[table.y] if len(table) else table.y
     if (y < 0).any():
         strange = table.classes[table.y[np.argmin(y)]]
+        known = ", ".join(model.classes[:10]) + (", …" if len(place) > 10 else "")
         raise DataError(
-            f"The table has rows of class {strange!r}, which the model does not know. "
-            f"Its {len(model.classes)} classes: {', '.join(model.classes[:10])}{', …' if len(place) > 10 else ''}"
+            f"{(y < 0).sum():,} rows are of classes that the model does not know, the first of {strange!r}. "
+            f"Take them out, or fit a model on them too. It knows {known}"
         )
     return y
 

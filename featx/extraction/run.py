@@ -141,6 +141,10 @@ def last_used(store: Store) -> list[Path]:
 def _look_up(
     dataset: Dataset, request: Request, store: Store, options: Options, tick: Tick | None, views: Views | None
 ) -> Lookup:
+    if options.device not in ("auto", "cpu"):
+        from featx.engines.choose import named_device  # torch is for those who name a device
+
+        named_device(options.device)
     lookup = look_up(dataset, request, store, options, tick, views)
     if views is not None and not lookup.viewed.any():
         raise OptionError(

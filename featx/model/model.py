@@ -13,7 +13,7 @@ import numpy as np
 from featx.errors import DataError, OptionError
 from featx.model.calibration import Calibration
 from featx.model.parameters import count_parameters
-from featx.model.predictions import Predictions
+from featx.model.predictions import Predictions, check_thresholds
 from featx.model.scores import relative_scores
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Model:
         """
         from featx.features import Features
 
+        check_thresholds(min_probability, min_familiarity, knows_familiarity=self.familiarity is not None)
         if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):

@@ -54,11 +54,7 @@ class Predictions:
     min_familiarity: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("probability", self.min_probability), ("familiarity", self.min_familiarity)):
-            if not 0 <= least <= 1:
-                raise OptionError(f"--min-{name} must be between 0 and 1, got {least}.")
-        if self.min_familiarity and self.familiarity is None:
-            raise OptionError("This model does not know how familiar rows are. Leave out --min-familiarity.")
+        check_thresholds(self.min_probability, self.min_familiarity, knows_familiarity=self.familiarity is not None)
         assert self.probabilities.shape == (len(self.ids), len(self.classes))
         assert set(np.flatnonzero(np.isnan(self.probabilities).any(axis=1)).tolist()) == set(self.errors)
 
@@ -117,3 +113,15 @@ class Predictions:
                 for i, (name, label, probability, familiar, top) in enumerate(rows)
             ],
         }
+
+
+def check_thresholds(min_probability: float, min_familiarity: float, *, knows_familiarity: bool) -> None:
+    """Raise OptionError for a threshold that is no share, or of a familiarity that the model does not know."""
+    for name, least in (("probability", min_probability), ("familiarity", min_familiarity)):
+        if not 0 <= least <= 1:
+            raise OptionError(f"--min-{name} must be between 0 and 1, got {least}.")
+    if min_familiarity and not knows_familiarity:
+        raise OptionError(
+            "This model does not know how familiar rows are, which takes 50 rows to learn from and 50 others. "
+            "Leave out --min-familiarity."
+        )
