@@ -188,6 +188,13 @@ def test_evaluation_judges_the_models_own_table_and_fits_go_on_with_theirs(capsy
     assert featx_json(capsys, "fit", "--head", "centroid")["table"] == own
 
 
+@pytest.mark.parametrize("command", ["list", "verify", "gc"])
+def test_a_cache_that_is_not_there_is_not_taken_for_an_empty_one(capsys, command):
+    code, _, err = featx(capsys, "cache", command, "--cache", "nowhere")
+
+    assert (code, err) == (1, "Error: There is no cache at nowhere. Name it: --cache DIR, or fill it: featx extract\n")
+
+
 def test_what_a_csv_is_for_needs_a_csv(capsys, tmp_path):
     code, _, err = featx(capsys, "predict", "model.featx", "a.jpg", "--format", "wide")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common, n_bytes_text, seconds_text, table
-from featx.errors import CorruptFileError, OptionError
+from featx.errors import CorruptFileError, MissingDataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from featx.features import Features
+    from featx.store import Store
     from featx.store.maintenance import Entry, Verdict
 
 #: Classes, splits and errors that ``info`` names.
@@ -52,10 +52,9 @@ def list_command(console: Console, cache: Path) -> None:
     \b
     featx cache list
     """
-    from featx.extraction import open_store
     from featx.store.maintenance import entries, reclaimable, total_bytes
 
-    store = open_store(cache)
+    store = _existing(cache)
     found = entries(store)
     spare = {flag: sum(one.n_bytes for one in reclaimable(store, orphans=bool(flag))) for flag in ("", " --orphans")}
     data = {"entries": [_entry_dict(entry) for entry in found], "reclaimable": spare[" --orphans"]}
@@ -137,10 +136,9 @@ def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
     featx cache verify
     """
     from featx.cli.progress import ProgressLine
-    from featx.extraction import open_store
     from featx.store.maintenance import sealed_files, total_bytes, verify
 
-    started, store = time.perf_counter(), open_store(cache)
+    started, store = time.perf_counter(), _existing(cache)
     with ProgressLine(quiet=console.quiet) as line:
         counter = line.bytes_counter("verify", total_bytes(store, sealed_files(store)))
         found = list(verify(store, progress=counter, repair=repair))
@@ -167,11 +165,11 @@ def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | 
     \b
     featx cache gc --max-size 10GiB --dry-run
     """
-    from featx.extraction import open_store
     from featx.store.maintenance import collect, reclaimable
+    from featx.store.sizes import parse_bytes
 
     how = reclaimable if dry_run else collect
-    found = how(open_store(cache), orphans=orphans, max_size=None if max_size is None else parse_size(max_size))
+    found = how(_existing(cache), orphans=orphans, max_size=None if max_size is None else parse_bytes(max_size))
     n_bytes = sum(one.n_bytes for one in found)
     lines = [f"{one.path}  {n_bytes_text(one.n_bytes)}  {one.reason}" for one in found]
     lines.append(
@@ -196,27 +194,20 @@ def rm_command(console: Console, cache: Path, tables: tuple[Path, ...]) -> None:
     \b
     featx cache rm cache/photos-0123abcd/*.h5
     """
-    from featx.extraction import open_store
     from featx.store.maintenance import remove_table
 
-    store = open_store(cache)
+    store = _existing(cache)
     freed = sum(remove_table(store, path) for path in tables)
     console.result({"removed": [str(path) for path in tables], "bytes": freed}, f"{n_bytes_text(freed)} freed")
 
 
-def parse_size(text: str) -> int:
-    """Read a size.
+def _existing(cache: Path) -> Store:
+    """Open the cache; a folder that is not there is a slip of the pen, not an empty cache."""
+    from featx.extraction import open_store
 
-    Examples
-    --------
-    >>> parse_size("10GiB"), parse_size("500 MB"), parse_size("7")
-    (10737418240, 500000000, 7)
-    """
-    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise OptionError(f"A size is a number with a unit, for example 10GiB or 500MB; got {text!r}.")
-    step = 1024 if match[3] else 1000
-    return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
+    if not cache.is_dir():
+        raise MissingDataError(f"There is no cache at {cache}. Name it: --cache DIR, or fill it: featx extract")
+    return open_store(cache)
 
 
 def _row(entry: Entry) -> list[str]:
