@@ -88,6 +88,11 @@ class Crew:
         """How many workers there can be as the cluster is now."""
         return len(self._hands)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether anybody has got further than to wait for free cores."""
+        return any(hand.task != "greet" for hand in self._asked.values())
+
     def muster(self) -> list[Hand]:
         """Start a worker at every place that has none, and return those that are new."""
         nodes = {node["NodeID"]: node for node in self._nodes()}
@@ -168,7 +173,7 @@ class Crew:
 
     def progress(self) -> list[tuple[int, float]]:
         """Return what those at a segment say of their progress in it; who does not answer at once says nothing."""
-        at_work = [hand for hand in self._hands.values() if hand.task == "extract"]
+        at_work = [hand for hand in self._asked.values() if hand.task == "extract"]
         refs = [hand.actor.progress.options(concurrency_group="progress").remote() for hand in at_work]
         ready = self._ray.wait(refs, num_returns=len(refs), timeout=_PROGRESS_SECONDS)[0] if refs else []
         answers = [self._answer(ref) for ref in ready]

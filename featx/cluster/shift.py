@@ -161,7 +161,7 @@ class Shift:
         if self._left and time.monotonic() - self._reported < POLL_SECONDS:
             return
         self._reported, progress = time.monotonic(), self._crew.progress()
-        if progress:
+        if self._crew.is_at_work:
             self._last_sign = time.monotonic()
         if self._crew.is_lost:
             raise ClusterError(
