@@ -111,6 +111,13 @@ def test_a_split_of_another_name_is_an_error(tmp_path):
         open_dataset(csv(tmp_path / "t.csv", "id,label,split\na,x,training\nb,y,holdout\n"))
 
 
+def test_two_columns_of_one_name_are_an_error(tmp_path):
+    tree(tmp_path, "a.png")
+
+    with pytest.raises(DataError, match="more than one column 'label'"):
+        open_dataset(csv(tmp_path / "t.csv", "id,label,label\na,x,y\n"))
+
+
 def test_split_column_is_read(tmp_path):
     tree(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     dataset = open_dataset(csv(tmp_path / "t.csv", "id,label,split\na,x,train\nb,y,validation\nc,x,\n"))

@@ -410,3 +410,8 @@ def test_scikit_learn_cross_validates_on_a_table(tmp_path):
     by_table, by_array = (cross_val_score(NearestCentroid(), X, [0, 1] * 5, cv=2) for X in (t, t.X))
 
     np.testing.assert_array_equal(by_table, by_array)
+
+
+def test_what_is_no_table_says_how_to_make_one():
+    with pytest.raises(DataError, match=r"got ndarray\. Of arrays: Features\.from_arrays"):
+        Features.open(np.zeros((3, 2)))

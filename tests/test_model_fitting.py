@@ -1,6 +1,7 @@
 """From a table to a model: who teaches, who chooses, who only reports."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -415,3 +416,9 @@ def test_a_few_right_rows_do_not_make_certainty():
     scores = np.array([[0.0, -2.2]] * 5)
 
     assert Calibration.fit(scores, np.zeros(5, int)).probabilities(scores)[0, 0] < 0.97
+
+
+def test_a_model_says_in_one_line_what_it_is(features):
+    assert re.fullmatch(
+        r"<Model: ridge on torchvision/alexnet features, 10 classes, val \d+\.\d\d %>", repr(fit(features, "ridge"))
+    )

@@ -100,6 +100,9 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _choose_columns(header: list[str], columns: Columns, source: str) -> tuple[str, str | None, str | None, list[str]]:
     """Return the columns of image, label and split, and those that say nothing to us."""
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{source} has more than one column {twice[0]!r}. Give each a name of its own.")
     image = find_column(header, columns.image, IMAGE_NAMES, option="--image-column", source=source)
     if image is None:
         raise DataError(
@@ -173,7 +176,10 @@ def _match(wanted: set[str], images: Sequence[str], source: str) -> dict[str, st
         for image in images:
             form = shorten(readable(image))
             if form in left and matches.setdefault(form, image) != image:
-                raise DataError(f"{source}: {form!r} may be {matches[form]} or {image}. Write its path in full.")
+                raise DataError(
+                    f"{source}: {form!r} may be {matches[form]} or {image}. Write its path in full, or name the folder "
+                    "of its images: --images DIR"
+                )
         found |= matches
     return found
 

@@ -79,6 +79,11 @@ class Features:
         CorruptFileError
             If it is damaged, or no table of featx.
         """
+        if not isinstance(path, str | Path):
+            raise DataError(
+                f"A table is `Features` or the path of one, got {type(path).__name__}. "
+                "Of arrays: Features.from_arrays(X, y); of some rows: table.select(rows)"
+            )
         return cls(use_table(Path(path)))
 
     @classmethod

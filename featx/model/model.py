@@ -50,7 +50,7 @@ class Network:
     file: str = "network.safetensors"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Model:
     """A classifier of images that remembers how its features are made.
 
@@ -207,6 +207,14 @@ class Model:
         from featx.model.saving import save
 
         return save(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        on = f" on {self.recipe.backbone} {self.recipe.layer}" if self.recipe else ""
+        scores = [
+            f"{part} {100 * self.report[part]['accuracy']:.2f} %" for part in ("val", "test") if self.report.get(part)
+        ]
+        return f"<Model: {', '.join([f'{self.head_name}{on}', f'{len(self.classes)} classes', *scores])}>"
 
     def _repr_html_(self) -> str:
         """Show what the model is and how it fared in a notebook."""
