@@ -12,6 +12,7 @@ from sklearn import metrics as reference
 
 from featx.errors import DataError
 from featx.evaluate import evaluate, evaluate_model, mcnemar
+from featx.evaluate.calibration import reliability
 from featx.evaluate.table import as_text
 from featx.features import Features
 from featx.model import Accuracy, fit
@@ -276,3 +277,9 @@ def test_a_wide_terminal_shows_scores_as_bars_too():
 
     assert bars == {"cat": 16, "dog": 13}  # of 20, F1 of 0.8 and 0.67
     assert not any("█" in line for line in narrow)
+
+
+def test_confidences_fall_into_the_bins_that_hold_them():
+    bins = reliability(np.array([0.05, 0.15, 0.1, 0.95, 1.0]), np.array([True, False, True, True, False]), n_bins=10)
+
+    assert [(b.low, b.n, b.accuracy) for b in bins] == [(0.0, 2, 1.0), (0.1, 1, 0.0), (0.9, 2, 0.5)]
