@@ -41,15 +41,17 @@ def cache(tmp_path_factory):
 
 
 def compare(data, cache, **options):
-    return featx.compare(data, **{"backbones": ["alexnet"], "heads": ["centroid"], "cache": cache, **SMALL, **options})
+    return featx.compare(
+        data, **{"backbones": ["squeezenet1_1"], "heads": ["centroid"], "cache": cache, **SMALL, **options}
+    )
 
 
 def test_every_head_is_fitted_on_every_layer_from_one_pass(shots, tmp_path):
     steps = []
-    board = compare(shots, tmp_path, layers=["default", "pool5"], heads=["centroid", "ridge"], tick=steps.append)
+    board = compare(shots, tmp_path, layers=["default", "features.8"], heads=["centroid", "ridge"], tick=steps.append)
 
     assert {(row["layer"], row["head"]) for row in board.rows} == {
-        (layer, head) for layer in ("features", "pool5") for head in ("centroid", "ridge")
+        (layer, head) for layer in ("features", "features.8") for head in ("centroid", "ridge")
     }
     assert max(step.done for step in steps if step.step == "extract") == 3 * sum(SIZES.values())
     assert len({row["extract_seconds"] for row in board.rows}) == 1
@@ -68,7 +70,7 @@ def test_rows_have_the_documented_form(shots, cache, tmp_path):
         assert (row["kind"], row["image_size"], row["images_per_class"]) == ("frozen", 64, 10)
         assert row["ci95"][0] <= row["test_accuracy"] <= row["ci95"][1]
     (mlp,) = [row for row in kept["rows"] if row["head"] == "mlp"]
-    assert mlp["n_parameters"] == 256 * 8 + 8 + 8 * 3 + 3
+    assert mlp["n_parameters"] == 512 * 8 + 8 + 8 * 3 + 3
     assert len(mlp["history"]["val_accuracy"]) == 2
     assert kept["best"] == kept["rows"][0]
 
@@ -207,7 +209,7 @@ def test_a_damaged_run_is_done_again(tmp_path):
 
 
 def test_a_backbone_that_cannot_take_the_images_is_a_row_with_its_reason(shots, cache):
-    board = compare(shots, cache, backbones=["alexnet", "inception_v3"])
+    board = compare(shots, cache, backbones=["squeezenet1_1", "inception_v3"])
     good, bad = board.rows
 
     assert board.best is good
@@ -240,7 +242,7 @@ def test_an_image_that_cannot_be_read_costs_no_row_its_judges(tmp_path, cache, s
 
 
 def test_the_board_fits_the_terminal_and_keeps_what_tells_rows_apart(shots, cache):
-    board = compare(shots, cache, layers=["features", "pool5"], heads=["centroid", "ridge"], shots=[5, None])
+    board = compare(shots, cache, layers=["features", "features.8"], heads=["centroid", "ridge"], shots=[5, None])
     rows = [row | {"is_best": row is board.best} for row in board.rows]
 
     for width in (60, 80, 120, 300):
@@ -258,7 +260,7 @@ def test_a_notebook_shows_names_as_text(shots, cache):
 
 
 def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
-    command = ["compare", shots, "--backbones", "alexnet", "--layers", "default,alexnet:pool5", "--heads", "ridge,mlp",
+    command = ["compare", shots, "--backbones", "squeezenet1_1", "--layers", "default,squeezenet1_1:features.8", "--heads", "ridge,mlp",
                "--set", "mlp.hidden=8", "--set", "mlp.epochs=2", "--shots", "5,all", "--weights", "none",
                "--image-size", 64, "--workers", 0, "--engine", "eager", "--scratch", "leaky", "--set", "leaky.epochs=1",
                "--finetune", "--ft-epochs", 1, "--ft-shots", 5, "--cache", cache, "-o", tmp_path / "out"]  # fmt: skip
@@ -270,7 +272,7 @@ def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
     kinds = [(row["kind"], row["images_per_class"]) for row in found["rows"]]
     assert (len(kinds), kinds.count(("scratch", 10)), kinds.count(("finetune", 5))) == (11, 1, 1)
     assert {row["settings"].get("hidden") for row in found["rows"] if row["head"] == "mlp"} == {"8"}
-    assert "frozen alexnet pool5 auto ridge, 5 a class: validation" in out.err
+    assert "frozen squeezenet1_1 features.8 auto ridge, 5 a class: validation" in out.err
 
     assert main(list(map(str, command))) == 0
     assert "as kept" in capsys.readouterr().err
@@ -307,7 +309,7 @@ def test_frozen_tuned_and_scratch_rows_learn_from_the_same_few_images(shots, cac
         assert row["mcnemar"] is None or 0 <= row["mcnemar"] <= 1
         assert models[kind].report["test"]["accuracy"] == row["test_accuracy"]
     assert (rows["scratch"]["image_size"], rows["finetune"]["image_size"]) == (32, 64)
-    assert rows["finetune"]["n_parameters"] > 2_000_000 > 300 > rows["frozen"]["n_parameters"] // 10
+    assert rows["finetune"]["n_parameters"] > 700_000 > 300 > rows["frozen"]["n_parameters"] // 10
 
 
 def test_scratch_networks_are_trained_as_published_unless_something_else_is_said(shots, cache):
