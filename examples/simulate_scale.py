@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -294,19 +292,20 @@ def make_plan(n: int, rows_per_segment: int) -> Plan:
         title="scale", identity=lambda: "scale", ids=Numbered(n), classes=(), images=None,
         labels=np.broadcast_to(nothing, n), splits=np.broadcast_to(np.array([""]), n),
     )  # fmt: skip
-    before = resident_bytes()
+    before = memory_bytes("VmRSS")
     identity = Identity(random_ids(n))
     with tempfile.TemporaryDirectory() as folder:
         lookup = Lookup(dataset, identity, Resolved(Request(), [recipe_of(1280)]), Store(folder))
         started, processor = time.perf_counter(), time.process_time()
         segments = [segment for part in lookup.parts() for segment in cut(part.positions, rows_per_segment)]
         seconds, processor = time.perf_counter() - started, time.process_time() - processor
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Plan(n, len(segments), seconds, processor, peak - before)
+    return Plan(n, len(segments), seconds, processor, memory_bytes("VmHWM") - before)
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+def memory_bytes(field: str) -> int:
+    """Read what Linux says of this process; rusage would count what its parent took before it started this one."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith(field)).split()[1])
 
 
 def plan_apart(n: int, rows_per_segment: int) -> Plan:

@@ -152,7 +152,7 @@ def test_vgg16_out_of_reach_says_what_to_type_instead(capsys, monkeypatch, tmp_p
         (["predict", "nowhere.featx", "a.jpg"], ["nowhere.featx"]),
         (["evaluate", "nowhere.featx"], ["nowhere.featx"]),
         (["layers", "vgg161"], ["vgg16"]),
-        (["cache", "gc", "--max-size", "huge"], ["10GiB"]),
+        (["cache", "gc", "--max-size", "huge"], ["2GiB"]),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_helpful_line_and_exit_1(capsys, tmp_path, args, words):

@@ -168,8 +168,8 @@ def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | 
     from featx.store.maintenance import collect, reclaimable
     from featx.store.sizes import parse_bytes
 
-    how = reclaimable if dry_run else collect
-    found = how(_existing(cache), orphans=orphans, max_size=None if max_size is None else parse_bytes(max_size))
+    how, most = reclaimable if dry_run else collect, None if max_size is None else parse_bytes(max_size, least=0)
+    found = how(_existing(cache), orphans=orphans, max_size=most)
     n_bytes = sum(one.n_bytes for one in found)
     lines = [f"{one.path}  {n_bytes_text(one.n_bytes)}  {one.reason}" for one in found]
     lines.append(

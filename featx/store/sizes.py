@@ -5,13 +5,13 @@ from __future__ import annotations
 from featx.errors import OptionError
 
 
-def parse_bytes(size: int | str) -> int:
+def parse_bytes(size: int | str, *, least: int = 1) -> int:
     """Return a size in bytes from a number or a text such as ``2GiB``.
 
     Raises
     ------
     OptionError
-        If it is no size, or nothing.
+        If it is no size, or less than `least`.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def parse_bytes(size: int | str) -> int:
     try:
         n_bytes = int(float(number) * units[text[len(number) :].strip()])
     except (KeyError, ValueError, OverflowError):
-        n_bytes = 0
-    if n_bytes < 1:
+        n_bytes = -1
+    if n_bytes < least:
         raise OptionError(f"A size is a number of bytes such as 2GiB or 500MB, got {size!r}.")
     return n_bytes

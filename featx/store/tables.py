@@ -355,6 +355,16 @@ def use_table(path: Path, disk: Disk | None = None) -> Table:
     return table
 
 
+def _most_files() -> int:
+    """Return how many files this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return 4 * _OPEN_SEGMENTS
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 4 * _OPEN_SEGMENTS if limit == resource.RLIM_INFINITY else limit
+
+
 def _within(numbers: npt.NDArray[np.int64], length: int) -> bool:
     return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < length)
 
@@ -383,6 +393,7 @@ class SegmentedRows:
         self._open: OrderedDict[int, Segment] = OrderedDict()
         self._known: dict[int, bytes] = {}
         self._lock = threading.Lock()
+        self._most_open = min(_OPEN_SEGMENTS, max(1, _most_files() // 4))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -419,7 +430,7 @@ class SegmentedRows:
         with self._lock:
             if number not in self._open:
                 self._open[number] = self._fetch(number)
-                while len(self._open) > _OPEN_SEGMENTS:
+                while len(self._open) > self._most_open:
                     self._open.popitem(last=False)  # closed when nobody reads it any more
             self._open.move_to_end(number)
             return self._open[number]
