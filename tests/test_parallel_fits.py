@@ -180,7 +180,7 @@ import featx
 from test_parallel_fits import Witness, workers
 
 table, folder = map(Path, sys.argv[1:])
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
 register_ray()
 with joblib.parallel_config(backend="ray", n_jobs=2):
     report = featx.fit(table, Witness(folder, several=2), search="shift=0,0.05,0.1,0.2,0.4,0.8").report
@@ -194,11 +194,13 @@ def test_a_search_on_ray_finds_what_a_serial_one_finds(features, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     alone.mkdir(), together.mkdir()
     serial = featx.fit(features, Witness(alone), search="shift=0,0.05,0.1,0.2,0.4,0.8").report
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    # A cluster of another test may be up: nothing of it is for this one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
 
     done = subprocess.run(
         [sys.executable, "-c", RAY, features.path, together],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, timeout=400, check=False,
+        capture_output=True, text=True, env=environment, timeout=400, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
