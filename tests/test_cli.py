@@ -184,8 +184,9 @@ def test_evaluation_judges_the_models_own_table_and_fits_go_on_with_theirs(capsy
     other = featx_json(capsys, "evaluate", "model.featx", photos, "--name", "other", "--workers", "0")["table"]
 
     assert other != own
-    assert featx_json(capsys, "evaluate", "model.featx")["table"] == own
     assert featx_json(capsys, "fit", "--head", "centroid")["table"] == own
+    featx_json(capsys, "extract", photos, "--name", "other", *SMALL)
+    assert featx_json(capsys, "evaluate", "model.featx")["table"] == own
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "gc"])

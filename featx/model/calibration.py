@@ -30,7 +30,7 @@ class Calibration:
         Above 1 where the head is too sure of itself.
     floor : float
         Added to the odds of each class against the most probable one, before the temperature; no more than a
-        guard against zeros but for heads that vote.
+        guard against zeros where the head gives scores.
     """
 
     temperature: float = 1.0
@@ -47,7 +47,7 @@ class Calibration:
         codes : ndarray of int, shape (n,)
             Column of the true class of each.
         votes : bool
-            Whether a score can be that of no vote at all, which a temperature alone cannot make sense of.
+            Whether the scores come from probabilities, whose zeros a temperature alone cannot make sense of.
 
         Notes
         -----

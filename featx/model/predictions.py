@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import OptionError
+from featx.model.familiarity import FEWEST_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +123,6 @@ def check_thresholds(min_probability: float, min_familiarity: float, *, knows_fa
             raise OptionError(f"--min-{name} must be between 0 and 1, got {least}.")
     if min_familiarity and not knows_familiarity:
         raise OptionError(
-            "This model does not know how familiar rows are, which takes 50 rows to learn from and 50 others. "
-            "Leave out --min-familiarity."
+            f"This model does not know how familiar rows are, which takes {FEWEST_ROWS} rows to learn from and as many "
+            "others. Leave out --min-familiarity."
         )
