@@ -1,6 +1,7 @@
 """featx's heads against scikit-learn, scikit-learn-intelex, skorch and XGBoost: time, objective, accuracy.
 
-Everything is measured side by side in one run, on the same rows, in the same process:
+Everything is measured side by side in one run, on the same rows, in the same process; importing libraries is counted
+for nobody:
 
     pip install 'featx[bench]'
     python examples/bench_heads.py                                 # synthetic features, 10,000 × 256
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from featx.features import Features
@@ -157,7 +159,6 @@ def _best_epoch(who: str, train: Callable[..., Any], score: Callable[..., float]
 
 
 def _skorch_net(d: int, hidden: tuple[int, ...], k: int, batch: int) -> Any:
-    import torch
     from skorch import NeuralNetClassifier
     from torch import nn
 
@@ -180,8 +181,6 @@ def _skorch_net(d: int, hidden: tuple[int, ...], k: int, batch: int) -> Any:
 
 def seconds_of_products(data: Data, widths: tuple[int, ...], batch: int) -> float:
     """Time the products of one epoch: forward, gradients of weights, and of all inputs but the rows."""
-    import torch
-
     rows = torch.from_numpy(np.ascontiguousarray(data.X[:batch]))
     pairs = list(itertools.pairwise(widths))
     weights = [torch.randn(outputs, inputs) for inputs, outputs in pairs]

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from featx.errors import OptionError
 from featx.store.container import Rows
+from featx.store.content import TableContent
 from featx.store.disk import Disk, explained
-from featx.store.tables import TableContent, write_table
+from featx.store.tables import write_table
 
 if TYPE_CHECKING:
     from featx.features.features import Features

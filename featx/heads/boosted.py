@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.inputs import Array, Training, read_labelled, read_rows, read_training
-from featx.heads.moments import eigh, mean_row, second_moment
+from featx.heads.moments import leading, mean_row, second_moment
 from featx.heads.settings import check_choice, check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
@@ -151,7 +151,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         X_val, y_val : as `X` and `y`
             Rows for ``history_`` and early stopping.
         memory : int, str or None
-            Of this XGBoost itself takes some 24 bytes a row and class, and half a MiB a component.
+            Of this XGBoost itself takes some 24 bytes a row and class, and a fifth of a MiB a component.
         """
         import xgboost
 
@@ -221,9 +221,8 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         if self.components is None or self.components >= d:
             return None, None
         mean = mean_row(training)
-        values, vectors = eigh(second_moment(training, mean)[0])
-        variances = values[: -self.components - 1 : -1] / training.weights.sum()
-        axes = vectors[:, : -self.components - 1 : -1]
+        values, axes = leading(second_moment(training, mean)[0], self.components)
+        variances = values / training.weights.sum()
         floor = np.finfo(dtype).eps * max(float(variances[0]), float(np.finfo(dtype).tiny))
         return mean.astype(dtype), np.ascontiguousarray(axes / np.sqrt(np.maximum(variances, floor)))
 
@@ -241,9 +240,17 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         rows = training.rows
         columns = rows.shape[1] if self.projection_ is None else self.projection_.shape[1]
         outside = rows.limit is not None and len(rows) * columns > rows.limit // 8
+        if rows.limit is not None and reference is None:
+            # Half a MiB a column is what XGBoost takes to find the bins of all rows; a sample has nearly the same.
+            n_sample = min(len(rows), rows.limit // (16 * columns * rows.dtype.itemsize) + self.max_bin)
+            sample = training.select(np.linspace(0, len(rows) - 1, n_sample).astype(np.intp))
+            reference = self._bins(sample, xgboost.QuantileDMatrix)
         kind = xgboost.ExtMemQuantileDMatrix if outside else xgboost.QuantileDMatrix
-        name = f"{folder}/{'rows' if reference is None else 'val'}"
-        blocks = _iterator(lambda: self._batches(training), name if outside else None)
+        return self._bins(training, kind, reference, f"{folder}/rows" if outside else None)
+
+    def _bins(self, training: Training, kind: Any, reference: Any = None, cache_prefix: str | None = None) -> Any:
+        """Return a matrix of `kind` with the bins of `reference`, or of its own."""
+        blocks = _iterator(lambda: self._batches(training), cache_prefix)
         return kind(blocks, max_bin=self.max_bin, ref=reference, nthread=self.n_jobs or 0)
 
     def _batches(self, training: Training) -> Iterator[dict[str, Array]]:

@@ -35,8 +35,6 @@ def second_moment(
 ) -> tuple[Array, Array]:
     """Return Σ s x̃ x̃ᵀ (d, d) in the dtype of the rows and Σ s x̃ tᵀ (d, k) in float64, with x̃ = x - mean.
 
-    Products of blocks are made in the rows' dtype and summed in float64.
-
     Parameters
     ----------
     training : Training
@@ -47,19 +45,19 @@ def second_moment(
     """
     d = training.rows.shape[1]
     check_room(training, d)
-    gram, cross = np.zeros((d, d)), np.zeros((d, 0))
+    gram, cross = np.zeros((d, d), training.rows.dtype), np.zeros((d, 0))
     for indices, block in training.rows.blocks():
         A = centred(training, indices, block, mean)
         gram += A.T @ A
         if targets is not None:
             weighted = targets(indices) * np.sqrt(training.weights[indices])[:, None]
             cross = A.T @ weighted.astype(A.dtype) + (cross if cross.size else 0.0)
-    return gram.astype(training.rows.dtype), cross
+    return gram, cross
 
 
 def check_room(training: Training, side: int) -> None:
     """Raise `DataError` where a factorised square matrix of `side` rows is more than the memory limit allows."""
-    limit, needed = training.rows.limit, side**2 * (8 + 3 * training.rows.dtype.itemsize)
+    limit, needed = training.rows.limit, 3 * side**2 * training.rows.dtype.itemsize  # with a product and what reads it
     if limit is not None and needed > limit:
         raise DataError(
             f"The second moments of {side} columns take {needed / 2**20:.0f} MiB, and the memory limit is "
@@ -67,7 +65,18 @@ def check_room(training: Training, side: int) -> None:
         )
 
 
-def eigh(gram: Array) -> tuple[Array, Array]:
-    """Return eigenvalues (d,), ascending and not negative, and vectors (d, d) of a Gram matrix, which is lost."""
-    values, vectors = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+def eigh(gram: Array, *, frugal: bool = False) -> tuple[Array, Array]:
+    """Return eigenvalues (d,), ascending and not negative, and vectors (d, d) of a Gram matrix, which is lost.
+
+    Besides it LAPACK takes the room of two such matrices; `frugal` the room of one, for four times the time.
+    """
+    # Transposed it is the same, but in LAPACK's order, so that no copy is made.
+    values, vectors = linalg.eigh(gram.T, driver="evr" if frugal else "evd", overwrite_a=True, check_finite=False)
     return np.maximum(values, 0), vectors
+
+
+def leading(gram: Array, n: int) -> tuple[Array, Array]:
+    """Return the `n` largest eigenvalues, descending and not negative, and vectors (d, n) of a Gram matrix (lost)."""
+    d = len(gram)
+    values, vectors = linalg.eigh(gram.T, subset_by_index=(d - n, d - 1), overwrite_a=True, check_finite=False)
+    return np.maximum(values[::-1], 0), vectors[:, ::-1]

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from featx.heads.centroid import unit_rows
 from featx.heads.inputs import Array, read_rows, read_training
 from featx.heads.settings import check_choice, check_number
-from featx.heads.shortlist import COLUMNS, ROWS, Levels, eight_bits_are_exact, pairs_above
+from featx.heads.shortlist import COLUMNS, ROWS, Levels, eight_bits_are_exact, pairs_above, products
 
 #: Queries answered at a time.
 QUERIES = 1024
@@ -140,16 +140,17 @@ class KNNHead(ClassifierMixin, BaseEstimator):
         best = np.full((len(queries), k), -np.inf, queries.dtype)
         where = np.zeros((len(queries), k), np.int64)
         asked = Levels.of_queries(queries) if levels else None
+        product = products if levels else _product
         step = ROWS if levels else max(k, TILE // max(1, len(queries)))
         for tile, (start, units) in enumerate(self._tiles(step)):
             if not tile and len(units) > k:
-                best, where = _first(queries @ units.T, k)
+                best, where = _first(product(queries, units), k)
                 continue
             found = pairs_above(best[:, -1], queries, units, asked, levels[tile]) if asked else None
             if found is None:
                 # Limits are low at first, most of all for many neighbours. Later on, what rules out little never will.
                 asked = asked if 2 * tile < len(levels) else None
-                found = _above(best[:, -1:], queries @ units.T)
+                found = _above(best[:, -1:], product(queries, units))
             rows, columns, similarities = found
             if len(rows):
                 best, where = _merged(best, where, rows, similarities, columns + start)
@@ -163,6 +164,11 @@ class KNNHead(ClassifierMixin, BaseEstimator):
             return
         for indices, block in self.units_.blocks():
             yield int(indices[0]), unit_rows(block)
+
+
+def _product(queries: Array, units: Array) -> Array:
+    found: Array = queries @ units.T
+    return found
 
 
 def _first(similarities: Array, k: int) -> tuple[Array, NDArray[np.int64]]:

@@ -120,8 +120,10 @@ class _Moments:
             values, vectors, cross = _from_rows(training, mean, centred_targets(slice(None)))
         else:
             gram, cross = second_moment(training, mean, centred_targets)
-            values, vectors = eigh(gram)
-        return cls(mean, target_mean, vectors, values, vectors.T @ cross, float(training.weights.sum()))
+            values, vectors = eigh(gram, frugal=training.rows.limit is not None)
+        return cls(
+            mean, target_mean, vectors, values, vectors.T @ cross.astype(vectors.dtype), float(training.weights.sum())
+        )
 
     def shrinkage(self, alphas: NDArray[np.float64]) -> Array:
         """Return 1 / (values + alpha), shape (n_alphas, r), and zero where both are zero."""
@@ -132,7 +134,7 @@ class _Moments:
 
     def coefficients(self, alphas: NDArray[np.float64]) -> Array:
         """Return coefficients for every alpha, shape (n_alphas, k, d)."""
-        shrunk = self.shrinkage(alphas)[:, :, None] * self.cross
+        shrunk = (self.shrinkage(alphas)[:, :, None] * self.cross).astype(self.vectors.dtype)
         return np.swapaxes(self.vectors @ shrunk, 1, 2)
 
     def leave_one_out(self, training: Training, alphas: NDArray[np.float64], scoring: str) -> NDArray[np.float64]:

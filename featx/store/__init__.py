@@ -8,8 +8,9 @@
         .claims/ .hashes/ .notes/ .plans/                hints; may be deleted at any time
 
 From the bottom up: `disk` (file system calls), `layout` (HDF5 structures), `payload` (rows),
-`container` (one sealed file), `segments` and `tables` (kinds of it), `catalog` (which file holds a
-row), `publish` (from segments to tables), `cache` (the `Store`), `maintenance`.
+`container` (one sealed file), `segments` and `tables` (kinds of it), `content` (what a table says), `segmented` (rows
+that lie in segments), `catalog` (which file holds a row), `publish` (from segments to tables), `cache` (the `Store`),
+`maintenance`.
 """
 
 from featx.store.cache import LIMIT, Store

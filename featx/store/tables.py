@@ -1,14 +1,11 @@
-"""A published table: labels, ids and provenance in one file, and the rows of ``X`` in it or in segments."""
+"""A published table: one file of labels, ids and provenance, with the rows of ``X`` in it or in segments."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,20 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import CacheError, CorruptFileError, DataError, MissingDataError
-from featx.store.container import Rows, Sealed, as_bytes, extent_from_json, write_sealed
+from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.store.container import Rows, Sealed, extent_from_json, write_sealed
+from featx.store.content import VIEWS, TableContent
 from featx.store.disk import Disk
-from featx.store.payload import digest
+from featx.store.segmented import Places, SegmentedRows, within
 from featx.store.segments import Segment, segment_path
 from featx.store.text import from_utf8, to_utf8
 
 KIND = "table"
-#: The column that names the tables of views, where there are any.
-VIEWS = "views/table"
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
-#: Segments that one reader holds open at a time: blocks of shuffled rows come from about as many.
-_OPEN_SEGMENTS = 64
 
 
 class RowReader(Protocol):
@@ -50,110 +44,6 @@ class RowReader(Protocol):
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check everything against its digest; `progress` gets the bytes of each part."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableContent:
-    """What a table says, but for its rows.
-
-    Attributes
-    ----------
-    key, recipe, request : str
-        Key of the rows; JSON of what made them and of what was asked for.
-    ids : sequence of str
-    item_ids : ndarray of uint8, shape (n, 32)
-    y : ndarray of int64, shape (n,)
-        -1 where unlabelled.
-    classes : sequence of str
-    splits : sequence of str
-        Empty for none.
-    errors : sequence of (str, str)
-        Id and reason of what gave no row.
-    error_item_ids : ndarray of uint8, shape (n_errors, 32)
-        Zeros where an item could not even be hashed.
-    probe : mapping of str to ndarray
-    provenance : mapping
-        JSON.
-    views : sequence of str
-        Names of the tables beside this one that hold augmented views 1, 2, … of its items.
-    """
-
-    key: str
-    recipe: str
-    request: str
-    ids: Sequence[str]
-    item_ids: npt.NDArray[np.uint8]
-    y: npt.NDArray[np.int64]
-    classes: Sequence[str]
-    splits: Sequence[str]
-    errors: Sequence[tuple[str, str]] = ()
-    error_item_ids: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 32), np.uint8))
-    probe: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    views: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits)}
-        if len(lengths) > 1:
-            raise DataError(f"Rows have ids, item ids, labels and splits; got {sorted(lengths)} of them.")
-        if len(self.y) and not -1 <= np.min(self.y) <= np.max(self.y) < len(self.classes):
-            raise DataError(f"Labels must be -1 or numbers of the {len(self.classes)} classes, got {np.max(self.y)}.")
-
-    def attributes(self) -> dict[str, str]:
-        """Return the attributes of the file."""
-        return {
-            "key": self.key,
-            "recipe": self.recipe,
-            "request": self.request,
-            "provenance": json.dumps(dict(self.provenance), sort_keys=True),
-        }
-
-    @cached_property
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """What decides whether a published table still says the same, as arrays of the file."""
-        failed, reasons = to_utf8(name for name, _ in self.errors), to_utf8(reason for _, reason in self.errors)
-        errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
-        errors["id"], errors["reason"] = failed, reasons
-        views = {VIEWS: to_utf8(self.views)} if self.views else {}
-        return views | {
-            "y": np.asarray(self.y, "<i8"),
-            "ids": to_utf8(self.ids),
-            "classes": to_utf8(self.classes),
-            "split": to_utf8(self.splits),
-            "item_id": np.asarray(self.item_ids, np.uint8),
-            "errors": errors,
-            "error_item_id": np.asarray(self.error_item_ids, np.uint8),
-        }
-
-    @cached_property
-    def digests(self) -> dict[str, bytes]:
-        """Digests of `columns`."""
-        return {name: digest(as_bytes(array)) for name, array in self.columns.items()}
-
-    def probe_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the probe, in its group."""
-        return {f"probe/{name}": np.asarray(values) for name, values in self.probe.items()}
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the rows of a segmented table lie.
-
-    Attributes
-    ----------
-    segments : list of str
-        Names.
-    place : ndarray of int64, shape (n, 2)
-        For each row the number of its segment in `segments`, and its row there.
-    shape : tuple of int
-        Of ``X``.
-    dtype : numpy.dtype
-    """
-
-    segments: list[str]
-    place: npt.NDArray[np.int64]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 def write_table(disk: Disk, path: Path, content: TableContent, rows: Rows | Places) -> None:
@@ -255,7 +145,7 @@ class Table:
         if (
             not named
             or places.place.shape != (places.shape[0], 2)
-            or not _within(places.place[:, 0], len(self.segments))
+            or not within(places.place[:, 0], len(self.segments))
         ):
             raise CorruptFileError(f"{self.path} is damaged: rows of it lie nowhere.")
         root = self.path.absolute().parent.parent
@@ -347,28 +237,6 @@ class Table:
         self._file.close()
 
 
-def use_table(path: Path, disk: Disk | None = None) -> Table:
-    """Open the table at `path`, and note that it was used."""
-    table = Table(path, disk)
-    with contextlib.suppress(OSError):  # in a folder of someone else
-        (disk or Disk()).mark_used(path)
-    return table
-
-
-def _most_files() -> int:
-    """Return how many files this process may have open."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return 4 * _OPEN_SEGMENTS
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 4 * _OPEN_SEGMENTS if limit == resource.RLIM_INFINITY else limit
-
-
-def _within(numbers: npt.NDArray[np.int64], length: int) -> bool:
-    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < length)
-
-
 def _reopen(path: Path, disk: Disk, identity: bytes) -> Table:
     table = Table(path, disk)
     if table.identity != identity:
@@ -376,74 +244,9 @@ def _reopen(path: Path, disk: Disk, identity: bytes) -> Table:
     return table
 
 
-class SegmentedRows:
-    """Rows of ``X`` that lie in segments.
-
-    Parameters
-    ----------
-    open_segment : callable
-        From the name of a segment, and its identity if it was opened before, to the `Segment`.
-    places : Places
-    """
-
-    def __init__(self, open_segment: Callable[[str, bytes | None], Segment], places: Places) -> None:
-        self.shape, self.dtype = places.shape, places.dtype
-        self._names, self._place = places.segments, places.place
-        self._open_segment = open_segment
-        self._open: OrderedDict[int, Segment] = OrderedDict()
-        self._known: dict[int, bytes] = {}
-        self._lock = threading.Lock()
-        self._most_open = min(_OPEN_SEGMENTS, max(1, _most_files() // 4))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return the rows ``start … stop``."""
-        return self.take(np.arange(start, stop))
-
-    def take(
-        self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
-    ) -> npt.NDArray[Any]:
-        """Return any rows in any order."""
-        place = self._place[rows]
-        numbers = np.unique(place[:, 0]).tolist()
-        if out is None:
-            self._segment(numbers[0]) if numbers else None  # its shape is held against ours before memory is taken
-            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for number in numbers:
-            here = np.flatnonzero(place[:, 0] == number)
-            source = self._segment(number).rows
-            if not _within(place[here, 1], len(source)):
-                raise CorruptFileError(f"A segmented table is damaged: {self._names[number]} has no such rows.")
-            if len(here) == len(rows):
-                return source.take(place[:, 1], out, mapped=mapped)
-            out[here] = source.take(place[here, 1], mapped=mapped)
-        return out
-
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
-        """Check every segment."""
-        for number in range(len(self._names)):
-            self._segment(number).verify(progress)
-
-    def _segment(self, number: int) -> Segment:
-        with self._lock:
-            if number not in self._open:
-                self._open[number] = self._fetch(number)
-                while len(self._open) > self._most_open:
-                    self._open.popitem(last=False)  # closed when nobody reads it any more
-            self._open.move_to_end(number)
-            return self._open[number]
-
-    def _fetch(self, number: int) -> Segment:
-        try:
-            segment = self._open_segment(self._names[number], self._known.get(number))
-        except FileNotFoundError as error:
-            raise CacheError(
-                f"{error.filename} is missing, which holds rows of this table. Compute them again: featx extract"
-            ) from error
-        if segment.rows.shape[1:] != self.shape[1:] or segment.rows.dtype != self.dtype:
-            raise CorruptFileError(f"{segment.path} is damaged: its rows have another shape than the table's.")
-        self._known[number] = segment.identity
-        segment.forget()
-        return segment
+def use_table(path: Path, disk: Disk | None = None) -> Table:
+    """Open the table at `path`, and note that it was used."""
+    table = Table(path, disk)
+    with contextlib.suppress(OSError):  # in a folder of someone else
+        (disk or Disk()).mark_used(path)
+    return table
