@@ -1,15 +1,15 @@
 """What a Ray cluster costs over local processes: the same images, backbone and number of processes, side by side.
 
     python examples/bench_cluster.py cifar10/                    # two processes, vgg16 block3_pool at 32 × 32
-    python examples/bench_cluster.py cifar10/ --processes 8 --images 40000 --rounds 5 --json
+    python examples/bench_cluster.py cifar10/ --processes 8 --images 60000 --rounds 5 --json
 
 ``local`` is `featx extract` started once for each process with RANK and WORLD_SIZE, as torchrun does; ``ray`` is
 `featx extract --cluster` on a cluster of as many nodes of one core each, all on this machine. Every process
 has one thread and decodes by itself. Both extract `--few` images and then `--images`, each into an empty cache:
 the difference is what images cost, free of what it costs to start, which is told apart.
 
-Expected on two cores, which Ray's own processes and the driver share with the workers: 1.4 times the seconds an image,
-and eleven seconds more to start.
+Expected on two cores, which Ray's own processes and the driver share with the workers: 1.0 to 1.1 times the seconds an
+image, and eight seconds more to start.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--few", type=int, default=512)
-    parser.add_argument("--images", type=int, default=8704)
+    parser.add_argument("--images", type=int, default=16_896)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

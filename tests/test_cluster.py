@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -211,6 +212,30 @@ def test_images_that_cost_one_worker_after_another_end_the_run(nodes, noise, tmp
 
     with pytest.raises(ClusterError, match=r"2 workers were lost .* the same 8 images, from a/000\.png on"):
         featx.extract(tmp_path / "noise", cache=tmp_path / "cache", cluster=featx.RayCluster(), workers=0, **TOY)
+
+
+@needs_ray
+def test_a_driver_outside_of_the_cluster_works_through_ray_client(nodes, noise, local, tmp_path, start):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = [sys.executable, "-m", "ray.util.client.server", "--mode=legacy", f"--address={nodes.address}"]
+    how = ["--image-size=32", "--normalize=unit", f"--batch-size={BATCH}", "--engine=eager", "--workers=0"]
+    command = ["extract", noise, "--backbone=toy_backbone:network", "--backbone-version=1", *how]
+    with nodes.environment():
+        serving = start([*server, "--host=127.0.0.1", f"--port={port}"])
+        deadline = time.monotonic() + 100
+        while not is_open(port) and serving.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        done = run_featx(*command, f"--cluster=ray://127.0.0.1:{port}", f"--cache={tmp_path / 'cache'}", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert_same(featx.Features.open(json.loads(done.stdout)["tables"][0]["path"]), local)
+    assert len(read_record(nodes.toy)) == N // BATCH
+
+
+def is_open(port):
+    with socket.socket() as knocking:
+        return knocking.connect_ex(("127.0.0.1", port)) == 0
 
 
 @needs_ray

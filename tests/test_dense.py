@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 
 from featx.errors import DataError, OptionError
+from featx.features import Features
 from featx.heads.conv import ConvHead
 from featx.heads.dense import DenseHead
 
@@ -201,6 +202,11 @@ def test_maps_need_the_convolutional_head():
     assert head.score(MAPS[TEST], Y[TEST]) > 0.9
     with pytest.raises(ValueError, match="Found array with dim 4"):
         DenseHead().fit(MAPS, Y)
+
+
+def test_a_table_of_vectors_is_refused_by_the_convolutional_head():
+    with pytest.raises(DataError, match="ConvHead needs maps .*, got one vector of 64 an image. .*--pool none"):
+        ConvHead("conv4 relu", epochs=1).fit(Features.from_arrays(MAPS.reshape(len(MAPS), -1), Y))
 
 
 def test_maps_of_another_size_are_refused():

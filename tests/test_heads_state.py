@@ -100,7 +100,9 @@ def test_a_class_of_the_same_name_is_not_the_class():
 def test_a_head_that_reads_its_table_cannot_leave_it():
     head = KNNHead().fit(Features.from_arrays(X, Y), memory=X.nbytes // 4)
 
-    with pytest.raises(OptionError, match="fitted in place on a table above its memory limit"):
+    with pytest.raises(
+        OptionError, match="under the memory limit stayed in their table. To save it, give --memory twice"
+    ):
         export_state(head)
 
 

@@ -225,6 +225,12 @@ def test_search_takes_the_best_on_validation_rows(features):
     assert trials[1] == model.report["val"]["accuracy"]
 
 
+def test_none_is_a_word_among_the_alternatives_of_a_word(features):
+    model = fit(features, "mlp", settings={"epochs": "1"}, search="schedule=none,cosine")
+
+    assert [trial["settings"]["schedule"] for trial in model.report["search"]] == ["none", "cosine"]
+
+
 def test_search_scores_are_those_of_fits_on_train_alone(features):
     model = fit(features, "logreg", search="C=0.0001,0.01,1")
 

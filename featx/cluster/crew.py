@@ -68,6 +68,7 @@ class Crew:
 
     def __init__(self, ray: Any, cache: str, device: str) -> None:
         self._ray, self._cache, self._device = ray, cache, device
+        ray.method(concurrency_group="progress")(Worker.progress)  # at the call, Ray Client would not take it
         self._actor = ray.remote(concurrency_groups={"progress": 1})(Worker)
         self._hands: dict[Place, Hand] = {}
         self._asked: dict[Any, Hand] = {}
@@ -174,7 +175,7 @@ class Crew:
     def progress(self) -> list[tuple[int, float]]:
         """Return what those at a segment say of their progress in it; who does not answer at once says nothing."""
         at_work = [hand for hand in self._asked.values() if hand.task == "extract"]
-        refs = [hand.actor.progress.options(concurrency_group="progress").remote() for hand in at_work]
+        refs = [hand.actor.progress.remote() for hand in at_work]
         ready = self._ray.wait(refs, num_returns=len(refs), timeout=_PROGRESS_SECONDS)[0] if refs else []
         answers = [self._answer(ref) for ref in ready]
         return [answer for answer in answers if isinstance(answer, tuple)]

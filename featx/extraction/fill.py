@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 64 << 20
 SEGMENT_SECONDS = 30.0
 #: Where several workers share the images, each gets at least so many segments: the fast ones take more.
-SEGMENTS_PER_WORKER = 4
+SEGMENTS_PER_WORKER = 16
 #: How often to look again for segments that another process claimed, in seconds.
 POLL_SECONDS = 0.5
 
@@ -88,7 +88,7 @@ def segment_rows(recipes: list[Recipe], batch_size: int, batch_seconds: float, s
     >>> segment_rows([], batch_size=32, batch_seconds=1.0)
     960
     >>> segment_rows([], batch_size=32, batch_seconds=1.0, share=600)
-    128
+    32
     """
     by_time = int(SEGMENT_SECONDS / max(batch_seconds, 1e-6)) * batch_size
     by_size = SEGMENT_BYTES // max(1, sum(recipe.row_bytes for recipe in recipes))

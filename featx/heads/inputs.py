@@ -266,6 +266,11 @@ def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:
             f"{type(head).__name__} needs one vector an image, got maps of {X.shape[1:]}. "
             "Extract with --pool avg or --pool flatten, or fit --head conv."
         )
+    if len(X.shape) == 2 and maps:
+        raise DataError(
+            f"{type(head).__name__} needs maps (channels, height, width), got one vector of {X.shape[1]:,} an image. "
+            "Extract with --pool none, or fit --head mlp."
+        )
     head.n_features_in_ = math.prod(X.shape[1:])
     dtype = _computing_dtype(X.dtype)
     whole = math.prod(X.shape) * dtype.itemsize

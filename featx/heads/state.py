@@ -103,7 +103,8 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
             arrays[key] = np.ascontiguousarray(value)
         elif value is not None:
             raise OptionError(
-                f"{name} was fitted in place on a table above its memory limit, which a model file cannot hold."
+                f"{name} consists of the rows it was fitted on, which under the memory limit stayed in their table. To "
+                "save it, give --memory twice the table's size; or fit --head logreg, which is small."
             )
     _export_classes(estimator.classes_, meta, arrays)
     if name in ("DenseHead", "ConvHead"):

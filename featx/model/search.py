@@ -85,7 +85,10 @@ def grid_search(
     from sklearn.base import clone
     from sklearn.model_selection import ParameterGrid
 
-    combinations = list(ParameterGrid(grid))
+    words = {name for name, value in estimator.get_params().items() if isinstance(value, str)}
+    # For a setting that is a word, ``none`` is one too, as in ``schedule=none``.
+    meant = {name: ["none" if value is None and name in words else value for value in grid[name]] for name in grid}
+    combinations = list(ParameterGrid(meant))
     heads = [clone(estimator).set_params(**settings) for settings in combinations]
     scores = np.array([_score(found) for found in outcomes(accuracy, itertools.product(heads, folds))])
     return [
