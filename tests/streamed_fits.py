@@ -28,9 +28,9 @@ from featx.heads import (
 )
 from featx.store import Store
 
-#: Bytes, and values a row. Of the wide rows a matrix of second moments is a quarter of the limit.
-LIMIT, WIDE_LIMIT = 32 << 20, 16 << 20
-WIDTH, WIDE = 512, 1024
+#: Bytes, and values a row. Of the wide rows a matrix of second moments takes a quarter of the limit.
+LIMIT, WIDE_LIMIT = 32 << 20, 28 << 20
+WIDTH, WIDE = 512, 1280
 
 
 def make_table(folder, limit, d):
