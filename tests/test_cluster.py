@@ -226,7 +226,9 @@ def test_a_driver_outside_of_the_cluster_works_through_ray_client(nodes, noise, 
         deadline = time.monotonic() + 100
         while not is_open(port) and serving.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
-        done = run_featx(*command, f"--cluster=ray://127.0.0.1:{port}", f"--cache={tmp_path / 'cache'}", "--json")
+        where = [f"--cluster=ray://127.0.0.1:{port}", f"--cache={tmp_path / 'cache'}"]
+        asking = "from featx.cluster import shift; shift.POLL_SECONDS = 0.01"  # for progress, before all is done
+        done = run_featx(*command, *where, "--json", code=asking)
 
     assert done.returncode == 0, done.stderr
     assert_same(featx.Features.open(json.loads(done.stdout)["tables"][0]["path"]), local)
