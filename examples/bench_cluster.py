@@ -86,12 +86,12 @@ def main() -> None:
             rounds["ray"].append((seconds(few, scratch, [{}], cluster), seconds(many, scratch, [{}], cluster)))
 
     per_image = {name: [(m - f) / (args.images - args.few) for f, m in each] for name, each in rounds.items()}
-    ratio = statistics.median(r / l for r, l in zip(per_image["ray"], per_image["local"], strict=True))
+    ratios = [r / l for r, l in zip(per_image["ray"], per_image["local"], strict=True)]
     result = {
         "ms_per_image": {name: round(1000 * statistics.median(each), 3) for name, each in per_image.items()},
         "seconds_for_few": {name: round(statistics.median(f for f, _ in each), 1) for name, each in rounds.items()},
-        "ratio": round(ratio, 3),
-        "ratios": [round(r / l, 3) for r, l in zip(per_image["ray"], per_image["local"], strict=True)],
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
     }
     if args.json:
         print(json.dumps(result))

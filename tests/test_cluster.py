@@ -30,6 +30,9 @@ N, BATCH = 96, 8
 TOY = {"backbone": "toy_backbone:network", "version": "1", "image_size": 32, "normalize": "unit"}
 TOY |= {"engine": "eager", "batch_size": BATCH}
 HERE = str(Path(__file__).parent)
+#: The same on the command line.
+TYPED = ["--backbone=toy_backbone:network", "--backbone-version=1", "--image-size=32", "--normalize=unit"]
+TYPED += ["--engine=eager", f"--batch-size={BATCH}", "--workers=0"]
 
 
 class Nodes:
@@ -182,9 +185,7 @@ def test_a_killed_node_costs_the_segment_it_had_in_hand(nodes, noise, local, tmp
 @needs_ray
 def test_a_driver_that_dies_and_returns_redoes_what_was_in_hand(nodes, noise, local, tmp_path, start):
     (nodes.toy / "together").write_text("3")  # of two workers, both stay at their first segment
-    how = ["--image-size=32", "--normalize=unit", f"--batch-size={BATCH}", "--engine=eager", "--workers=0"]
-    command = [sys.executable, "-m", "featx", "extract", noise, "--backbone=toy_backbone:network", *how]
-    command.append("--backbone-version=1")
+    command = [sys.executable, "-m", "featx", "extract", noise, *TYPED]
     with nodes.environment():
         driver = start([*map(str, command), f"--cluster=ray:{nodes.address}", f"--cache={tmp_path / 'cache'}"])
     deadline = time.monotonic() + 200
@@ -219,8 +220,6 @@ def test_a_driver_outside_of_the_cluster_works_through_ray_client(nodes, noise, 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = [sys.executable, "-m", "ray.util.client.server", "--mode=legacy", f"--address={nodes.address}"]
-    how = ["--image-size=32", "--normalize=unit", f"--batch-size={BATCH}", "--engine=eager", "--workers=0"]
-    command = ["extract", noise, "--backbone=toy_backbone:network", "--backbone-version=1", *how]
     with nodes.environment():
         serving = start([*server, "--host=127.0.0.1", f"--port={port}"])
         deadline = time.monotonic() + 100
@@ -228,7 +227,7 @@ def test_a_driver_outside_of_the_cluster_works_through_ray_client(nodes, noise, 
             time.sleep(0.2)
         where = [f"--cluster=ray://127.0.0.1:{port}", f"--cache={tmp_path / 'cache'}"]
         asking = "from featx.cluster import shift; shift.POLL_SECONDS = 0.01"  # for progress, before all is done
-        done = run_featx(*command, *where, "--json", code=asking)
+        done = run_featx("extract", noise, *TYPED, *where, "--json", code=asking)
 
     assert done.returncode == 0, done.stderr
     assert_same(featx.Features.open(json.loads(done.stdout)["tables"][0]["path"]), local)

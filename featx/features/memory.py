@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featx.store.segmented import gather
 from featx.store.tables import RowReader, Table
 
 
@@ -64,14 +66,12 @@ class PickedRows:
         """Return any rows in any order."""
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for number in np.unique(self._number[rows]).tolist():
-            here = np.flatnonzero(self._number[rows] == number)
-            place = self._place[rows[here]]
-            reader: RowReader = self._tables[number].rows
-            if len(here) == len(rows):
-                return reader.take(place, out, mapped=mapped)
-            out[here] = reader.take(place, mapped=mapped)
-        return out
+        return gather(out, self._number[rows], self._place[rows], partial(self._take_of, mapped=mapped))
+
+    def _take_of(
+        self, number: int, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None, *, mapped: bool
+    ) -> npt.NDArray[Any]:
+        return self._tables[number].rows.take(rows, out, mapped=mapped)
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check everything that rows are picked from."""

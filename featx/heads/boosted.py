@@ -151,7 +151,8 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         X_val, y_val : as `X` and `y`
             Rows for ``history_`` and early stopping.
         memory : int, str or None
-            Of this XGBoost itself takes some 24 bytes a row and class, and a fifth of a MiB a component.
+            Of this XGBoost itself takes some 24 bytes a row and class, and a fifth of a MiB a component. The bins of
+            a table that is larger are those of a sample of its rows.
         """
         import xgboost
 
@@ -241,7 +242,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         columns = rows.shape[1] if self.projection_ is None else self.projection_.shape[1]
         outside = rows.limit is not None and len(rows) * columns > rows.limit // 8
         if rows.limit is not None and reference is None:
-            # Half a MiB a column is what XGBoost takes to find the bins of all rows; a sample has nearly the same.
+            # To find bins XGBoost takes up to half a MiB a column; those of a sample are nearly the same.
             n_sample = min(len(rows), rows.limit // (16 * columns * rows.dtype.itemsize) + self.max_bin)
             sample = training.select(np.linspace(0, len(rows) - 1, n_sample).astype(np.intp))
             reference = self._bins(sample, xgboost.QuantileDMatrix)

@@ -33,7 +33,7 @@ def centred(training: Training, indices: Any, block: Array, mean: Array) -> Arra
 def second_moment(
     training: Training, mean: Array, targets: Callable[[Any], Array] | None = None
 ) -> tuple[Array, Array]:
-    """Return Σ s x̃ x̃ᵀ (d, d) in the dtype of the rows and Σ s x̃ tᵀ (d, k) in float64, with x̃ = x - mean.
+    """Return Σ s x̃ x̃ᵀ (d, d), summed in the dtype of the rows, and Σ s x̃ tᵀ (d, k) in float64, with x̃ = x - mean.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def second_moment(
 
 def check_room(training: Training, side: int) -> None:
     """Raise `DataError` where a factorised square matrix of `side` rows is more than the memory limit allows."""
-    limit, needed = training.rows.limit, 3 * side**2 * training.rows.dtype.itemsize  # with a product and what reads it
+    # The matrix, the product of a block or what LAPACK works in, and as much for the blocks themselves.
+    limit, needed = training.rows.limit, 3 * side**2 * training.rows.dtype.itemsize
     if limit is not None and needed > limit:
         raise DataError(
             f"The second moments of {side} columns take {needed / 2**20:.0f} MiB, and the memory limit is "

@@ -96,13 +96,12 @@ def make_head(name: str, **settings: Any) -> Any:
             raise OptionError(
                 f"Head {name!r} has no setting {setting!r}.{hint} Its settings: {', '.join(known)}. See: featx heads"
             )
-    return head_class(**{key: _value(given, known.get(key)) for key, given in settings.items()})
-
-
-def _value(given: Any, default: Any) -> Any:
-    """Return what a text means; where the default is a word, ``none`` is one too, as in ``schedule=none``."""
-    value = parse_setting(given) if isinstance(given, str) else given
-    return given if value is None and isinstance(default, str) else value
+    return head_class(
+        **{
+            key: parse_setting(given, known.get(key)) if isinstance(given, str) else given
+            for key, given in settings.items()
+        }
+    )
 
 
 def head_class_of(name: str) -> type:

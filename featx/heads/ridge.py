@@ -176,7 +176,7 @@ def _from_rows(training: Training, mean: Array, targets: Array) -> tuple[Array, 
     check_room(training, training.rows.shape[1])
     parts = training.rows.blocks()
     A = np.concatenate([centred(training, indices, block, mean) for indices, block in parts])
-    values, left = eigh(A @ A.T)
+    values, left = eigh(A @ A.T, frugal=training.rows.limit is not None)
     kept = values > values[-1] * np.finfo(A.dtype).eps * len(values)
     vectors = A.T @ (left[:, kept] / np.sqrt(values[kept]))
     return values[kept], vectors, A.T @ (targets * np.sqrt(training.weights)[:, None])

@@ -11,11 +11,11 @@ from featx.errors import OptionError
 _WORDS = {"true": True, "false": False, "none": None, "null": None, "inf": float("inf")}
 
 
-def parse_setting(text: str) -> Any:
+def parse_setting(text: str, default: Any = None) -> Any:
     """Return the value that a text on the command line means.
 
     Numbers, ``true``, ``false``, ``none`` and Python literals are taken as such, commas make tuples,
-    and everything else stays text.
+    and everything else stays text. Where the `default` is a word, ``none`` is one too, as in ``schedule=none``.
 
     Examples
     --------
@@ -24,7 +24,8 @@ def parse_setting(text: str) -> Any:
     """
     text = text.strip()
     if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+        value = _WORDS[text.lower()]
+        return text if value is None and isinstance(default, str) else value
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

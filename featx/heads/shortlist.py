@@ -125,9 +125,10 @@ def pairs_above(
 
 
 def products(queries: Array, units: Array) -> Array:
-    """Return queries · unitsᵀ (m, n) by torch: numpy's threads would spin on where the next product needs the cores.
+    """Return queries · unitsᵀ (m, n) by torch.
 
-    Among products of eight bits they took half of the time.
+    Numpy's threads spin on for a while after a product, on the cores that torch's next one needs: that doubled the
+    time of a search.
     """
     found: Array = (as_tensor(queries, "cpu") @ as_tensor(units, "cpu").T).numpy()
     return found

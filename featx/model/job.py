@@ -149,8 +149,9 @@ class Job:
         """
         if search is None and cv is None:
             return Tried()
-        grid = {} if search is None else parse_search(search)
-        for name in grid.keys() - estimator.get_params().keys():
+        settings = estimator.get_params()
+        grid = {} if search is None else parse_search(search, settings)
+        for name in grid.keys() - settings.keys():
             raise OptionError(f"Head {self.head_name!r} has no setting {name!r} to search. Its settings: featx heads")
         if cv is not None:
             folds = self._folds(rows.train, cv)

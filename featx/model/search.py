@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 Grid = dict[str, list[Any]]
 
 
-def parse_search(spec: str) -> Grid:
+def parse_search(spec: str, defaults: Mapping[str, Any] | None = None) -> Grid:
     """Return the alternatives of each setting that ``--search`` names.
 
-    Commas separate alternatives; where a value has commas of its own, bars do. Quotes keep spaces.
+    Commas separate alternatives; where a value has commas of its own, bars do. Quotes keep spaces. What the settings
+    are by default helps to read them: see `parse_setting`.
 
     Examples
     --------
@@ -42,7 +43,7 @@ def parse_search(spec: str) -> Grid:
         alternatives = values.split("|" if "|" in values else ",")
         if not (name and equals and all(alternatives)) or name in grid:
             raise OptionError(f'--search takes settings with their alternatives, as "C=0.1,1,10", got {word!r}.')
-        grid[name] = [parse_setting(text) for text in alternatives]
+        grid[name] = [parse_setting(text, (defaults or {}).get(name)) for text in alternatives]
     if not grid:
         raise OptionError('--search takes settings with their alternatives, as "C=0.1,1,10 dropout=0,0.3".')
     return grid
@@ -85,10 +86,7 @@ def grid_search(
     from sklearn.base import clone
     from sklearn.model_selection import ParameterGrid
 
-    words = {name for name, value in estimator.get_params().items() if isinstance(value, str)}
-    # For a setting that is a word, ``none`` is one too, as in ``schedule=none``.
-    meant = {name: ["none" if value is None and name in words else value for value in grid[name]] for name in grid}
-    combinations = list(ParameterGrid(meant))
+    combinations = list(ParameterGrid(grid))
     heads = [clone(estimator).set_params(**settings) for settings in combinations]
     scores = np.array([_score(found) for found in outcomes(accuracy, itertools.product(heads, folds))])
     return [

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,20 +70,19 @@ class SegmentedRows:
         self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
     ) -> npt.NDArray[Any]:
         """Return any rows in any order."""
-        place = self._place[rows]
-        numbers = np.unique(place[:, 0]).tolist()
+        numbers, places = self._place[rows].T
         if out is None:
-            self._segment(numbers[0]) if numbers else None  # its shape is held against ours before memory is taken
+            self._segment(int(numbers[0])) if len(rows) else None  # is of our shape, before memory is taken for it
             out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for number in numbers:
-            here = np.flatnonzero(place[:, 0] == number)
-            source = self._segment(number).rows
-            if not within(place[here, 1], len(source)):
-                raise CorruptFileError(f"A segmented table is damaged: {self._names[number]} has no such rows.")
-            if len(here) == len(rows):
-                return source.take(place[:, 1], out, mapped=mapped)
-            out[here] = source.take(place[here, 1], mapped=mapped)
-        return out
+        return gather(out, numbers, places, partial(self._take_of, mapped=mapped))
+
+    def _take_of(
+        self, number: int, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None, *, mapped: bool
+    ) -> npt.NDArray[Any]:
+        source = self._segment(number).rows
+        if not within(rows, len(source)):
+            raise CorruptFileError(f"A segmented table is damaged: {self._names[number]} has no such rows.")
+        return source.take(rows, out, mapped=mapped)
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Check every segment."""
@@ -110,6 +110,30 @@ class SegmentedRows:
         self._known[number] = segment.identity
         segment.forget()
         return segment
+
+
+def gather(
+    out: npt.NDArray[Any],
+    sources: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    take: Callable[[int, npt.NDArray[np.int64], npt.NDArray[Any] | None], npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    """Fill `out` (m, …) with rows of several readers, and return it.
+
+    Parameters
+    ----------
+    out : ndarray, shape (m, …)
+    sources, places : ndarray of int64, shape (m,)
+        For each row the number of its reader, and its row there.
+    take : callable
+        ``take(source, places, out)`` returns rows of one reader, in `out` where there is one.
+    """
+    for source in np.unique(sources).tolist():
+        here = np.flatnonzero(sources == source)
+        if len(here) == len(out):
+            return take(source, places, out)
+        out[here] = take(source, places[here], None)
+    return out
 
 
 def within(numbers: npt.NDArray[np.int64], length: int) -> bool:
