@@ -5,12 +5,14 @@ Commands are imported when they are asked for, so that ``featx --help`` answers 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +20,7 @@ import featx
 from featx.errors import FeatxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["cli", "main"]
 
@@ -91,9 +93,9 @@ def main(args: Sequence[str] | None = None) -> int:
         0 fine; 1 anything wrong with values, files or data; 2 usage; 130 after Ctrl-C or SIGTERM.
     """
     args = list(sys.argv[1:] if args is None else args)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = cli.main(args, prog_name="featx", standalone_mode=False)
+        with _stoppable():
+            code = cli.main(args, prog_name="featx", standalone_mode=False)
     except click.UsageError as error:
         if "--json" in args:
             _print_error(error, error.format_message())
@@ -108,13 +110,35 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line instead of a traceback
         return _fail(error, args)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     return code if isinstance(code, int) else 0
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops a command as Ctrl-C does, and neither is lost.
+
+    Python drops whatever is raised while a destructor or a weak reference's callback runs, an interruption too
+    (`sys.unraisablehook`): such a one is sent again a moment later, when that destructor is through.
+    """
+    main_thread = threading.get_ident()
+    again: list[threading.Timer] = []
+
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            again.append(threading.Timer(0.01, signal.pthread_kill, [main_thread, signal.SIGTERM]))
+            again[-1].start()
+        else:
+            told(what)
+
+    told, sys.unraisablehook = sys.unraisablehook, unraisable
+    handled = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handled)
+        sys.unraisablehook = told
+        for timer in again:
+            timer.cancel()
 
 
 def _fail(error: Exception, args: Sequence[str]) -> int:
