@@ -387,10 +387,12 @@ class Features:
             raise DataError(f"A mask needs {len(self):,} values, got {len(chosen):,}.")
         if chosen.dtype == bool:
             return np.flatnonzero(chosen)
-        if not -len(self) <= chosen.min() <= chosen.max() < len(self):
-            raise RowIndexError(f"Rows are 0 to {len(self) - 1:,}, got {chosen.min():,} to {chosen.max():,}.")
+        lowest, highest, length = chosen.min(), chosen.max(), len(self)
+        if not -length <= lowest <= highest < length:
+            raise RowIndexError(f"Rows are 0 to {length - 1:,}, got {lowest:,} to {highest:,}.")
         rows = chosen.astype(np.int64)  # a copy: it must not follow the caller's array
-        rows[rows < 0] += len(self)
+        if lowest < 0:
+            rows[rows < 0] += length
         return rows
 
     def _of_split(self, name: str) -> Rows:

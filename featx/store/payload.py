@@ -146,13 +146,14 @@ class Payload:
             out = make((len(rows), *self.shape[1:]), self.dtype)
         if not len(rows):
             return out
-        if not 0 <= rows.min() <= rows.max() < len(self):
+        if rows.view(np.uint64).max() >= len(self):  # so seen, negative ones are large
             raise IndexError(f"rows {rows.min()} … {rows.max()} of {len(self)}")
-        apart = np.diff(rows) != 1
-        if not apart.any():
+        n_breaks = np.count_nonzero(rows[1:] - rows[:-1] != 1)
+        if not n_breaks:
             return self.read(int(rows[0]), int(rows[-1]) + 1, out)
-        self._touch(rows // self._block_rows)
-        if mapped and out.nbytes < np.count_nonzero(apart) * _LONG_RUN_BYTES and self._gather(rows, out):
+        if not self._verified.all():
+            self._touch(rows // self._block_rows)
+        if mapped and out.nbytes < n_breaks * _LONG_RUN_BYTES and self._gather(rows, out):
             return out
         self._source.read_parts(self._parts(rows, out))
         return out
@@ -172,7 +173,7 @@ class Payload:
         if mapped is None or self._extent.offset % self.dtype.itemsize:
             return False
         X = np.frombuffer(mapped, self.dtype, math.prod(self.shape), self._extent.offset).reshape(self.shape)
-        np.take(X, rows, axis=0, out=out, mode="clip")  # "raise" would copy once more
+        X.take(rows, axis=0, out=out, mode="clip")  # "raise" would copy once more
         self._mapped_bytes += out.nbytes
         if self._mapped_bytes > _MOST_MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Smaller arrays the allocator keeps by itself; of larger ones the pages are the lesser part.
-_SMALLEST_BYTES, _LARGEST_BYTES = 1 << 17, 1 << 23
+_SMALLEST_BYTES, _LARGEST_BYTES = 1 << 18, 1 << 23
 
 
 class Recycled:
