@@ -20,15 +20,18 @@ Expected on two cores: from JPEGs to a table at 5 times the plain loop (efficien
 for resnet50) and at 0.9 of the engine's forward alone (0.7 from photos, of which decoding and an
 antialiased resize take 4 core-milliseconds each); the truncated VGG at 1.5 times the full one.
 
-Peers that are installed (``pip install 'featx[bench]'``) take part.
+Peers that are installed (``pip install 'featx[bench]'``) take part. thingsvision wants other versions
+of torch: it takes part from an environment of its own, ``--thingsvision ENVIRONMENT/bin/python``.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import json
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -222,6 +225,56 @@ def img2vec(state: dict[str, torch.Tensor]) -> Callable | None:
     return encoder.get_vec
 
 
+def serve_thingsvision(images: str, weights: str, rows: str) -> None:
+    """Extract once for every line on stdin, and answer with the seconds. Runs where featx is not installed."""
+    import contextlib
+    import sys
+    import time
+
+    import numpy as np
+    import timm
+    import torch
+    from thingsvision import get_extractor
+    from thingsvision.utils.data import DataLoader, ImageDataset
+
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        extractor = get_extractor("tf_efficientnet_lite0", source="timm", device="cpu", pretrained=False)
+        extractor.model.load_state_dict(torch.load(weights))
+        transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=extractor.model))
+        backend = extractor.get_backend()
+        for _ in sys.stdin:
+            start = time.perf_counter()
+            dataset = ImageDataset(root=images, out_path=rows, backend=backend, transforms=transform)
+            batches = DataLoader(dataset=dataset, batch_size=32, backend=backend)
+            features = extractor.extract_features(batches=batches, module_name="global_pool", flatten_acts=True)
+            seconds = time.perf_counter() - start
+            np.save(f"{rows}/rows.npy", features)
+            print(seconds, file=answers, flush=True)
+
+
+def thingsvision(python: str, images: Path, folder: Path, n: int) -> Contestant:
+    """Keep thingsvision open in the environment of that Python, and give it turns."""
+    few = write([path.read_bytes() for path in sorted(images.iterdir())[:n]], folder / "images")
+    torch.save(backbones.resolve(EFFICIENTNET)[0].module.state_dict(), folder / "weights.pt")
+    source = f"{inspect.getsource(serve_thingsvision)}\nserve_thingsvision({str(few)!r}, 'weights.pt', '.')"
+    pipe, log = subprocess.PIPE, folder / "log"
+    peer = subprocess.Popen(
+        [python, "-c", source], cwd=folder, text=True, stdin=pipe, stdout=pipe, stderr=log.open("w")
+    )
+
+    def turn() -> tuple[int, float]:
+        print(file=peer.stdin, flush=True)
+        answer = peer.stdout.readline()
+        if not answer:
+            raise SystemExit(f"thingsvision gave up:\n{log.read_text()}")
+        contestant.features = np.load(folder / "rows.npy")
+        return n, float(answer)
+
+    contestant = Contestant(turn)
+    return contestant
+
+
 # Sections: contestants by name; the first is the reference
 
 
@@ -243,6 +296,9 @@ def efficientnet(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
         encode = embetter(module)
         if encode:
             contestants["embetter"] = one_by_one(encode, images, args.few // 2)
+        if args.thingsvision:
+            own = folder / "thingsvision" / name
+            contestants["thingsvision"] = thingsvision(args.thingsvision, images, own, args.few // 2)
         yield f"efficientnet_lite0 @224 from {name} JPEGs", contestants
 
 
@@ -334,6 +390,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each forward in each round")
     parser.add_argument("--images", type=int, default=1024, help="that featx extracts in each round")
     parser.add_argument("--few", type=int, default=128, help="that slow contestants get in each round")
+    parser.add_argument("--thingsvision", metavar="PYTHON", help="of an environment where thingsvision is installed")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     results = {}
