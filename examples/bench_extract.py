@@ -27,6 +27,7 @@ of torch: it takes part from an environment of its own, ``--thingsvision ENVIRON
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import io
 import json
@@ -264,7 +265,8 @@ def thingsvision(python: str, images: Path, folder: Path, n: int) -> Contestant:
     )
 
     def turn() -> tuple[int, float]:
-        print(file=peer.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(file=peer.stdin, flush=True)
         answer = peer.stdout.readline()
         if not answer:
             raise SystemExit(f"thingsvision gave up:\n{log.read_text()}")
