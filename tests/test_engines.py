@@ -1,6 +1,7 @@
 """Engines of one precision give the same features (tier B), whatever the batch; what cannot be had is an error."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -77,6 +78,27 @@ def test_few_images_take_no_more_requests_than_they_need():
 
     assert [len(engine.run(images(n))[0]) for n in (1, 5, 33)] == [1, 5, 33]
     assert seen == [4, 8, 32, 4]
+
+
+@needs_openvino
+def test_a_conversion_is_reported_to_nobody(tmp_path, monkeypatch):
+    import openvino as converter
+    from openvino_telemetry.main import OptInChecker
+
+    convert, asked = converter.convert_model, []
+
+    def watched(program):
+        asked.append(OptInChecker().check(enable_opt_in_dialog=False, disable_in_ci=True).name)
+        return convert(program)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(converter, "convert_model", watched)
+    open_engine(*resolved(), engine="openvino", batch_size=4)
+
+    assert asked == ["DECLINED"]
+    assert "CI" not in os.environ
+    assert not list(tmp_path.iterdir())
 
 
 @needs_openvino

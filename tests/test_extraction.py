@@ -13,17 +13,18 @@ from PIL import Image
 import featx
 from featx import extraction
 from featx.errors import DataError, OptionError, ProbeError, TooManyErrors
-from featx.extraction import Options
+from featx.extraction import Options, ensure
 from featx.recipe import Request
 
 SMALL = Request(image_size=32)
 
 
-def run(source, cache, request=SMALL, dataset=None, **how):
-    how = {"workers": 0, "engine": "eager", **how}
-    return extraction.run(
-        extraction.open_dataset(source, **dataset or {}), request, cache=cache, options=Options(**how)
+def run(source, cache, request=SMALL, dataset=None, tick=None, **how):
+    options, opened = (
+        Options(**{"workers": 0, "engine": "eager"} | how),
+        extraction.open_dataset(source, **dataset or {}),
     )
+    return extraction.run(opened, request, cache=cache, options=options, tick=tick)
 
 
 def test_a_table_is_plain_hdf5_with_every_field(photos, tmp_path):
@@ -35,6 +36,18 @@ def test_a_table_is_plain_hdf5_with_every_field(photos, tmp_path):
         assert {"y", "ids", "classes", "split", "errors", "probe"} <= set(file)
         assert {"recipe", "request", "key", "format"} <= set(file.attrs)
         assert [c.decode() for c in file["classes"]] == ["blue", "green", "red"]
+
+
+def test_progress_begins_before_the_network_is_there_and_ends_with_all_images(photos, tmp_path, monkeypatch):
+    seen, opened, open_planned = [], [], ensure.open_planned
+    monkeypatch.setattr(ensure, "open_planned", lambda *a, **k: opened.append(len(seen)) or open_planned(*a, **k))
+    done = run(
+        photos, tmp_path / "cache", tick=lambda one: one.step == "extract" and seen.append((one.done, one.total))
+    )
+
+    assert opened == [1]
+    assert seen[0] == (0, done.n_images)
+    assert seen[-1] == (done.n_images, done.n_images)
 
 
 def test_a_second_run_computes_nothing_and_writes_nothing(photos, tmp_path):

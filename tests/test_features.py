@@ -246,6 +246,8 @@ def test_nothing_there_is_said_plainly(tmp_path):
     (tmp_path / "thesis.h5").write_text("precious")
     with pytest.raises(CorruptFileError, match="does not begin as a file of featx"):
         Features.open(tmp_path / "thesis.h5")
+    with pytest.raises(DataError, match=r"is a folder, not a table.*featx\.extract\('"):
+        Features.open(tmp_path)
 
 
 # Pickling, forks, threads, replaced files

@@ -90,7 +90,11 @@ def describe(progress: Progress) -> str:
     >>> from featx.extraction import Progress
     >>> describe(Progress("extract", 500, 1000, 10.0, 2.5))
     'extract ############············ 500/1,000  50.0 images/s  ETA 10.0 s  25 % waiting for images'
+    >>> describe(Progress("extract", 0, 1000, 0.0))
+    'extract ························ 0/1,000  preparing'
     """
+    if not progress.done:
+        return f"{progress.step} {_bar(0, progress.total)} 0/{progress.total:,}  preparing"
     rate = progress.done / max(progress.seconds, 1e-9)
     text = (
         f"{progress.step} {_bar(progress.done, progress.total)} {progress.done:,}/{progress.total:,}"

@@ -43,7 +43,7 @@ class Forward:
     @property
     def views(self) -> list[View | None]:
         """The views, in order; None for the image as it is."""
-        return list(dict.fromkeys(recipe.view for recipe in self.recipes))
+        return views_of(self.recipes)
 
     def run(self, pixels: np.ndarray, indices: Sequence[int]) -> list[np.ndarray]:
         """Return the rows of images `pixels` (m, h, w, 3) that are rows `indices` of the dataset."""
@@ -54,6 +54,11 @@ class Forward:
             return pixels
         seeds = [seed_of(self.item_ids[i].tobytes(), view.number, view.seed) for i in indices]
         return Augmentation.parse(view.augment).apply(pixels, np.array(seeds))
+
+
+def views_of(recipes: Sequence[Recipe]) -> list[View | None]:
+    """Return the views that `recipes` are of, in order; None for the image as it is."""
+    return list(dict.fromkeys(recipe.view for recipe in recipes))
 
 
 @dataclass

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from featx.errors import NoSpaceError
-from featx.extraction.compute import Forward
-from featx.extraction.fill import Filled, Job, Tick, cut, fill, segment_rows
+from featx.extraction.compute import Forward, views_of
+from featx.extraction.fill import Filled, Job, Progress, Tick, cut, fill, segment_rows, step_name
 from featx.extraction.probing import check_probes
 from featx.extraction.ranks import Rank
 from featx.images import DecodePool
@@ -67,6 +67,8 @@ class Here:
     def compute(self, lookup: Lookup, part: Part, options: Options, tick: Tick | None) -> Ensured:
         """Compute and commit every row of `part` that other processes of this launch do not."""
         rank = Rank.here()
+        if tick is not None:  # to convert a network takes seconds
+            tick(Progress(step_name(views_of(part.recipes)), 0, len(part.positions), 0.0))
         engine, rows = open_planned(lookup, part, options, self._engine, n_workers=rank.size)
         if engine is not self._engine:
             check_probes(lookup.store, lookup.recipes, engine)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featx.extraction.compute import views_of
 from featx.extraction.fill import Progress
 from featx.extraction.identify import Identity, identify
 from featx.extraction.resolve import Resolved, resolve
@@ -44,7 +45,7 @@ class Part:
     @property
     def n_views(self) -> int:
         """How often the network sees each image."""
-        return len({recipe.view for recipe in self.recipes})
+        return len(views_of(self.recipes))
 
     @property
     def n_rows(self) -> int:

@@ -76,6 +76,8 @@ class Features:
         ------
         MissingDataError
             If there is none.
+        DataError
+            If it is a folder.
         CorruptFileError
             If it is damaged, or no table of featx.
         """
@@ -84,6 +86,8 @@ class Features:
                 f"A table is `Features` or the path of one, got {type(path).__name__}. "
                 "Of arrays: Features.from_arrays(X, y); of some rows: table.select(rows)"
             )
+        if Path(path).is_dir():
+            raise DataError(f"{path} is a folder, not a table. Of the images in it: featx.extract({str(path)!r})")
         return cls(use_table(Path(path)))
 
     @classmethod
