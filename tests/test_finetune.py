@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.numpy import load as load_safetensors
 
 import featx
 from featx import backbones
 from featx.cli import cli
 from featx.errors import DataError, ImageSizeError, OptionError, TooManyErrors, UnknownLayerError, WeightsUnavailable
 from featx.finetuning.start import fit_on_features, starting_weights, unfitted_head
-from featx.model.saving import with_network
+from featx.model.saving import network_of, with_network
 
 #: Small and quick; no test asks how good the network becomes.
 QUICK = {
@@ -52,6 +53,10 @@ def state_of(model):
         return {name: tensor.clone() for name, tensor in backbones.load(request).module.state_dict().items()}
 
 
+def nbytes(tensor):
+    return tensor.numel() * tensor.element_size()
+
+
 def initial_state(**changes):
     request = featx.Request(backbone=changes.get("backbone", "scratch/leaky"), weights="none")
     return backbones.load(request).module.state_dict()
@@ -64,6 +69,33 @@ def assert_same_weights(model, other):
 
 
 # What comes out
+
+
+def test_a_saved_model_holds_no_weights_that_its_features_do_not_need(images, tmp_path):
+    """The classifier of AlexNet, which nothing reads here, is nine tenths of it."""
+    pixels, _ = images
+    trained = tune(images, backbone="alexnet", weights="none", image_size=64, epochs=1, unfreeze="1", precision="fp32")
+    path = trained.save(tmp_path / "m.featx")
+    ours, theirs = state_of(featx.load(path)), initial_state(backbone="alexnet")
+
+    assert path.stat().st_size < sum(map(nbytes, theirs.values())) / 9
+    assert {name: tensor.shape for name, tensor in ours.items()} == {n: tensor.shape for n, tensor in theirs.items()}
+    assert not any(tensor.any() for name, tensor in ours.items() if name.startswith("classifier."))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ("features.0.weight", "features.0.bias"))
+    assert not torch.equal(ours["features.10.weight"], theirs["features.10.weight"])
+    assert np.array_equal(featx.load(path).predict_proba(pixels[:4]), trained.predict_proba(pixels[:4]))
+
+
+def test_weights_that_are_tied_to_needed_ones_are_kept():
+    backbone = backbones.load(featx.Request(backbone="scratch/leaky", weights="none"))
+    first, *_, last = (name for name, one in backbone.module.named_parameters() if one.ndim > 1)
+    backbone.module.tied = torch.nn.Module()
+    backbone.module.tied.weight = backbone.module.get_parameter(first)
+    held = load_safetensors(network_of(backbone, used={first}).tensors)
+
+    assert np.array_equal(held["tied.weight"], held[first])
+    assert last not in held
+    assert held[f"shape of {last}"].tolist() == list(backbone.module.get_parameter(last).shape)
 
 
 def test_a_saved_model_predicts_what_the_trained_network_computed(images, tmp_path):

@@ -74,7 +74,7 @@ def make_model(
         request=request,
         trained_on=source.item_ids[rows.train],
         chosen_on=source.item_ids[rows.val],
-        network=network_of(backbone),
+        network=network_of(backbone, training.trainable.used()),
     )
     model = _with_recipe(model)
     model.report.update(

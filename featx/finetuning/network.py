@@ -70,6 +70,12 @@ class Trainable:
         """Return the backbone's parameters that train."""
         return [parameter for block in self.units for parameter in self._of(block)]
 
+    def used(self) -> set[str]:
+        """Return the names of the backbone's parameters that the pooled layer depends on, trained or not."""
+        units = set(self.blocks.flat)
+        names = (name for name, _ in self.module.named_parameters(remove_duplicate=False))
+        return {name for name in names if name.rpartition(".")[0] in units}
+
     def train(self) -> None:
         """Put the modules that train into training mode, and all others into evaluation mode.
 

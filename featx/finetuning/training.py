@@ -87,6 +87,7 @@ class Training:
     state : State
     best : dict of str to Tensor
         What `tensors` were after the best epoch; empty before the first and without validation rows.
+    trainable : Trainable
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class Training:
         self.state = State()
         self.best: dict[str, Tensor] = {}
         self.known = np.unique(source.y[rows.train])
-        self._trainable, self._source, self._rows = trainable, source, rows
+        self.trainable, self._source, self._rows = trainable, source, rows
         self._settings, self._device = settings, device
         self._regimen = settings.regimen
         codes = np.searchsorted(self.known, source.y)
@@ -126,7 +127,7 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the network that training changes; writing into them changes the network."""
-        own = {f"backbone.{name}": tensor for name, tensor in self._trainable.state().items()}
+        own = {f"backbone.{name}": tensor for name, tensor in self.trainable.state().items()}
         return own | {f"head.{name}": tensor for name, tensor in self.network.head.state_dict().items()}
 
     def run(self, tick: Tick | None = None, checkpoint: Callable[[], None] | None = None, minutes: float = 5.0) -> None:
@@ -279,7 +280,7 @@ class Training:
         return better
 
     def _training_mode(self) -> None:
-        self._trainable.train()
+        self.trainable.train()
         self.network.head.train()
 
     def _autocast(self) -> torch.autocast:

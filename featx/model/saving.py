@@ -27,7 +27,7 @@ from featx.model.scaling import SCALES, FeatureScaler
 from featx.model.scores import relative_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: What the probe of a table consists of.
 _PROBE = {"pixels", "features"}
+#: Before the name of a tensor of which a model holds the shape only.
+_SHAPE_OF = "shape of "
 
 
 def save(model: Model, path: Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
@@ -248,9 +250,24 @@ def _network(model: Model) -> Network:
     return network_of(backbone)
 
 
-def network_of(backbone: Backbone) -> Network:
-    """Return the weights of a loaded backbone, as they are now, in the form that travels with a model."""
-    tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in backbone.module.state_dict().items()}
+def network_of(backbone: Backbone, used: Collection[str] | None = None) -> Network:
+    """Return the weights of a loaded backbone, as they are now, in the form that travels with a model.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    used : collection of str, optional
+        Names of the parameters that matter, all by default. Of the others shapes alone travel: the classifier of a VGG
+        is six sevenths of it. Where the model is used again they are zeros.
+    """
+    parameters = dict(backbone.module.named_parameters(remove_duplicate=False))
+    kept = {id(parameter) for name, parameter in parameters.items() if used is None or name in used}
+    tensors = {}
+    for name, tensor in backbone.module.state_dict().items():
+        if name in parameters and id(parameters[name]) not in kept:
+            tensors[_SHAPE_OF + name] = np.array(tensor.shape, dtype=np.int64)
+        else:
+            tensors[name] = tensor.cpu().contiguous().numpy()
     file = backbone.files[0].name if backbone.files else ""
     return Network(save_safetensors(tensors), file if file.endswith(".pth") else Network.file)
 
@@ -263,15 +280,26 @@ def with_network(model: Model) -> Iterator[Request]:
         yield model.request
         return
     with tempfile.TemporaryDirectory(prefix="featx-") as folder:
-        path = Path(folder, model.network.file)
-        if path.suffix == ".pth":
-            import torch
-            from safetensors.torch import load as load_tensors
-
-            try:
-                torch.save(load_tensors(model.network.tensors), path)
-            except SafetensorError as error:
-                raise ModelFileError(f"The backbone's weights in the model file are damaged: {error}.") from error
-        else:
-            path.write_bytes(model.network.tensors)
+        path = _unpack(model.network, Path(folder))
         yield dataclasses.replace(model.request, weights=str(path))
+
+
+def _unpack(network: Network, folder: Path) -> Path:
+    """Write weights as a file that a backbone is loaded from; what has a shape only is zeros, which take no room."""
+    import torch
+    from safetensors.torch import load as load_tensors
+
+    path = folder / network.file
+    try:
+        state = load_tensors(network.tensors)
+        absent = [name for name in state if name.startswith(_SHAPE_OF)]
+        for name in absent:
+            state[name.removeprefix(_SHAPE_OF)] = torch.zeros(()).expand(state.pop(name).tolist())
+        if absent or path.suffix == ".pth":
+            path = path.with_suffix(".pth")
+            torch.save(state, path)
+        else:
+            path.write_bytes(network.tensors)
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        raise ModelFileError(f"The backbone's weights in the model file are damaged: {error}.") from error
+    return path

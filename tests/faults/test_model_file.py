@@ -378,6 +378,17 @@ def test_row_22_a_pickle_for_a_network_is_refused_when_it_is_needed(saved, tmp_p
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("shape", [[-1], [1 << 62, 1 << 62], [0.5], [[2, 3]], [7]])
+def test_row_22_a_shape_that_no_weights_have_is_refused_when_it_is_needed(saved, tmp_path, shape):
+    tensors = save_arrays({"shape of features.0.weight": np.array(shape)})
+    path = forged(
+        saved, tmp_path / "m", members={"network.safetensors": tensors}, card={"network_file": "network.safetensors"}
+    )
+
+    with pytest.raises((ModelFileError, WeightsError), match="weights"):
+        load(path).predict([tmp_path / "photo.png"])
+
+
 @pytest.mark.parametrize("file", ["../x.pth", "/etc/x.pth", "a/b.safetensors", ".pth", "x.pkl", "", None, "x.pth\n"])
 def test_row_22_a_network_goes_nowhere_else(saved, tmp_path, file):
     tensors = save_arrays({"weight": np.zeros(1)})
