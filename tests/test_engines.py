@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from featx import backbones, engines
-from featx.engines import Engine, open_engine, openvino
+from featx.engines import Engine, choose, open_engine, openvino
 from featx.engines.choose import request_size
 from featx.engines.folding import fold_batch_norm
 from featx.engines.pixels import blank, from_pixels
@@ -369,6 +369,21 @@ def test_a_short_job_is_done_in_eager_before_a_conversion_ends():
         engine = open_engine(backbone, recipes, device="cpu", n_images=n_images)
         assert engine.name == "eager"
         assert "too short" in engine.why or "not installed" in engine.why
+
+
+@needs_openvino
+@pytest.mark.parametrize(("backbone", "tried"), [("alexnet", True), ("densenet121", False)])
+def test_a_deep_network_must_run_for_longer_until_its_conversion_pays(backbone, tried, monkeypatch):
+    def convert(*_):
+        raise OptionError("it was tried")
+
+    monkeypatch.setattr(choose, "_rate", lambda *_: 10.0)
+    monkeypatch.setattr(choose, "_converted", convert)
+    found = resolved(backbone, layers=())
+    engine = open_engine(*found, device="cpu", n_images=100)
+
+    assert ("it was tried" in engine.why) == tried
+    assert ("too short" in engine.why) != tried
 
 
 @needs_openvino

@@ -23,8 +23,9 @@ ENGINES = ("eager", "compile", "openvino")
 #: Pixels in a batch that keep two cores busy and fit their caches: 32 images of 224 x 224. A GPU wants more.
 _BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224}
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
-#: Seconds that converting a network takes (5 to 20 were measured) and that reading a converted one takes.
-_CONVERSION, _READING = 15.0, 1.5
+#: Seconds that a converter takes for each module of a network: 24 to 76 ms were measured, from AlexNet (1.5 s in all)
+#: to DenseNet-201 (25 s); and seconds that reading a converted network takes.
+_CONVERSION, _READING = 0.04, 1.5
 #: Images that openvino is tried on, so that every request is one of several; eager, which may be slow, on fewer.
 _TRIAL_IMAGES, _EAGER_TRIAL_IMAGES = 16, 4
 #: A batch goes through openvino in requests of an eighth of the usual batch, and each core gets sixteen of them.
@@ -153,7 +154,8 @@ def _automatic(
         return plain(f"openvino has no {recipes[0].precision} on this CPU")
     eager_rate = _rate(compute, recipes, min(usual, _EAGER_TRIAL_IMAGES))
     in_requests = request_size(recipes, size or _openvino_batch_size(recipes))
-    cost = _READING if openvino.find(networks, backbone, recipes, in_requests) else _CONVERSION
+    found = openvino.find(networks, backbone, recipes, in_requests)
+    cost = _READING if found else _CONVERSION * sum(not any(m.children()) for m in backbone.module.modules())
     if n_images / eager_rate < 2 * cost:
         return plain(f"{n_images:,} images take it about {n_images / eager_rate:.0f} s, too short for another to pay")
     try:
