@@ -391,11 +391,11 @@ class Features:
             raise DataError(f"A mask needs {len(self):,} values, got {len(chosen):,}.")
         if chosen.dtype == bool:
             return np.flatnonzero(chosen)
-        lowest, highest, length = chosen.min(), chosen.max(), len(self)
-        if not -length <= lowest <= highest < length:
-            raise RowIndexError(f"Rows are 0 to {length - 1:,}, got {lowest:,} to {highest:,}.")
+        length = len(self)
         rows = chosen.astype(np.int64)  # a copy: it must not follow the caller's array
-        if lowest < 0:
+        if rows.view(np.uint64).max() >= length:  # so seen, negative ones are large
+            if not -length <= chosen.min() <= chosen.max() < length:
+                raise RowIndexError(f"Rows are 0 to {length - 1:,}, got {chosen.min():,} to {chosen.max():,}.")
             rows[rows < 0] += length
         return rows
 

@@ -24,7 +24,6 @@ from xxhash import xxh3_128_digest
 
 from featx.errors import CorruptFileError
 from featx.store.layout import Extent
-from featx.store.recycled import Recycled
 
 BLOCK_BYTES = 1 << 16
 DIGEST_BYTES = 16
@@ -35,9 +34,6 @@ _MOST_MAPPED_BYTES = 1 << 29
 _BLOCKS_AT_ONCE = 8
 #: Buffers that one call of ``preadv`` takes on every system.
 _MOST_BUFFERS = 1024
-
-#: Who streams under a memory limit does without.
-_results = Recycled()
 
 Rows = npt.NDArray[np.int64]
 
@@ -142,8 +138,7 @@ class Payload:
             Whether rows from all over the file may be gathered from a memory map.
         """
         if out is None:
-            make = _results.empty if mapped else np.empty
-            out = make((len(rows), *self.shape[1:]), self.dtype)
+            out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         if not len(rows):
             return out
         if rows.view(np.uint64).max() >= len(self):  # so seen, negative ones are large
