@@ -103,7 +103,10 @@ def main(args: Sequence[str] | None = None) -> int:
         wrong_value = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
         return 1 if wrong_value else 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. Everything committed is kept; the same command goes on from there.", err=True)
+        click.echo(
+            "Interrupted. Everything committed is kept; the same command goes on from there (finetune: with --resume).",
+            err=True,
+        )
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe left (`featx backbones | head`): nothing to say to anyone

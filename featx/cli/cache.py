@@ -194,10 +194,9 @@ def rm_command(console: Console, cache: Path, tables: tuple[Path, ...]) -> None:
     \b
     featx cache rm cache/photos-0123abcd/*.h5
     """
-    from featx.store.maintenance import remove_table
+    from featx.store.maintenance import remove_tables
 
-    store = _existing(cache)
-    freed = sum(remove_table(store, path) for path in tables)
+    freed = remove_tables(_existing(cache), tables)
     console.result({"removed": [str(path) for path in tables], "bytes": freed}, f"{n_bytes_text(freed)} freed")
 
 

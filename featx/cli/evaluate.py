@@ -12,10 +12,12 @@ from featx.cli.common import Console, common
 from featx.cli.options import source_options
 from featx.cli.report import typed_command
 from featx.cli.tables import find_table
+from featx.errors import DataError
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.features import Features
+    from featx.model import Model
 
 
 @click.command()
@@ -55,8 +57,10 @@ def evaluate(
 
     classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
     with with_network(classifier) if classifier.request else nullcontext() as request:
-        table = classifier.table() if source is None else None
-        table = table or find_table(console, source, cache, options, request, remember=False)
+        if source is None:
+            table = own_table(classifier)
+        else:
+            table = find_table(console, source, cache, options, request, remember=False)
     images, how = (_images(table), _how(options)) if tta else (None, {})
     found = evaluate_model(classifier, table, split, images=images, **how)
     if page is not None:
@@ -65,8 +69,17 @@ def evaluate(
     console.result(found.to_dict() | {"table": str(table.path)}, f"{table.path}\n{found}")
 
 
+def own_table(classifier: Model) -> Features:
+    """Return the table that a model was fitted on."""
+    table = classifier.table()
+    if table is None:
+        path = classifier.report.get("table")
+        why = f"{path}, on which it was fitted, is not there any more" if path else "it was not fitted on a table"
+        raise DataError(f"Say what the model is to be judged on: {why}. Type: featx evaluate MODEL TABLE|DATA")
+    return table
+
+
 def _images(table: Features) -> Dataset:
-    from featx.errors import DataError
     from featx.reporting.thumbnails import reopen
 
     source = table.provenance.get("source")

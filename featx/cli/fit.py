@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from featx.cli.common import Console, common, seconds_text
-from featx.cli.options import extract_options
+from featx.cli.options import extract_options, refuse_extraction_options
 from featx.cli.parallel import parallel, parallel_options
 from featx.cli.tables import find_table, is_table
 from featx.errors import OptionError
@@ -47,6 +47,8 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
     """
     check_protocol(head, options)
     check_head(head, options)
+    if source is None or is_table(source):
+        refuse_extraction_options("a table")
     views = views_to_use(source, options)
     table = find_table(console, source, cache, options)
     if options["protocol"]:

@@ -6,6 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+
+from featx.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +63,14 @@ _VIEWS = [
 _SEED = [click.option("--seed", type=int, default=0, show_default=True, help="Of splits, heads and random weights.")]
 
 
+#: Options that decide what features are, or which images they are of; the validation share is used later as well.
+_EXTRACTION = {
+    *("backbone", "layers", "pool", "weights", "image_size", "resize", "normalize", "interpolation", "background"),
+    *("decode", "version", "precision", "dtype", "images", "image_column", "label_column", "split_column", "name"),
+    *("allow_outside", "rehash", "refresh"),
+}
+
+
 def extract_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add all options of ``featx extract`` but ``--dry-run``."""
     return _add([*_BACKBONE, *_TAP, *_PIXELS, *_NUMBERS, *_VIEWS, *_SOURCE, *_OPTIONS, *_SEED], command)
@@ -84,6 +95,22 @@ def _add(options: list[Callable[..., Any]], command: Callable[..., None]) -> Cal
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def refuse_extraction_options(what: str) -> None:
+    """Refuse what the user typed for an extraction that there will not be: its features are there already.
+
+    Raises
+    ------
+    OptionError
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if typed and option.name in _EXTRACTION:
+            raise OptionError(
+                f"{option.opts[0]} says how features are made, and {what} has its own. Leave it out, or name the DATA."
+            )
 
 
 def split_options(options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

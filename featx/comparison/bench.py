@@ -17,9 +17,10 @@ import numpy as np
 from featx.comparison.ledger import Ledger, key_of
 from featx.comparison.runs import Row, Run, Trial
 from featx.comparison.subsets import labelled
+from featx.datasets import shared_across_splits
 from featx.errors import CacheError, OptionError
 from featx.extraction import Options, open_store
-from featx.extraction.identify import identify
+from featx.extraction.identify import Identity, identify
 from featx.heads.state import is_exportable
 from featx.model import Accuracy
 from featx.store import clean_name
@@ -75,11 +76,26 @@ class Bench:
     note: Callable[[str], None] = lambda _: None
 
     @cached_property
+    def identity(self) -> Identity:
+        """Content hashes of all images."""
+        return identify(self.dataset, open_store(self.cache), rehash=self.options.rehash)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is odd about the data, such as test images that are among the training images as well."""
+        dataset = self.dataset
+        return [*dataset.notes, *shared_across_splits(self.identity.item_ids, dataset.splits, dataset.ids)]
+
+    @cached_property
+    def largest_class(self) -> int:
+        """Training images of the class that has the most."""
+        return int(np.bincount(self.dataset.labels[labelled(self.dataset, "train")], minlength=1).max())
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of the content, label and split of every image."""
         dataset = self.dataset
-        identity = identify(dataset, open_store(self.cache), rehash=self.options.rehash)
-        digest = hashlib.sha256(identity.item_ids.tobytes())
+        digest = hashlib.sha256(self.identity.item_ids.tobytes())
         digest.update(np.asarray(dataset.labels, dtype=np.int64).tobytes())
         digest.update("\0".join([*dataset.splits.tolist(), *dataset.classes]).encode())
         return digest.hexdigest()
@@ -200,10 +216,13 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def check_shots(shots: Sequence[int | None]) -> Sequence[int | None]:
+def check_shots(shots: Sequence[int | None], most: int) -> Sequence[int | None]:
     """Return `shots`, at least one number of images a class."""
     if not shots or any(n is not None and n < 1 for n in shots):
         raise OptionError(f"--shots takes images a class such as 50,500; got {','.join(map(str, shots))!r}.")
+    for n in shots:
+        if n is not None and n > most:
+            raise OptionError(f"--shots {n:,}: no class has more than {most:,} images to train on. Type --shots all")
     return shots
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featx.extraction import Extraction
     from featx.features import Features
     from featx.model import Model
-    from featx.recipe import Request
+    from featx.recipe import Recipe, Request
 
 Made = TypeVar("Made")
 
@@ -78,7 +78,7 @@ class FrozenSource:
         self.layers = request.layers or (DEFAULT_LAYER,)
         self._bench = bench
         self._named = Once(self._name_layers)
-        self.recipes = Once(lambda: resolved_recipes(self._named(), cache=bench.cache))
+        self.recipes = Once(self._resolve)
         self._extraction = Once(self._extract)
 
     def _name_layers(self) -> Request:
@@ -87,6 +87,15 @@ class FrozenSource:
             return dataclasses.replace(self.asked, layers=())
         layers = [self._default_layer() if layer == DEFAULT_LAYER else layer for layer in self.layers]
         return dataclasses.replace(self.asked, layers=tuple(layers))
+
+    def _resolve(self) -> list[Recipe]:
+        named, cache = self._named(), self._bench.cache
+        recipes = resolved_recipes(named, cache=cache)
+        if len(recipes) == len(self.layers):
+            return recipes
+        # Two names of one layer have one recipe, so that each must say which is its own.
+        alone = (dataclasses.replace(named, layers=(layer,)) for layer in named.layers)
+        return [recipe for request in alone for recipe in resolved_recipes(request, cache=cache)]
 
     def _default_layer(self) -> str:
         (recipe,) = resolved_recipes(dataclasses.replace(self.asked, layers=()), cache=self._bench.cache)
@@ -106,7 +115,8 @@ class FrozenSource:
 
     def table(self, place: int) -> Features:
         """Return the table of a layer."""
-        return self._extraction().tables[place]
+        key = self.recipes()[place].key
+        return next(table for table in self._extraction().tables if table.key == key)
 
     @property
     def seconds_now(self) -> float:

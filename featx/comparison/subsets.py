@@ -29,6 +29,8 @@ def with_validation(dataset: Dataset, *, seed: int = 0) -> Dataset:
     >>> sorted(set(with_validation(open_dataset("digits")).splits.tolist()))
     ['train', 'val']
     """
+    if "train" not in dataset.splits:  # as everywhere, what has no split trains then
+        dataset = dataclasses.replace(dataset, splits=np.where(dataset.splits == "", "train", dataset.splits))
     if "val" in dataset.splits:
         return dataset
     return dataclasses.replace(dataset, splits=hold_out(dataset, DEFAULT_VAL, seed=seed))

@@ -23,6 +23,9 @@ _PIXELS = re.compile(rf"(?:({_SPLIT})_)?(?:x|images|data)(?:_({_SPLIT}))?")
 _LABELS = re.compile(rf"(?:({_SPLIT})_)?(?:y|labels|targets)(?:_({_SPLIT}))?")
 _CLASSES = ("classes", "class_names", "label_names")
 
+#: An array (h, w, 3) of at least so many rows and columns is taken for one image, not for h grey ones.
+_LEAST_SIDE = 8
+
 
 class Arrays:
     """Images in one or several arrays.
@@ -159,6 +162,13 @@ def row_numbers(n: int, split: str = "") -> list[str]:
     return [f"{prefix}{i}" for i in range(n)]
 
 
+def _how_to_scale(pixels: np.ndarray) -> str:
+    """Say what makes uint8 or floats in 0–1 of other numbers; a plain conversion wraps round what is above 255."""
+    if pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255:
+        return "Convert it: X.astype('uint8')"
+    return "Scale it: X / 65535" if pixels.dtype == np.uint16 else "Scale it: X / X.max()"
+
+
 def check_pixels(pixels: np.ndarray, what: str) -> None:
     """Refuse arrays that are no images, a block of them at a time.
 
@@ -171,14 +181,20 @@ def check_pixels(pixels: np.ndarray, what: str) -> None:
         channels_first = pixels.ndim == 4 and pixels.shape[1] in (1, 3, 4)
         hint = " Put the channels last: X.transpose(0, 2, 3, 1)" if channels_first else ""
         raise DataError(f"{what} must be of shape (n, h, w) or (n, h, w, 1|3|4), got {pixels.shape}.{hint}")
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4) and min(pixels.shape[:2]) >= _LEAST_SIDE:
+        raise DataError(
+            f"{what} of shape {pixels.shape} looks like one image in colour: X[np.newaxis]. If these are grey images "
+            f"{pixels.shape[2]} pixels wide: X[..., np.newaxis]"
+        )
     if pixels.dtype == np.uint8:
         return
     if pixels.dtype.kind != "f":
-        raise DataError(f"{what} must be uint8, or floats in 0–1; got {pixels.dtype}. Scale it: X.astype('uint8')")
+        raise DataError(f"{what} must be uint8, or floats in 0–1; got {pixels.dtype}. {_how_to_scale(pixels)}")
     for start in range(0, len(pixels), 1024):
         low, high = pixels[start : start + 1024].min(), pixels[start : start + 1024].max()
         if not (low >= 0 and high <= 1):
-            raise DataError(f"{what} has floats from {low:g} to {high:g}; they must lie in 0–1. Scale it: X / 255")
+            hint = "Leave those images out." if np.isnan(low) else "Scale it: X / 255"
+            raise DataError(f"{what} has floats from {low:g} to {high:g}; they must lie in 0–1. {hint}")
 
 
 def flat_labels(labels: Sequence[Any] | np.ndarray | None, n: int, what: str) -> list[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import OptionError
+from featx.store.cache import is_cache
 from featx.store.container import Rows
 from featx.store.content import TableContent
 from featx.store.disk import Disk, explained
@@ -29,6 +30,8 @@ def export(features: Features, path: Path) -> Path:
     write = _FORMATS.get(path.suffix.lower())
     if write is None:
         raise OptionError(f"Cannot export to {path.name!r}. The name must end with {', '.join(_FORMATS)}.")
+    if any(is_cache(folder) for folder in path.resolve().parents):
+        raise OptionError(f"{path} is in a cache, whose files are its own. Name another folder: -o OUT{path.suffix}")
     with explained("write", path):
         write(features, path)
     return path

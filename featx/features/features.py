@@ -125,6 +125,11 @@ class Features:
         if X.ndim < 2:
             raise DataError(f"X must have the shape (n, d), got {X.shape}.")
         n = len(X)
+        if y is not None and np.asarray(y).dtype.kind not in "iub":
+            raise DataError(
+                f"y holds numbers of classes, got {np.asarray(y).dtype}. Of names: "
+                "classes, y = np.unique(names, return_inverse=True), and give both"
+            )
         labels = np.full(n, -1, np.int64) if y is None else np.asarray(y, np.int64)
         n_classes = int(labels.max(initial=-1)) + 1
         names = tuple(map(str, range(n_classes))) if classes is None else tuple(classes)
@@ -383,7 +388,7 @@ class Features:
         if isinstance(which, slice):
             return np.arange(len(self))[which]
         chosen = np.asarray(which)
-        if not len(chosen):
+        if chosen.shape == (0,):
             return np.empty(0, np.int64)
         if chosen.ndim != 1 or chosen.dtype.kind not in "iub":
             raise DataError(f"Rows are chosen by integers or a mask, got {chosen.dtype} of shape {chosen.shape}.")

@@ -161,6 +161,8 @@ class FineTuneClassifier(ClassifierMixin, BaseEstimator):
         if y.dtype.kind == "f":
             check_classification_targets(y)  # of others it only warns, where most classes have a single image
         self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"A classifier needs at least two classes, got 1 class: {self.classes_.tolist()[0]!r}.")
         # Names that sort as the classes do, so that the model's columns are theirs.
         labels = [f"{code:09d}" for code in codes]
         self.model_: Model = finetune(X, labels=labels, max_errors="0", **self.get_params(deep=False))

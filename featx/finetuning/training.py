@@ -153,6 +153,8 @@ class Training:
 
     def scores(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return scores (n, k) of rows, columns in the order of `known`; nothing is augmented or dropped."""
+        if not len(positions):  # many networks cannot take no images
+            return np.empty((0, len(self.known)), np.float32)
         return self._evaluate(self.network, positions)
 
     def features(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -245,7 +247,7 @@ class Training:
         for name, value in noted.items():
             state.history.setdefault(name, []).append(value)
         state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
-        if "val_loss" in noted and self._is_better(state.best):
+        if self._is_better(state.best) and "val_loss" in noted:
             self.best = {name: tensor.clone() for name, tensor in self.tensors().items()}
         state.stopped = self._regimen.early_stopping and state.best[1] >= self._regimen.patience
         if self._settings.schedule == "plateau" and not self._is_better(state.plateau):

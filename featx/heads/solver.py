@@ -297,13 +297,14 @@ def _line_search(
     """Return each problem's step, with the values and gradients there; zero for those that cannot descend.
 
     From 1, shortened until the value has fallen enough, or, close to the minimum, where values no longer
-    resolve the descent, until the slope has (the approximate Wolfe condition of Hager and Zhang, 2005).
+    resolve the descent, until the slope has (the approximate Wolfe condition of Hager and Zhang, 2005). The very first
+    step may be a million times too long: a feature that the sample of the curvature lacks seems to have none.
     """
     import torch
 
     slope = (gradient * direction).sum((1, 2)).to(values.dtype)
     step = (slope < 0).to(values.dtype)
-    for _ in range(12):
+    for attempt in range(24):
         move = step.to(theta.dtype)[:, None, None] * direction
         new_values, new_gradient = problem.evaluate(theta + move, penalties)
         new_slope = (new_gradient * direction).sum((1, 2))
@@ -314,7 +315,7 @@ def _line_search(
             break
         # The minimum of the parabola through both values and the first slope.
         parabola = -slope * step / (2 * ((new_values - values) / step - slope))
-        step = torch.where(done, step, torch.clamp(parabola, step / 10, step / 2))
+        step = torch.where(done, step, torch.clamp(parabola, step / 10, step / (2 if attempt < 6 else 10)))
     stay = ~done
     return (
         torch.where(stay, 0, step).to(theta.dtype),

@@ -222,7 +222,12 @@ def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
 def _own_choice(estimator: Any, head: Any) -> dict[str, Any]:
     """Return what a fitted `head` chose by itself: values that were not simply given."""
     fitted = {name: getattr(head, f"{name}_") for name in _CHOSEN if hasattr(head, f"{name}_")}
-    return {name: value for name, value in fitted.items() if estimator.get_params().get(name) != value}
+    given = estimator.get_params()
+    return {name: value for name, value in fitted.items() if np.ndim(value) == 0 and not _same(given.get(name), value)}
+
+
+def _same(given: Any, chosen: Any) -> bool:
+    return np.ndim(given) == 0 and bool(given == chosen)
 
 
 def _path(head: Any) -> list[dict[str, float]] | None:
@@ -235,7 +240,7 @@ def _path(head: Any) -> list[dict[str, float]] | None:
 def as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
     """Return an unfitted head that takes the choice of a fitted `estimator` instead of choosing again."""
     if not isinstance(estimator, LogisticHeadCV):
-        return clone(estimator)
+        return clone(estimator).set_params(**choice)
     shared = {key: value for key, value in estimator.get_params().items() if hasattr(LogisticHead(), key)}
     return LogisticHead(**shared, **choice)
 

@@ -29,7 +29,8 @@ def write_csv(
     path : path-like
         Where to.
     form : {"long", "wide", "submission"}
-        ``long``: ``id, rank, label, probability, error``, the `top` guesses of each row below one another.
+        ``long``: ``id, rank, label, probability, error``, the `top` guesses of each row below one another; of a row
+        on which the model abstains the highest probability alone.
         ``wide``: ``id, label, probability, error`` and a column of probabilities for each class.
         ``submission``: the header, ids and order of `sample` filled with probabilities; without `sample`,
         ``id`` (the file's name without folder and extension) and the classes in the model's order.
@@ -67,9 +68,14 @@ def write_csv(
 
 
 def _long(predictions: Predictions, top: int) -> Iterator[Row]:
+    labels, confidence = predictions.labels, predictions.confidence.tolist()
     for i, (name, guesses) in enumerate(zip(predictions.ids, predictions.top(top), strict=True)):
         if i in predictions.errors:
             yield [name, "", "", "", predictions.errors[i]]
+            continue
+        if labels[i] is None:
+            yield [name, "", "", confidence[i], ""]
+            continue
         for rank, (label, probability) in enumerate(guesses, start=1):
             yield [name, rank, label, probability, ""]
 

@@ -38,6 +38,11 @@ _MOST_ATTEMPTS = 5
 _T = TypeVar("_T")
 
 
+def is_cache(folder: Path) -> bool:
+    """Tell whether `folder` is marked as a cache of featx."""
+    return (folder / _MARKER).is_file()
+
+
 class Store:
     """Everything about the files of one cache folder.
 

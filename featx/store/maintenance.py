@@ -241,7 +241,7 @@ def reclaimable(store: Store, *, orphans: bool = False, max_size: int | None = N
         Reclaimable(path, _size(store, path), "rows of an unfinished run") for path in _oldest_first(store, loose)
     ]
     if orphans:
-        return found + unfinished
+        found, unfinished = found + unfinished, []
     if max_size is not None:
         excess = total_bytes(store) - sum(one.n_bytes for one in found) - max_size
         for one in [*unfinished, *_tables_by_use(store)]:
@@ -255,12 +255,19 @@ def reclaimable(store: Store, *, orphans: bool = False, max_size: int | None = N
 def collect(store: Store, *, orphans: bool = False, max_size: int | None = None) -> list[Reclaimable]:
     """Remove what nobody needs, and return it; see `reclaimable`."""
     removed = reclaimable(store, orphans=orphans, max_size=max_size)
+    remove_tables(store, [one.path for one in removed if one.reason.startswith("used")])
     for one in removed:
-        if one.reason.startswith("used"):
-            remove_table(store, one.path)
-        else:
-            remove(store.disk, one.path)
+        remove(store.disk, one.path)
     return removed
+
+
+def remove_tables(store: Store, paths: Iterable[Path]) -> int:
+    """Remove several tables as `remove_table` does; views that are named themselves may be gone with their table.
+
+    Nothing is removed if one of them is no table of this cache.
+    """
+    paths = [_of_this_cache(store, path) for path in paths]
+    return sum(remove_table(store, path) for path in paths if _size(store, path))
 
 
 def remove_table(store: Store, path: Path) -> int:
@@ -273,17 +280,22 @@ def remove_table(store: Store, path: Path) -> int:
     CacheError
         If it is not in this cache.
     """
-    path = Path(path)
-    if path.resolve().parent.parent != store.root.resolve():
-        raise CacheError(f"{path} is not a table of the cache {store.root}. All tables: featx cache list")
-    if not _size(store, path):
-        raise MissingDataError(f"There is no table at {path}. All tables: featx cache list")
+    path = _of_this_cache(store, path)
     doomed = [path, *_segments_of(store, path)]
     freed = sum(remove_table(store, view) for view in _views_of(store, path))
     freed += sum(_size(store, one) for one in doomed)
     for one in doomed:
         remove(store.disk, one)
     return freed
+
+
+def _of_this_cache(store: Store, path: str | Path) -> Path:
+    path = Path(path)
+    if path.resolve().parent.parent != store.root.resolve():
+        raise CacheError(f"{path} is not a table of the cache {store.root}. All tables: featx cache list")
+    if not _size(store, path):
+        raise MissingDataError(f"There is no table at {path}. All tables: featx cache list")
+    return path
 
 
 def _views_of(store: Store, path: Path) -> list[Path]:
