@@ -313,3 +313,35 @@ def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
     featx_json(capsys, "cache", "verify", "--repair")
     assert featx_json(capsys, "extract", photos, *SMALL)["images"] == 12
     assert featx_json(capsys, "cache", "verify")["damaged"] == []
+
+
+@pytest.fixture
+def table(capsys, photos):
+    """A table in the cache."""
+    return Path(featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"])
+
+
+def test_fit_refuses_to_ignore_options_of_an_extraction(capsys, table):
+    code, _, stderr = featx(capsys, "fit", table, "--backbone", "vgg16", "--head", "ridge")
+
+    assert code == 1
+    assert "--backbone says how features are made" in stderr
+
+
+def test_a_model_is_never_judged_on_another_table_unasked(capsys, table, tmp_path):
+    featx(capsys, "fit", table, "--head", "ridge", "-o", "m.featx")
+    table.rename(tmp_path / "elsewhere.h5")
+    code, _, stderr = featx(capsys, "evaluate", "m.featx")
+
+    assert code == 1
+    assert "is not there any more" in stderr
+    assert featx(capsys, "evaluate", "m.featx", "elsewhere.h5")[0] == 0
+
+
+def test_nothing_is_exported_into_a_cache(capsys, table):
+    before = table.read_bytes()
+    code, _, stderr = featx(capsys, "export", table, "-o", table)
+
+    assert code == 1
+    assert "is in a cache" in stderr
+    assert table.read_bytes() == before

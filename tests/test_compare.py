@@ -1,6 +1,7 @@
 """The transfer comparison: one pass for all layers, choice by validation, nested subsets, nothing done twice."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -401,3 +402,28 @@ def test_what_cannot_be_compared_is_one_helpful_line(shots, cache, tmp_path, cap
     assert "Traceback" not in out.err
     for word in words:
         assert word in out.err
+
+
+def test_two_names_of_one_layer_do_not_shift_the_others(shots, tmp_path):
+    names = ["default", "features.12", "features.8"]
+    alone = compare(shots, tmp_path, layers=["features.8"]).rows[0]
+    rows = {row["layer"]: row for row in compare(shots, tmp_path, layers=names).rows}
+
+    assert not any(row["error"] for row in rows.values())
+    assert rows["features.8"]["n_parameters"] == alone["n_parameters"]
+    assert rows["features.8"]["val_accuracy"] == alone["val_accuracy"]
+
+
+def test_more_images_a_class_than_there_are_is_refused(shots, cache):
+    with pytest.raises(OptionError, match="no class has more than"):
+        compare(shots, cache, shots=[10_000])
+
+
+def test_images_in_two_splits_are_named(shots, tmp_path):
+    copy = shutil.copytree(shots, tmp_path / "data")
+    shutil.copy(copy / "train/red/0.png", copy / "test/red/again.png")
+    notes = []
+    compare(copy, tmp_path / "cache", note=notes.append)
+
+    assert "train" in notes[0]
+    assert "test" in notes[0]

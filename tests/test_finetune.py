@@ -526,3 +526,20 @@ def test_the_command_trains_saves_and_predicts(photos, tmp_path):
     predicted = run("predict", output, photos, "--workers", 0)
     assert len(predicted["predictions"]) == 12
     assert run("evaluate", output, photos, "--workers", 0)["n"] == report["val"]["n"]
+
+
+def test_a_network_that_cannot_take_no_images_is_never_given_none(images, monkeypatch):
+    forward = torch.nn.Conv2d.forward
+
+    def picky(self, x):
+        assert len(x), "no images"
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", picky)
+    assert tune(images).report["test"] is None
+
+
+def test_early_stopping_without_validation_rows_follows_the_loss_of_training(images):
+    trained = tune(images, val=0, monitor="loss", early_stop=1, min_delta=10.0, epochs=6)
+
+    assert len(trained.report["history"]["loss"]) == 2

@@ -242,3 +242,11 @@ def test_features_that_are_always_zero_are_no_obstacle():
     reference = LogisticRegression(C=1e-3, max_iter=2000).fit(live, y)
     assert head.gradient_norm_ <= head.tol
     assert np.mean(head.predict(X) == reference.predict(live)) > 0.999
+
+
+def test_features_that_the_sample_of_the_curvature_lacks_do_not_end_the_fit():
+    """Pixels of digits that almost nobody uses: the first step is ten thousand times too long."""
+    X, y = load_digits(return_X_y=True)
+    head = LogisticHead(C=300).fit(((X - X.mean(0)) / (X.std(0) + 1e-7)).astype(np.float32), y)
+
+    assert head.score(((X - X.mean(0)) / (X.std(0) + 1e-7)).astype(np.float32), y) > 0.99

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from featx.errors import DataError, OptionError, UnknownHeadError
 from featx.evaluate import evaluate_model
 from featx.features import Features
-from featx.heads import LogisticHead
+from featx.heads import LogisticHead, RidgeHead
 from featx.model import fit
 from featx.model.calibration import Calibration
 from featx.model.rows import choose_rows
@@ -428,3 +428,26 @@ def test_a_model_says_in_one_line_what_it_is(features):
     assert re.fullmatch(
         r"<Model: ridge on torchvision/alexnet features, 10 classes, val \d+\.\d\d %>", repr(fit(features, "ridge"))
     )
+
+
+def test_calibration_of_scores_keeps_classes_far_below_the_best_in_order():
+    scores = np.array([[0.0, -50.0, -60.0, -900.0]] * 20)
+    fitted = Calibration.fit(scores, np.array([0] * 15 + [1] * 5))
+    p = fitted.probabilities(scores[:1])[0]
+
+    assert p[0] > p[1] > p[2] > 0
+
+
+def test_a_refit_keeps_what_was_chosen(features):
+    settings = {"early_stopping_rounds": 2, "n_estimators": 40}
+    chosen = fit(features, "xgboost", settings=settings).head.best_iteration_
+    refitted = fit(features, "xgboost", settings=settings, refit=True).head
+
+    assert chosen < 39
+    assert refitted.best_iteration_ == chosen
+    ridge = fit(features, "ridge", settings={"alpha": (0.1, 1, 10, 100, 1000)}, refit=True)
+    assert ridge.head.alpha_ == ridge.report["chosen"]["alpha"]
+
+
+def test_settings_that_are_sequences_are_no_obstacle(features):
+    fit(features, RidgeHead(alpha=np.logspace(0, 4, 5)))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _TEMPERATURES = (np.log(1e-3), np.log(1e3))
 #: Floors tried. A vote of zero among twenty neighbours is no proof that a class is impossible.
 _FLOORS = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+#: No floor: scores have no zeros, and one would make all classes far below the best equal.
+_NONE = 5e-324
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Calibration:
     temperature : float
         Above 1 where the head is too sure of itself.
     floor : float
-        Added to the odds of each class against the most probable one, before the temperature; no more than a
-        guard against zeros where the head gives scores.
+        Added to the odds of each class against the most probable one, before the temperature; the smallest number
+        there is, which stands for none, where the head gives scores.
     """
 
     temperature: float = 1.0
@@ -61,14 +63,18 @@ class Calibration:
         >>> Calibration.fit(sure, nine_in_ten).probabilities(sure[:1]).round(2)
         array([[0.9, 0.1]])
         """
-        floors = _FLOORS if votes else _FLOORS[:1]
-        fits = [_fit_temperature(np.logaddexp(scores, np.log(floor)), codes) for floor in floors]
+        floors = _FLOORS if votes else (_NONE,)
+        fits = [_fit_temperature(_floored(scores, floor), codes) for floor in floors]
         best = int(np.argmin([loss for _, loss in fits]))
         return cls(fits[best][0], floors[best])
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return probabilities, shape (n, k), from scores as in `fit`."""
-        return np.asarray(softmax(np.logaddexp(scores, np.log(self.floor)) / self.temperature, axis=1))
+        return np.asarray(softmax(_floored(scores, self.floor) / self.temperature, axis=1))
+
+
+def _floored(scores: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+    return scores if floor == _NONE else np.logaddexp(scores, np.log(floor))
 
 
 def _fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> tuple[float, float]:

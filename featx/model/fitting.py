@@ -126,7 +126,7 @@ def fit(
     first = last = job.fit(estimator, rows.train, rows.val)
     own_choice = _own_choice(estimator, first.head)
     if refit and len(rows.val):
-        last = job.fit(as_chosen(estimator, own_choice), rows.train_and_val, rows.val[:0])
+        last = job.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
     model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed, used)
     model.report.update(
@@ -224,6 +224,11 @@ def _own_choice(estimator: Any, head: Any) -> dict[str, Any]:
     fitted = {name: getattr(head, f"{name}_") for name in _CHOSEN if hasattr(head, f"{name}_")}
     given = estimator.get_params()
     return {name: value for name, value in fitted.items() if np.ndim(value) == 0 and not _same(given.get(name), value)}
+
+
+def _rounds(head: Any) -> dict[str, int]:
+    """Return how many rounds validation left of a boosted head."""
+    return {"n_estimators": head.best_iteration_ + 1} if isinstance(head, XGBoostHead) else {}
 
 
 def _same(given: Any, chosen: Any) -> bool:
