@@ -10,6 +10,7 @@ import featx
 from featx.cli import main
 from featx.errors import DataError, ModelFileError, OptionError
 from featx.features import Features
+from featx.heads import make_head
 from featx.model.card import Card
 from featx.model.fitting import fit
 from featx.model.job import Job
@@ -88,6 +89,17 @@ def test_the_table_of_one_view_is_no_table_to_fit_on(table):
 def test_a_table_without_views_says_how_to_add_them(table):
     with pytest.raises(OptionError, match="featx extract DATA --views 4"):
         fit(Features.from_arrays(table.X, table.y), "ridge", views=4)
+
+
+def test_a_head_that_draws_folds_itself_keeps_the_views_of_an_image_together():
+    """Random labels of random rows, each there six times: whoever has seen a row knows its label."""
+    rng, n = np.random.default_rng(0), 60
+    origin = np.tile(np.arange(n), 6)
+    rows, labels = rng.standard_normal((n, 40)).astype(np.float32), rng.permutation(np.arange(n) % 2)
+    job = Job(Features.from_arrays(rows[origin], labels[origin]), FeatureScaler("none"), "", None, 0, origin)
+    head = job.fit(make_head("logreg-cv", Cs=5), np.arange(n), np.arange(0)).head
+
+    assert head.scores_.mean(0).max() < 0.75
 
 
 def folded(rows, labels, origin):

@@ -139,6 +139,8 @@ class Job:
         known = val[np.isin(self.table.y[val], part.y)]
         if "X_val" in takes and len(known):
             options["X_val"] = ScaledTable(self.table.select(known), scaler)
+        elif "groups" in takes and self.origin is not None:
+            options["groups"] = self.origin[taught]
         head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
         return Fitted(self.table, scaler, head, self.block_bytes, self.origin)
 
