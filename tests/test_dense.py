@@ -147,6 +147,17 @@ def test_partial_fit_goes_on_where_it_stands():
     assert head.history_["loss"][-1] < head.history_["loss"][0] / 5
 
 
+def test_a_fit_forgets_what_partial_fits_before_it_learned():
+    X, y = load_digits(return_X_y=True)
+    X = X.astype(np.float32) / 16
+    fresh, used = (DenseHead(hidden=16, epochs=1, random_state=0) for _ in range(2))
+    used.partial_fit(X, y, classes=np.arange(10))
+    for head in (fresh, used):
+        head.fit(X, y).partial_fit(X, y)
+
+    np.testing.assert_array_equal(fresh.predict_proba(X[:50]), used.predict_proba(X[:50]))
+
+
 def test_the_first_partial_fit_needs_all_classes():
     with pytest.raises(DataError, match="needs classes="):
         DenseHead().partial_fit(X, Y)

@@ -12,6 +12,7 @@ from toy_rows import KEY, features, items, publish
 import featx
 from featx import extraction
 from featx.augment import Augmentation, seed_of
+from featx.cli import main
 from featx.errors import CorruptFileError, DataError, OptionError
 from featx.extraction import Options, parse_views
 from featx.recipe import Recipe, Request, View
@@ -323,3 +324,15 @@ def test_views_outside_the_folder_of_their_table_are_damage(cache, name):
 
     with pytest.raises(CorruptFileError, match="not beside it"):
         _ = featx.Features.open(path).views
+
+
+def test_tables_with_views_are_removed_whichever_are_named(photos, cache):
+    run(photos, cache, 3)
+    tables = sorted(cache.glob("photos-*/*.h5"))
+    assert len(tables) == 3
+
+    assert main(["cache", "rm", "--cache", str(cache), *map(str, tables)]) == 0
+    assert not list(cache.glob("photos-*/*.h5"))
+    run(photos, cache, 3)
+    assert main(["cache", "gc", "--cache", str(cache), "--orphans", "--max-size", "0"]) == 0
+    assert not list(cache.glob("photos-*/*.h5"))

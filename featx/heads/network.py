@@ -90,6 +90,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             network = self.network_module(fitted=False).to(device)
             self.history_ = train(network, training, validation, regimen, seed=seed, device=device)
         self.n_iter_ = len(self.history_["loss"])
+        self._moments = None
         self.keep(network)
         return self
 
