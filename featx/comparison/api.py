@@ -134,16 +134,20 @@ def compare(
     ]
     tuned = {name: asked[name] for name in asked.keys() - _FROZEN_ONLY} | dict(ft or {})
     # Generators: whatever is misspelt is found here, before the first of them runs.
-    most = bench.largest_class
-    frozen_shots = check_shots(shots, most)
+    frozen_shots = check_shots(shots)
     contests = [frozen_rows(bench, source, {h: by_name[h] for h in heads}, frozen_shots) for source in sources]
-    contests += [scratch_rows(bench, name, *_own_shots(name, by_name[name], shots, most)) for name in networks]
+    contests += [scratch_rows(bench, name, *_own_shots(name, by_name[name], shots)) for name in networks]
     contests += [
-        finetuned_rows(bench, name, *_own_shots("--ft", tuned, shots, most))
+        finetuned_rows(bench, name, *_own_shots("--ft", tuned, shots))
         for name in (backbones if finetune is True else finetune or ())
     ]
     if heads or finetune:
         _check_names(sources)
+    for n in filter(None, shots):
+        if n > (most := bench.largest_class):
+            bench.note(
+                f"--shots {n:,}: no class has more than {most:,} images to train on, so these rows have them all."
+            )
     for line in bench.warnings:
         bench.note(line)
     rows = list(itertools.chain.from_iterable(contests))
@@ -193,13 +197,13 @@ def describe(bench: Bench) -> dict[str, Any]:
 
 
 def _own_shots(
-    name: str, options: Mapping[str, Any], shots: Sequence[int | None], most: int
+    name: str, options: Mapping[str, Any], shots: Sequence[int | None]
 ) -> tuple[dict[str, Any], Sequence[int | None]]:
     """Return options of `featx.finetune`, checked, and their own ``shots`` or those of all."""
     given = options.get("shots", shots)
     own = parse_shots(given) if isinstance(given, str) else [given] if isinstance(given, int) else given
     checked = check_options(name, {option: value for option, value in options.items() if option != "shots"})
-    return checked, check_shots(own, most)
+    return checked, check_shots(own)
 
 
 def parse_shots(text: str) -> list[int | None]:

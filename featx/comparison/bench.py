@@ -216,13 +216,10 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def check_shots(shots: Sequence[int | None], most: int) -> Sequence[int | None]:
+def check_shots(shots: Sequence[int | None]) -> Sequence[int | None]:
     """Return `shots`, at least one number of images a class."""
     if not shots or any(n is not None and n < 1 for n in shots):
         raise OptionError(f"--shots takes images a class such as 50,500; got {','.join(map(str, shots))!r}.")
-    for n in shots:
-        if n is not None and n > most:
-            raise OptionError(f"--shots {n:,}: no class has more than {most:,} images to train on. Type --shots all")
     return shots
 
 
