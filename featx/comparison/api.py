@@ -134,8 +134,7 @@ def compare(
     ]
     tuned = {name: asked[name] for name in asked.keys() - _FROZEN_ONLY} | dict(ft or {})
     # Generators: whatever is misspelt is found here, before the first of them runs.
-    frozen_shots = check_shots(shots)
-    contests = [frozen_rows(bench, source, {h: by_name[h] for h in heads}, frozen_shots) for source in sources]
+    contests = [frozen_rows(bench, source, {h: by_name[h] for h in heads}, check_shots(shots)) for source in sources]
     contests += [scratch_rows(bench, name, *_own_shots(name, by_name[name], shots)) for name in networks]
     contests += [
         finetuned_rows(bench, name, *_own_shots("--ft", tuned, shots))
