@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from featx.cli import cli, main
+from featx.cli.progress import ProgressLine, describe
+from featx.extraction import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -345,3 +347,11 @@ def test_nothing_is_exported_into_a_cache(capsys, table):
     assert code == 1
     assert "is in a cache" in stderr
     assert table.read_bytes() == before
+
+
+def test_off_a_terminal_the_first_results_after_long_preparations_are_said_at_once(capsys):
+    line = ProgressLine()
+    for progress in (Progress("extract", done, 60_000, done / 100) for done in (0, 128, 256)):
+        line(progress)
+
+    assert capsys.readouterr().err == f"{describe(Progress('extract', 128, 60_000, 1.28))}\n"

@@ -279,6 +279,32 @@ def test_openvino_agrees_with_eager(name, size, tmp_path):
 
 
 @needs_openvino
+def test_a_network_that_cannot_be_traced_is_exported(monkeypatch):
+    def gone(*_, **__):
+        raise AttributeError("torch.jit is no more")
+
+    backbone, recipes = resolved(layers=("conv1", "layer2"))
+    expected = eager(backbone, recipes, batch_size=4).run(images(4))
+    monkeypatch.setattr(torch.jit, "trace", gone)
+    engine = open_engine(backbone, recipes, engine="openvino", batch_size=4)
+
+    for rows, wanted in zip(engine.run(images(4)), expected, strict=True):
+        assert distance(rows, wanted) <= 1e-5
+
+
+@needs_openvino
+def test_what_cannot_be_converted_is_said_in_a_line(monkeypatch):
+    import openvino as converter
+
+    def refuse(_):
+        raise RuntimeError("no such operator: aten::twist\nand a page of graph")
+
+    monkeypatch.setattr(converter, "convert_model", refuse)
+    with pytest.raises(OptionError, match=r"cannot convert timm/test_resnet \(no such operator: aten::twist\)\."):
+        open_engine(*resolved(), engine="openvino", batch_size=4)
+
+
+@needs_openvino
 def test_rows_of_several_requests_come_back_in_order():
     backbone, recipes = resolved(layers=("layer2",))
     pixels = np.random.default_rng(0).integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
@@ -380,7 +406,7 @@ def test_a_deep_network_must_run_for_longer_until_its_conversion_pays(backbone, 
     monkeypatch.setattr(choose, "_rate", lambda *_: 10.0)
     monkeypatch.setattr(choose, "_converted", convert)
     found = resolved(backbone, layers=())
-    engine = open_engine(*found, device="cpu", n_images=100)
+    engine = open_engine(*found, device="cpu", n_images=50)
 
     assert ("it was tried" in engine.why) == tried
     assert ("too short" in engine.why) != tried

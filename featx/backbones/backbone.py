@@ -76,6 +76,7 @@ class Backbone:
         self._typed = request.backbone
         self._default = loaded.default
         self._own = loaded.preprocessing
+        self._own_trace = loaded.traced
         self.preprocessing: Preprocessing = loaded.preprocessing.changed_by(request)
 
     @property
@@ -108,7 +109,7 @@ class Backbone:
         """What features are when no layer is named."""
         if self._default is None and has_class_token(self.module):
             return Tap("")  # what looks like a map may be an attention matrix
-        return self._default or last_map(trace(self.module, self._own.frame.height, self._own.frame.width))
+        return self._default or last_map(self._trace_at(self._own.frame))
 
     def layers(self) -> list[LayerInfo]:
         """Return every layer that runs at this backbone's image size, in order, Keras names included.
@@ -152,7 +153,13 @@ class Backbone:
 
     @functools.cached_property
     def _trace(self) -> Trace:
-        return trace(self.module, self.frame.height, self.frame.width)
+        return self._trace_at(self.frame)
+
+    def _trace_at(self, frame: Frame) -> Trace:
+        own = self._own.frame
+        if self._own_trace is not None and (frame.height, frame.width) == (own.height, own.width):
+            return self._own_trace
+        return trace(self.module, frame.height, frame.width)
 
     @functools.cached_property
     def _keras(self) -> dict[str, Tap]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from featx.backbones.preprocessing import Preprocessing
+    from featx.backbones.trace import Trace
 
 
 class Tap(NamedTuple):
@@ -37,6 +38,8 @@ class Loaded:
         What features are when no layer is named; None: the last feature map.
     files : tuple of Path
         Weight files that were read.
+    traced : Trace or None
+        One forward at the size of `preprocessing`, where finding the default took one.
     """
 
     name: str
@@ -45,3 +48,4 @@ class Loaded:
     preprocessing: Preprocessing
     default: Tap | None = None
     files: tuple[Path, ...] = ()
+    traced: Trace | None = None

@@ -17,7 +17,7 @@ from timm.data import resolve_data_config
 
 from featx.backbones.loaded import Loaded
 from featx.backbones.preprocessing import Preprocessing
-from featx.backbones.trace import default_tap
+from featx.backbones.trace import default_tap, trace
 from featx.backbones.weights import as_path, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
 from featx.recipe import Frame
 
@@ -66,13 +66,15 @@ def load(name: str, weights: str, seed: int) -> Loaded:
 def loaded(module: Any, name: str, weights: str, files: tuple[Path, ...]) -> Loaded:
     """Wrap a network of timm with the preprocessing and the features that timm's configuration gives it."""
     preprocessing = preprocessing_of(module)
+    traced = trace(module, preprocessing.frame.height, preprocessing.frame.width)
     return Loaded(
         name=name,
         weights=weights,
         module=module,
         preprocessing=preprocessing,
-        default=default_tap(module, preprocessing.frame),
+        default=default_tap(module, preprocessing.frame, traced),
         files=files,
+        traced=traced,
     )
 
 

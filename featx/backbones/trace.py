@@ -147,14 +147,13 @@ def last_map(traced: Trace) -> Tap:
     return Tap(maps[-1], "avg") if maps else Tap("")
 
 
-def default_tap(module: nn.Module, frame: Frame) -> Tap | None:
+def default_tap(module: nn.Module, frame: Frame, traced: Trace) -> Tap | None:
     """Return the features of a timm network: its last map averaged, or the pooled vector that its classifier sees.
 
-    None where no module's output is that map or vector.
+    `traced` is its forward at the size of `frame`. None where no module's output is that map or vector.
     """
     twin: Any = structural_copy(module, meta=True)
     pixels = torch.zeros(1, 3, frame.height, frame.width, device="meta")
-    plain = _watch(twin, pixels)
     produced: list[tuple[Tensor, str]] = []
 
     def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -163,7 +162,7 @@ def default_tap(module: nn.Module, frame: Frame) -> Tap | None:
     def producers(tensor: Tensor) -> list[str]:
         shape = tuple(tensor.shape[1:])
         names = [name for output, name in produced if output is tensor]
-        return [name for name in names if name in plain.calls and plain.calls[name].shape == shape]
+        return [name for name in names if name in traced.calls and traced.calls[name].shape == shape]
 
     for name, child in twin.named_modules():
         child.register_forward_hook(remember(name))

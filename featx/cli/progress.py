@@ -28,6 +28,7 @@ class ProgressLine:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
         self._drawn_at, self._open = time.perf_counter(), False
+        self._preparing = False
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +45,7 @@ class ProgressLine:
         def count(n_bytes: int) -> None:
             nonlocal done
             done += n_bytes
-            if self._is_due(last=done >= total):
+            if self._is_due(at_once=self._terminal and done >= total):
                 rate = done / max(time.perf_counter() - started, 1e-9)
                 self._draw(
                     f"{step} {_bar(done, total)} {n_bytes_text(done)}/{n_bytes_text(total)}  {n_bytes_text(rate)}/s"
@@ -60,14 +61,16 @@ class ProgressLine:
             self._open = False
 
     def __call__(self, progress: Progress) -> None:
-        """Draw `progress` if it is time to."""
-        if self._is_due(last=progress.done == progress.total):
+        """Draw `progress` if it is time to, and at once if it is the first that comes of long preparations."""
+        awaited = self._preparing and progress.done > 0
+        self._preparing = progress.done == 0
+        if self._is_due(at_once=awaited or (self._terminal and progress.done == progress.total)):
             self._draw(describe(progress))
 
-    def _is_due(self, *, last: bool) -> bool:
+    def _is_due(self, *, at_once: bool) -> bool:
         now = time.perf_counter()
         pause = DRAW_SECONDS if self._terminal else LINE_SECONDS
-        if self._quiet or (now - self._drawn_at < pause and not (last and self._terminal)):
+        if self._quiet or (now - self._drawn_at < pause and not at_once):
             return False
         self._drawn_at = now
         return True

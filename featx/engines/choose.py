@@ -23,9 +23,9 @@ ENGINES = ("eager", "compile", "openvino")
 #: Pixels in a batch that keep two cores busy and fit their caches: 32 images of 224 x 224. A GPU wants more.
 _BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224}
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
-#: Seconds that a converter takes for each module of a network: 24 to 76 ms were measured, from AlexNet (1.5 s in all)
-#: to DenseNet-201 (25 s); and seconds that reading a converted network takes.
-_CONVERSION, _READING = 0.04, 1.5
+#: Seconds that a converter takes for each module of a network without others in it: 6 ms (EfficientNets) to 45 ms
+#: (transformers) were measured, from AlexNet (0.3 s in all) to Swin-T (6 s); and that reading what it left takes.
+_CONVERSION, _READING = 0.012, 0.5
 #: Images that openvino is tried on, so that every request is one of several; eager, which may be slow, on fewer.
 _TRIAL_IMAGES, _EAGER_TRIAL_IMAGES = 16, 4
 #: A batch goes through openvino in requests of an eighth of the usual batch, and each core gets sixteen of them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featx.engines.eager import Compute, compute_with
-from featx.engines.exported import export
+from featx.engines.graph import export
 from featx.engines.pixels import blank
 from featx.errors import OptionError
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.engines.exported import export
+from featx.engines.graph import export, trace
 from featx.errors import MissingExtraError, OptionError
 from featx.recipe import EPOCH
 
@@ -112,18 +112,21 @@ def _in_requests(network: Any, request_size: int) -> Compute:
 
 
 def _convert(backbone: Backbone, recipes: list[Recipe], request_size: int) -> Any:
+    """Convert the network, traced; exported where tracing fails or is no more."""
     import openvino
 
-    try:
-        with _unreported():
-            model = openvino.convert_model(export(backbone, recipes, request_size))
-    except Exception as error:
-        # Whatever torch.export and the converter raise for an operation that they do not know.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise OptionError(f"openvino cannot convert {backbone.name} ({reason[:120]}). Type --engine eager.") from error
     frame = recipes[0].frame
-    model.reshape([request_size, frame.height, frame.width, 3])
-    return model
+    for graph in (trace, export):
+        try:
+            with _unreported():
+                model = openvino.convert_model(graph(backbone, recipes, request_size))
+            model.reshape([request_size, frame.height, frame.width, 3])
+        except Exception as error:  # noqa: BLE001 - whatever PyTorch and the converter raise for what they do not know
+            failure = error
+        else:
+            return model
+    reason = next(iter(str(failure).splitlines()), type(failure).__name__)
+    raise OptionError(f"openvino cannot convert {backbone.name} ({reason[:120]}). Type --engine eager.") from failure
 
 
 @contextlib.contextmanager

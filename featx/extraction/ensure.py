@@ -29,8 +29,8 @@ log = logging.getLogger("featx")
 NETWORKS = ".networks"
 #: So few images are decoded before a second process has started.
 FEW_IMAGES = 64
-#: A batch is timed on a quarter of it, where the engine takes less than a whole one.
-_SHARE_TIMED = 4
+#: A batch is timed on an eighth of it, where the engine takes less than a whole one.
+_SHARE_TIMED = 8
 
 
 @dataclass
@@ -69,15 +69,14 @@ class Here:
         rank = Rank.here()
         if tick is not None:  # to convert a network takes seconds
             tick(Progress(step_name(views_of(part.recipes)), 0, len(part.positions), 0.0))
-        engine, rows = open_planned(lookup, part, options, self._engine, n_workers=rank.size)
-        if engine is not self._engine:
-            check_probes(lookup.store, lookup.recipes, engine)
-            self._engine = engine
-        started = time.perf_counter()
-        job = Job(
-            lookup.dataset, lookup.identity, lookup.store, Forward(engine, part.recipes, lookup.identity.item_ids)
-        )
+        # Its processes start while the engine is made ready.
         with DecodePool(lookup.recipes[0].frame, n_workers=decoders(options, len(part.positions))) as pool:
+            engine, rows = open_planned(lookup, part, options, self._engine, n_workers=rank.size)
+            if engine is not self._engine:
+                check_probes(lookup.store, lookup.recipes, engine)
+                self._engine = engine
+            started, item_ids = time.perf_counter(), lookup.identity.item_ids
+            job = Job(lookup.dataset, lookup.identity, lookup.store, Forward(engine, part.recipes, item_ids))
             filled = fill(job, pool, cut(part.positions, rows), rank, tick)
         return Ensured(filled, engine.name, engine.batch_size, time.perf_counter() - started)
 
