@@ -18,7 +18,8 @@ the others.
 
 Expected on two cores: from JPEGs to a table at 5 times the plain loop (efficientnet_lite0; 2 times
 for resnet50) and at 0.9 of the engine's forward alone (0.7 from photos, of which decoding and an
-antialiased resize take 4 core-milliseconds each); the truncated VGG at 1.5 times the full one.
+antialiased resize take 4 core-milliseconds each); the truncated VGG at 1.5 times the full one, and
+at 1.5 times PyTorch by itself.
 
 Peers that are installed (``pip install 'featx[bench]'``) take part. thingsvision wants other versions
 of torch: it takes part from an environment of its own, ``--thingsvision ENVIRONMENT/bin/python``.
@@ -139,6 +140,20 @@ def forward(request: Request, engine: str, networks: Path, seconds: float) -> Co
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.network(recipes)(torch.zeros(1, 3, frame.height, frame.width))
     return Contestant(work, gflop=counter.get_total_flops() / 1e9)
+
+
+def plain_forward(request: Request, n: int, seconds: float) -> Contestant:
+    """Run the truncated network as PyTorch runs it by itself, on `n` float images in memory order (n, 3, h, w)."""
+    backbone, recipes = backbones.resolve(request)
+    network, frame = backbone.network(recipes), recipes[0].frame
+    images = torch.randn(n, 3, frame.height, frame.width)
+
+    def work() -> None:
+        with torch.no_grad():
+            network(images)
+
+    work()
+    return Contestant(partial(repeatedly, work, n, seconds))
 
 
 def whole_line(request: Request, images: Path, cache: Path, networks: Path) -> Contestant:
@@ -329,6 +344,7 @@ def vgg(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str,
     yield (
         "vgg16 @32, forward alone",
         {
+            "PyTorch by itself, truncated": plain_forward(VGG["truncated"], 256, args.seconds),
             "eager, truncated after block3_pool": forward(VGG["truncated"], "eager", networks, args.seconds),
             "openvino, truncated after block3_pool": forward(VGG["truncated"], "openvino", networks, args.seconds),
             "openvino, without classifier": forward(VGG["whole"], "openvino", networks, args.seconds),

@@ -355,3 +355,18 @@ def test_off_a_terminal_the_first_results_after_long_preparations_are_said_at_on
         line(progress)
 
     assert capsys.readouterr().err == f"{describe(Progress('extract', 128, 60_000, 1.28))}\n"
+
+
+def test_a_fit_names_images_that_it_learns_from_and_is_scored_on(capsys, photos, tmp_path):
+    for split in ("train", "test"):
+        for image in photos.glob("*/*"):
+            copy = tmp_path / "split" / split / image.parent.name / image.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(image.read_bytes())
+    featx_json(capsys, "extract", tmp_path / "split", *SMALL)
+    asked = ("fit", "--head", "centroid", "--val", "0", "-o", tmp_path / "m.featx")
+
+    assert featx_json(capsys, *asked)["warnings"] == []  # nothing is scored on the test split
+    code, out, err = featx(capsys, *asked, "--test")
+    assert code == 0, err
+    assert "Warning: 12 images are in train and in test" in out

@@ -141,6 +141,7 @@ def report_text(report: dict[str, Any]) -> str:
     lines.append(f"{report['head']}: {', '.join(facts)}")
     if report.get("table"):
         lines.append(f"Fitted on {report['table']}")
+    lines += [f"Warning: {text}" for text in report.get("warnings", [])]
     lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
     return "\n".join(lines)
 

@@ -108,7 +108,7 @@ class Worker:
         pixels = self._pool.map(read_segment(self._job, positions))
         block = extract_segment(self._job, pixels, positions, self._count)
         errors = [(index, str(error), error.transient) for index, error in block.failures.items()]
-        return Done(k, len(block.indices), errors, _sha(block), self._node, os.getpid(), self._waiting)
+        return Done(k, block.n_images, errors, _sha(block), self._node, os.getpid(), self._waiting)
 
     def progress(self) -> tuple[int, float]:
         """Return how many images of the segment in hand are done, and the seconds of waiting for their pixels."""
@@ -131,6 +131,6 @@ def _open_images(work: Work) -> Dataset:
 
 def _sha(block: Block) -> str:
     digest = hashlib.sha256()
-    for rows in block.rows:
-        digest.update(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
+    for part in block.parts:
+        digest.update(np.ascontiguousarray(part.rows).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

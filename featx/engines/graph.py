@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from featx.backbones.trace import structural_copy
 from featx.engines.pixels import FromPixels, blank
@@ -32,12 +33,15 @@ def trace(backbone: Backbone, recipes: list[Recipe], batch_size: int) -> Any:
     OpenVINO turns either into the same network; it reads this one's operators as they are, and takes an exported
     program's apart first.
     """
-    # Of a function, not of a module: each module would become a script of its own. Weights that want no gradient
-    # are constants in it.
+    # Of a function, where weights that want no gradient are constants: of a module each part becomes a script.
     module = structural_copy(_module(backbone, recipes))
+
+    def function(pixels: Tensor) -> Any:
+        return module(pixels)
+
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is deprecated, and that shapes are constants: they are meant to be
-        return torch.jit.trace(lambda pixels: module(pixels), blank(recipes, batch_size), check_trace=False)
+        return torch.jit.trace(function, blank(recipes, batch_size), check_trace=False)  # type: ignore[no-untyped-call]
 
 
 def _module(backbone: Backbone, recipes: list[Recipe]) -> FromPixels:

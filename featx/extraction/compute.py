@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -67,17 +67,39 @@ class Block:
 
     Attributes
     ----------
+    n_images : int
+        That gave a row of any recipe.
+    failures : dict of int to ImageError
+        Images that could not be read, by position in the dataset.
+    parts : list of RecipeRows
+        One a recipe.
+    """
+
+    parts: list[RecipeRows]
+    n_images: int = 0
+    failures: dict[int, ImageError] = field(default_factory=dict)
+
+    def failures_of(self, part: RecipeRows) -> dict[int, ImageError]:
+        """Return why images have no row in `part`, by position."""
+        return self.failures | part.failures
+
+
+@dataclass
+class RecipeRows:
+    """Rows of one recipe.
+
+    Attributes
+    ----------
     indices : list of int, length n
         Positions in the dataset of the rows that came out well.
-    rows : list of ndarray, each of shape (n, …)
-        One array a recipe.
+    rows : ndarray of shape (n, …)
     failures : dict of int to ImageError
         Rows that did not, by position.
     """
 
-    indices: list[int]
-    rows: list[np.ndarray]
-    failures: dict[int, ImageError]
+    rows: np.ndarray
+    indices: list[int] = field(default_factory=list)
+    failures: dict[int, ImageError] = field(default_factory=dict)
 
 
 def compute_block(
@@ -94,7 +116,7 @@ def compute_block(
     the contents of every other batch are then the same whether or not it could be read, so a resumed
     run equals an uninterrupted one bit for bit.
     """
-    block = Block([], [np.empty((n_items, *r.shape), dtype=r.dtype) for r in forward.recipes], {})
+    block = Block([RecipeRows(np.empty((n_items, *r.shape), dtype=r.dtype)) for r in forward.recipes])
     pixels = islice(pixels, n_items)
     while True:
         started = time.perf_counter()
@@ -105,7 +127,8 @@ def compute_block(
         _run_batch(batch, forward, block)
         if on_batch is not None:
             on_batch(len(batch), waited)
-    block.rows = [rows[: len(block.indices)] for rows in block.rows]
+    for part in block.parts:
+        part.rows = part.rows[: len(part.indices)]
     return block
 
 
@@ -121,12 +144,15 @@ def _run_batch(batch: list[Pixels], forward: Forward, block: Block) -> None:
             good[place] = True
     if not good.any():
         return
-    outputs = forward.run(stack, [index for index, _ in batch])
-    finite = np.logical_and.reduce([np.isfinite(x).reshape(len(batch), -1).all(axis=1) for x in outputs])
-    for place in np.flatnonzero(good & ~finite).tolist():
-        block.failures[batch[place][0]] = ImageError(f"its features are not finite in {forward.recipes[0].precision}")
-    kept = np.flatnonzero(good & finite).tolist()
-    start = len(block.indices)
-    block.indices += [batch[place][0] for place in kept]
-    for rows, output in zip(block.rows, outputs, strict=True):
-        rows[start : start + len(kept)] = output[kept]
+    indices, gave = [index for index, _ in batch], np.zeros(len(batch), dtype=bool)
+    for recipe, part, output in zip(forward.recipes, block.parts, forward.run(stack, indices), strict=True):
+        finite = np.isfinite(output).reshape(len(batch), -1).all(axis=1)
+        kept, start = np.flatnonzero(good & finite).tolist(), len(part.indices)
+        part.rows[start : start + len(kept)] = output[kept]
+        part.indices += [indices[place] for place in kept]
+        gave |= good & finite
+        for place in np.flatnonzero(good & ~finite).tolist():
+            part.failures[indices[place]] = ImageError(
+                f"its features are not finite, computed in {recipe.precision} and kept in {recipe.dtype}"
+            )
+    block.n_images += int(gave.sum())

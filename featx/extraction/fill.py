@@ -141,9 +141,10 @@ def extract_segment(
     """
     block = compute_block(pixels, job.forward, len(segment), on_batch)
     item_ids = job.identity.item_ids
-    errors = [(item_ids[i].tobytes(), str(e)) for i, e in block.failures.items() if not e.transient]
-    for recipe, rows in zip(job.forward.recipes, block.rows, strict=True):
-        job.store.commit(recipe.key, item_ids[block.indices], rows, errors=errors)
+    for recipe, part in zip(job.forward.recipes, block.parts, strict=True):
+        failures = block.failures_of(part).items()
+        errors = [(item_ids[i].tobytes(), str(error)) for i, error in failures if not error.transient]
+        job.store.commit(recipe.key, item_ids[part.indices], part.rows, errors=errors)
     return block
 
 
@@ -171,7 +172,7 @@ def _pass(job: Job, pool: DecodePool, segments: list[np.ndarray], filled: Filled
     try:
         while (first := next(pixels, None)) is not None:
             block = extract_segment(job, chain([first], pixels), started[0], meter.add)
-            filled.computed += len(block.indices) * len(job.forward.views)
+            filled.computed += block.n_images * len(job.forward.views)
             filled.failures |= block.failures
             job.store.release(key, _name(job, started.popleft()))
     finally:

@@ -123,9 +123,13 @@ def compute_rows(
         pixels = pool.map(_noting(item_ids, dataset.iterate(np.arange(n))))
         block = compute_block(pixels, Forward(engine, recipes, item_ids), n)
     rows = [np.full((n, *own.shape), np.nan, dtype=own.dtype) for _ in recipes]
-    for all_rows, computed in zip(rows, block.rows, strict=True):
-        all_rows[block.indices] = computed
-    return rows, {index: str(error) for index, error in block.failures.items()}
+    failures = dict(block.failures)
+    for all_rows, part in zip(rows, block.parts, strict=True):
+        all_rows[part.indices] = part.rows
+        failures |= part.failures
+    for all_rows in rows:  # an image without one of its views has none
+        all_rows[list(failures)] = np.nan
+    return rows, {index: str(error) for index, error in failures.items()}
 
 
 def _noting(

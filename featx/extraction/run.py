@@ -82,7 +82,7 @@ def run(
         layers=_layer_names(lookup),
         n_images=len(dataset),
         computed=n_computed,
-        reused=max(_n_rows(table, views) for table in tables) - n_computed,
+        reused=max(0, max(_n_rows(table, views) for table in tables) - n_computed),
         errors=max((table.errors for table in tables), key=len),
         seconds=time.perf_counter() - started,
         images_per_second=n_computed / ensured.seconds if n_computed else None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
+from featx.datasets import shared_across_splits
 from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.heads.boosted import XGBoostHead
@@ -21,7 +22,7 @@ from featx.heads.neighbors import KNNHead
 from featx.model.familiarity import Familiarity
 from featx.model.job import Job
 from featx.model.model import Model
-from featx.model.rows import choose_rows
+from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.store.sizes import parse_bytes
 
@@ -147,6 +148,7 @@ def fit(
         cv=tried.cv,
         path=_path(first.head),
         history=getattr(first.head, "history_", {}),
+        warnings=_leaks(table, rows if test else dataclasses.replace(rows, test=rows.test[:0])),
     )
     return model
 
@@ -178,6 +180,14 @@ def make_model(
         chosen_on=table.item_ids[chosen_on],
         views=views,
     )
+
+
+def _leaks(table: Features, rows: Rows) -> list[str]:
+    """Warn of identical images among rows that teach and rows that are scored."""
+    part = np.full(len(table), "", dtype="<U5")
+    for name in ("train", "val", "test"):
+        part[getattr(rows, name)] = name
+    return shared_across_splits(table.item_ids, part, table.ids.tolist())
 
 
 def _views(table: Features, n: int | None) -> Views | None:

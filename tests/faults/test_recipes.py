@@ -202,3 +202,17 @@ def test_row_24_what_is_not_finite_is_an_error_and_never_a_row(tmp_path, network
     assert np.isfinite(table.X).all()
     assert table.dtype == dtype
     assert json.loads(json.dumps(table.errors)) == [[name, reason] for name, reason in table.errors]
+
+
+def test_row_24_a_layer_is_not_robbed_of_rows_by_another_that_is_not_finite(tmp_path):
+    photos, layers = black_and_white(tmp_path / "photos"), ("0", "1")
+    options = Options(workers=0, engine="eager", batch_size=4, max_errors="50%")
+    together = tiny_network.request("logarithm", layers=layers)
+    done = extract(open_dataset(photos), together, cache=tmp_path / "cache", options=options)
+
+    plain, logarithm = done.tables
+    assert (len(plain), plain.errors) == (4, [])
+    assert (len(logarithm), [name for name, _ in logarithm.errors]) == (3, ["0.png"])
+    assert (done.computed, done.reused) == (4, 0)
+    again = extract(open_dataset(photos), together, cache=tmp_path / "cache", options=options)
+    assert (again.computed, again.reused) == (0, 4)
