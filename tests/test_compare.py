@@ -429,3 +429,10 @@ def test_images_in_two_splits_are_named(shots, tmp_path):
 
     assert "train" in notes[0]
     assert "test" in notes[0]
+
+
+def test_a_table_of_the_same_images_keeps_its_splits(shots, tmp_path):
+    own = featx.extract(shots / "train", backbone="squeezenet1_1", cache=tmp_path, val=0.5, **SMALL)
+    compare(shots / "train", tmp_path)
+
+    assert sorted(featx.Features.open(own.path).splits) == ["train"] * 15 + ["val"] * 15

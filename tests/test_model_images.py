@@ -1,16 +1,20 @@
 """From image files to labels: the same line as extraction, with a model at its end."""
 
+import copy
 import dataclasses
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import featx
+from featx import backbones, engines
 from featx.errors import DataError, ModelFileError, ProbeError, WeightsError
 from featx.evaluate import evaluate_model
 from featx.model import archive, fit, load
@@ -206,3 +210,52 @@ def test_the_command_for_a_matching_table_is_the_models_request(features):
     again = featx.Request(**model.extract_options())
 
     assert again == model.request
+
+
+def test_the_network_stays_open_from_call_to_call(photos, saved, monkeypatch):
+    model, image = load(saved), photos / "red" / "0.png"
+    first = model.predict_proba([image], **HOW)
+
+    def closed(*_, **__):
+        raise AssertionError("the network was loaded once more")
+
+    monkeypatch.setattr(backbones, "resolve", closed)
+    monkeypatch.setattr(engines, "open_engine", closed)
+    assert np.array_equal(model.predict_proba([image], **HOW), first)
+    with pytest.raises(AssertionError, match="once more"):  # it was opened for another batch size
+        model.predict_proba([image], batch_size=2, **HOW)
+    with pytest.raises(AssertionError, match="once more"):  # and by this model alone
+        load(saved).predict_proba([image], **HOW)
+
+
+def test_a_longer_job_may_be_worth_another_engine(photos, saved, monkeypatch):
+    asked = []
+    opened = engines.open_engine
+
+    def watched(*args, **options):
+        asked.append(options["n_images"])
+        return opened(*args, **{**options, "engine": "eager"})
+
+    monkeypatch.setattr(engines, "open_engine", watched)
+    model, images = load(saved), sorted(photos.glob("*/*"))
+    for n in (2, 1, 3, 3):
+        model.predict(images[:n], workers=0)
+
+    assert asked == [2, 3]
+
+
+def test_a_model_that_has_predicted_can_be_pickled_and_copied(photos, saved):
+    model, image = load(saved), photos / "blue" / "0.png"
+    before = model.predict_proba([image], **HOW)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+
+    assert np.array_equal(again.predict_proba([image], **HOW), before)
+
+
+def test_threads_take_turns(photos, saved):
+    model, images = load(saved), sorted(photos.glob("*/*"))
+    expected = [model.predict_proba([image], **HOW) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda image: model.predict_proba([image], **HOW), images))
+
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -115,9 +115,11 @@ def compare(
     networks = check_scratch(scratch)
     by_name = check_settings(heads, networks, settings or {})
     asked, how, about = _sort_options(options)
-    dataset = with_validation(open_dataset(data, **about), seed=about.get("seed", 0))
+    opened = open_dataset(data, **about)
+    dataset = with_validation(opened, seed=about.get("seed", 0))
     bench = Bench(
         dataset=dataset,
+        tables=opened.title if dataset is opened else f"{opened.title}-compare",
         folder=None if output is None else Path(output),
         cache=cache,
         options=Options(**how),

@@ -47,6 +47,9 @@ class Bench:
     ----------
     dataset : Dataset
         With training and validation rows, and test rows where there are some.
+    tables : str
+        Title of the dataset that tables of features are kept under: a validation split that was drawn here is not to
+        replace that of the user's own tables.
     folder : Path or None
         Of the comparison: finished runs and models are kept there; None keeps nothing.
     cache : path or None
@@ -66,6 +69,7 @@ class Bench:
     """
 
     dataset: Dataset
+    tables: str
     folder: Path | None
     cache: str | Path | None
     options: Options = field(default_factory=Options)

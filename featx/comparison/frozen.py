@@ -104,7 +104,7 @@ class FrozenSource:
     def _extract(self) -> Extraction:
         bench = self._bench
         return extract(
-            bench.dataset,
+            dataclasses.replace(bench.dataset, title=bench.tables),
             self._named(),
             cache=bench.cache,
             options=bench.options,

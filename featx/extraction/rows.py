@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.datasets import Dataset, ImageData
+    from featx.engines import Engine
     from featx.recipe import Recipe, Request, Views
 
 
@@ -59,16 +61,10 @@ def cached_rows(
     return rows, reasons_for_missing(lookup, recipe, ensured)
 
 
-def compute_rows(
-    request: Request,
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    probe: Mapping[str, np.ndarray] | None = None,
-    views: Views | None = None,
-    **how: Any,
-) -> tuple[list[np.ndarray], dict[int, str]]:
-    """Return rows for each image of `dataset`, computed here and kept nowhere.
+class RowMaker:
+    """Rows of one recipe from any images, computed here and kept nowhere.
+
+    The network is loaded once, and its engine stays open from call to call. Calls from several threads take turns.
 
     Parameters
     ----------
@@ -76,60 +72,88 @@ def compute_rows(
         How to get the backbone.
     recipe : Recipe
         What it must come to: a backbone with other weights is refused.
-    dataset : Dataset
-        Images.
     probe : mapping, optional
         What this machine must compute for the probe images, as stored with the model.
-    views : Views, optional
-        Augmented views to compute as well. Each image is decoded once.
-    **how
-        Fields of `Options`: engine, device, batch_size, workers.
-
-    Returns
-    -------
-    rows : list of ndarray of shape (n, …)
-        Of each view, the plain one first; NaN where there is none.
-    reasons : dict of int to str
-        Why, by position.
 
     Raises
     ------
     WeightsError
         If the backbone is not the one that `recipe` names.
-    ProbeError
-        If this machine computes other features than `probe`.
     """
-    from featx import backbones
-    from featx.engines import open_engine
 
-    options = Options(**how)
-    backbone, recipes = backbones.resolve(request)
-    own = _the_same(recipe, recipes, request)
-    engine = open_engine(
-        backbone,
-        [own],
-        engine=options.engine,
-        device=options.device,
-        batch_size=options.batch_size,
-        n_images=len(dataset),
-    )
-    if probe is not None:
-        (measured,) = measure(prepare, engine, own.frame)
-        compare(probe, measured, own.precision)
-    n = len(dataset)
-    item_ids = np.zeros((n, 32), dtype=np.uint8)
-    recipes = [own, *(views.recipe(own, number) for number in views.numbers)] if views else [own]
-    with DecodePool(own.frame, n_workers=decoders(options, n)) as pool:
-        pixels = pool.map(_noting(item_ids, dataset.iterate(np.arange(n))))
-        block = compute_block(pixels, Forward(engine, recipes, item_ids), n)
-    rows = [np.full((n, *own.shape), np.nan, dtype=own.dtype) for _ in recipes]
-    failures = dict(block.failures)
-    for all_rows, part in zip(rows, block.parts, strict=True):
-        all_rows[part.indices] = part.rows
-        failures |= part.failures
-    for all_rows in rows:  # an image without one of its views has none
-        all_rows[list(failures)] = np.nan
-    return rows, {index: str(error) for index, error in failures.items()}
+    def __init__(self, request: Request, recipe: Recipe, probe: Mapping[str, np.ndarray] | None = None) -> None:
+        from featx import backbones
+
+        self._backbone, recipes = backbones.resolve(request)
+        self._recipe, self._probe = _the_same(recipe, recipes, request), probe
+        self._engine: Engine | None = None
+        self._asked: tuple[Any, ...] = ()
+        self._largest = 0
+        self._turn = threading.Lock()
+
+    def rows(
+        self, dataset: Dataset, *, views: Views | None = None, **how: Any
+    ) -> tuple[list[np.ndarray], dict[int, str]]:
+        """Return rows for each image of `dataset`.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            Images.
+        views : Views, optional
+            Augmented views to compute as well. Each image is decoded once.
+        **how
+            Fields of `Options`: engine, device, batch_size, workers.
+
+        Returns
+        -------
+        rows : list of ndarray of shape (n, …)
+            Of each view, the plain one first; NaN where there is none.
+        reasons : dict of int to str
+            Why, by position.
+
+        Raises
+        ------
+        ProbeError
+            If this machine computes other features than `probe`.
+        """
+        own, n, options = self._recipe, len(dataset), Options(**how)
+        item_ids = np.zeros((n, 32), dtype=np.uint8)
+        recipes = [own, *(views.recipe(own, number) for number in views.numbers)] if views else [own]
+        with self._turn:
+            engine = self._open(options, n)
+            with DecodePool(own.frame, n_workers=decoders(options, n)) as pool:
+                pixels = pool.map(_noting(item_ids, dataset.iterate(np.arange(n))))
+                block = compute_block(pixels, Forward(engine, recipes, item_ids), n)
+        rows = [np.full((n, *own.shape), np.nan, dtype=own.dtype) for _ in recipes]
+        failures = dict(block.failures)
+        for all_rows, part in zip(rows, block.parts, strict=True):
+            all_rows[part.indices] = part.rows
+            failures |= part.failures
+        for all_rows in rows:  # an image without one of its views has none
+            all_rows[list(failures)] = np.nan
+        return rows, {index: str(error) for index, error in failures.items()}
+
+    def _open(self, options: Options, n: int) -> Engine:
+        """Return the engine of the last call, unless another is asked for or the job is longer than any before."""
+        from featx.engines import open_engine
+
+        asked = (options.engine, options.device, options.batch_size)
+        longer = options.engine == "auto" and n > self._largest
+        if self._engine is None or asked != self._asked or longer:
+            engine = open_engine(
+                self._backbone,
+                [self._recipe],
+                engine=options.engine,
+                device=options.device,
+                batch_size=options.batch_size,
+                n_images=n,
+            )
+            if self._probe is not None:
+                (measured,) = measure(prepare, engine, self._recipe.frame)
+                compare(self._probe, measured, self._recipe.precision)
+            self._engine, self._asked, self._largest = engine, asked, n
+        return self._engine
 
 
 def _noting(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from featx.model.scores import relative_scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featx.extraction import RowMaker
     from featx.features import Features
     from featx.model.familiarity import Familiarity
     from featx.model.scaling import FeatureScaler
@@ -266,8 +268,6 @@ class Model:
     ) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
         """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
         from featx.datasets import open_dataset
-        from featx.extraction import compute_rows
-        from featx.model.saving import with_network
 
         if self.recipe is None or self.request is None:
             raise OptionError(
@@ -280,10 +280,7 @@ class Model:
                 "Leave it out, or fit on views: featx extract DATA --views 4 --augment light, then featx fit"
             )
         dataset, views = open_dataset(source), self.views if tta else None
-        with with_network(self) as request:
-            rows, reasons = compute_rows(
-                request, self.recipe, dataset, probe=self.probe or None, views=views, **options
-            )
+        rows, reasons = self._row_maker.rows(dataset, views=views, **options)
         n = len(dataset)
         probabilities, familiarity = np.full((n, len(self.classes)), np.nan), np.full(n, np.nan)
         good = np.array([i for i in range(n) if i not in reasons], dtype=np.intp)
@@ -292,6 +289,20 @@ class Model:
             probabilities[good] = np.mean([found for found, _ in judged], axis=0)
             familiarity[good] = judged[0][1]
         return tuple(dataset.ids), probabilities, familiarity, reasons
+
+    @cached_property
+    def _row_maker(self) -> RowMaker:
+        """The network that makes rows from images, loaded when the first of them come."""
+        from featx.extraction import RowMaker
+        from featx.model.saving import with_network
+
+        assert self.recipe is not None
+        with with_network(self) as request:
+            return RowMaker(request, self.recipe, self.probe or None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open network behind: a copy in another process opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_row_maker"}
 
     def _other_recipe(self, table: Features) -> str:
         if self.recipe is None or self.request is None:
