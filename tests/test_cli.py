@@ -301,7 +301,7 @@ def test_the_cache_can_be_listed_verified_exported_and_cleared(capsys, photos, t
     assert featx_json(capsys, "cache", "list")["entries"] == []
 
 
-def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
+def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos, tmp_path):
     path = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
     data = bytearray(Path(path).read_bytes())
     data[len(data) // 2] ^= 1
@@ -310,7 +310,8 @@ def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos):
     code, _, err = featx(capsys, "cache", "verify", "-q")
     assert code == 1
     assert path in err
-    assert "--repair" in err
+    assert err.count("featx cache verify --repair") == 1
+    assert f"--repair --cache {tmp_path / 'cache'}," in err
 
     featx_json(capsys, "cache", "verify", "--repair")
     assert featx_json(capsys, "extract", photos, *SMALL)["images"] == 12

@@ -16,6 +16,7 @@ from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.heads.conv import ConvHead
 from featx.heads.dense import DenseHead
+from featx.heads.inputs import Rows
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)
@@ -233,3 +234,14 @@ def test_batch_norm_before_global_pooling():
 
     kinds = [type(module).__name__ for module in head.network_module()]
     assert kinds == ["BatchNorm2d", "Sequential", "Linear", "ReLU", "Dropout", "Linear"]
+
+
+def test_a_streamed_table_that_ends_in_a_block_of_one_row_is_trained_on():
+    """33 rows in blocks of 4, as a limit of 16 blocks makes them."""
+    X, y = np.random.default_rng(0).standard_normal((33, 4), dtype=np.float32), np.arange(33) % 3
+    table, limit = Features.from_arrays(X, y), 16 * 4 * X[0].nbytes
+    blocks = Rows(table, X.shape, X.dtype, limit).blocks(shuffle=True)
+    head = DenseHead(hidden=[4], batch_norm=True, batch_size=4, epochs=3)
+
+    assert [len(block) for _, block in blocks] == [*[4] * 8, 1]
+    assert np.isfinite(head.fit(table, y, memory=limit).predict_proba(X)).all()

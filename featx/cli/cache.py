@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,9 +148,10 @@ def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
     data = {"files": len(found), "bytes": n_bytes, "damaged": [_verdict_dict(one) for one in bad], "seconds": seconds}
     text = f"{len(found):,} files, {n_bytes_text(n_bytes)} in {seconds_text(seconds)}: {len(bad)} damaged"
     if bad and not repair:
+        here = "" if cache == Path("cache") else f" --cache {shlex.quote(str(cache))}"
         raise CorruptFileError(
-            f"{text}; the first: {bad[0].problem} "
-            "Type: featx cache verify --repair, then extract again: only the lost rows are computed."
+            f"{text}, the first of them {bad[0].path}. "
+            f"Type: featx cache verify --repair{here}, then extract again: only the lost rows are computed."
         )
     console.result(data, "\n".join([text, *[f"set aside, {one.n_rescued:,} rows kept: {one.path}" for one in bad]]))
 

@@ -264,11 +264,16 @@ class Batches:
         return len(self.rows)
 
     def batches(self, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield all rows in an order that `seed` decides, in batches of nearly equal size."""
+        """Yield all rows in an order that `seed` decides, in batches of nearly equal size.
+
+        A block of a single row, the last of a streamed table may be one, waits for another seed.
+        """
         import torch
 
         shuffle = np.random.default_rng(seed)
         for indices, X in self._parts(seed):
+            if len(X) == 1 < len(self):
+                continue  # batch normalisation has no variance of one row
             order = torch.from_numpy(shuffle.permutation(len(X))).to(self.device)
             codes, weights = self.codes[indices], self.weights[indices]
             # Equal parts: a rest of one row would leave batch normalisation without a variance.
