@@ -13,7 +13,7 @@ from featx.errors import DataError, OptionError, UnknownHeadError
 from featx.evaluate import evaluate_model
 from featx.features import Features
 from featx.heads import LogisticHead, RidgeHead
-from featx.model import fit
+from featx.model import fit, load
 from featx.model.calibration import Calibration
 from featx.model.rows import choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
@@ -229,6 +229,14 @@ def test_none_is_a_word_among_the_alternatives_of_a_word(features):
     model = fit(features, "mlp", settings={"epochs": "1"}, search="schedule=none,cosine")
 
     assert [trial["settings"]["schedule"] for trial in model.report["search"]] == ["none", "cosine"]
+
+
+def test_a_search_may_try_no_penalty_at_all(features, tmp_path):
+    model = fit(features, "logreg", search="C=inf", settings={"max_iter": 20})
+    again = load(model.save(tmp_path / "m.featx"))
+
+    assert model.report["chosen"] == again.report["chosen"] == {"C": "inf"}
+    assert np.isinf(again.head.C)
 
 
 def test_search_scores_are_those_of_fits_on_train_alone(features):

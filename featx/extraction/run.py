@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Name of the note that remembers which tables were made or found last.
 LAST_USED = "last-used"
+_FORGOTTEN = (
+    "The cache cannot be written, so a command without TABLE does not know of this one: name it, featx fit TABLE."
+)
 
 
 def run(
@@ -74,8 +77,8 @@ def run(
     ensure = _compute_again if options.refresh else ensure_rows
     ensured = ensure(lookup, options, tick, executor)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
-    if remember:
-        note_last_used(store, [table.path for table in tables if table.path is not None])
+    paths = [table.path for table in tables if table.path is not None]
+    forgotten = remember and last_used(store) != paths and not note_last_used(store, paths)
     n_computed = ensured.filled.computed
     done = Extraction(
         tables=tables,
@@ -90,7 +93,7 @@ def run(
         engine=ensured.engine,
         precision=request.precision,
         views=1 if views is None else views.n,
-        notes=[*dataset.notes, *_leaks(lookup)],
+        notes=[*dataset.notes, *_leaks(lookup), *([_FORGOTTEN] if forgotten else [])],
     )
     _judge_errors(done, options)
     return done
@@ -124,12 +127,13 @@ def estimate(
     )
 
 
-def note_last_used(store: Store, paths: list[Path]) -> None:
-    """Remember the tables that a command without TABLE takes; a cache that cannot be written remembers nothing."""
+def note_last_used(store: Store, paths: list[Path]) -> bool:
+    """Remember the tables that a command without TABLE takes; False where the cache cannot be written."""
     try:
         store.put_note(LAST_USED, {"tables": [str(path.relative_to(store.root)) for path in paths]})
     except OSError:
-        return
+        return False
+    return True
 
 
 def last_used(store: Store) -> list[Path]:

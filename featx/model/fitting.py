@@ -24,6 +24,7 @@ from featx.model.job import Job
 from featx.model.model import Model
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
+from featx.model.search import spelled
 from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def fit(
         test=last.report(rows.test) if test else None,
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
-        chosen=tried.best | own_choice,
+        chosen=spelled(tried.best | own_choice),
         scale=scaler.kind,
         refit=last is not first,
         temperature=model.calibration.temperature,

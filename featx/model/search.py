@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,22 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; the standard deviation is null for a single fold."""
         sd = float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
-        return {"settings": self.settings, "accuracy": self.accuracy, "sd": sd, "accuracies": list(self.accuracies)}
+        scores = {"accuracy": self.accuracy, "sd": sd, "accuracies": list(self.accuracies)}
+        return {"settings": spelled(self.settings), **scores}
+
+
+def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with infinity as a word: JSON has no such number, and ``C=inf`` means no penalty.
+
+    Examples
+    --------
+    >>> spelled({"C": float("inf"), "dropout": 0.3})
+    {'C': 'inf', 'dropout': 0.3}
+    """
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in settings.items()
+    }
 
 
 def grid_search(

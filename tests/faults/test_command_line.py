@@ -160,10 +160,15 @@ def test_row_08_a_folder_of_other_things_is_refused_and_nothing_is_written_there
 def test_row_08_a_read_only_cache_is_refused_before_any_work_and_still_gives_what_it_has(tmp_path, extract):
     photos = album(tmp_path / "photos")
     with mounted(tmp_path / "disk", "size=4m") as disk:
-        run(photos, disk / "cache")
+        first = run(photos, disk / "cache")
+        run(photos, disk / "cache", dtype="float16")
         remount(disk, "ro")
 
-        assert run(photos, disk / "cache").computed == 0
+        again = run(photos, disk / "cache")
+        assert again.computed == 0
+        assert again.tables[0].path == first.tables[0].path
+        assert ["does not know of this one" in note for note in again.notes] == [True]
+        assert run(photos, disk / "cache", dtype="float16").notes == []  # that is the one which is known
         for path in photos.rglob("*.png"):
             path.touch()  # what was remembered of the file is void
         assert run(photos, disk / "cache").computed == 0
