@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from featx.recipe import Frame
 
-#: Relative L2 distance of an image's features that engines and machines may differ by, at fp32 and below it.
-TOLERANCE = {"fp32": 1e-4}
-LOW_PRECISION_TOLERANCE = 2e-2
+_TOLERANCE = {"fp32": 1e-4}
+_LOW_PRECISION_TOLERANCE = 2e-2
 
 
 class _Runs(Protocol):
@@ -74,12 +73,12 @@ def compare(stored: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
             f"This machine makes other pixels of the probe images {', '.join(other)} than the table was made from: was "
             "Pillow updated? Type --refresh to compute the table again here."
         )
-    tolerance = TOLERANCE.get(precision, LOW_PRECISION_TOLERANCE)
-    distance = _distance(np.asarray(stored["features"]), np.asarray(measured["features"]))
-    if not distance <= tolerance:
+    allowed = tolerance(precision)
+    apart = distance(np.asarray(stored["features"]), np.asarray(measured["features"]))
+    if not apart <= allowed:
         raise ProbeError(
-            f"This machine computes other features than those of the table: the probe images differ by {distance:.1e} "
-            f"(relative L2; {tolerance:.0e} is allowed at {precision}). Type --refresh to compute the table again here."
+            f"This machine computes other features than those of the table: the probe images differ by {apart:.1e} "
+            f"(relative L2; {allowed:.0e} is allowed at {precision}). Type --refresh to compute the table again here."
         )
 
 
@@ -93,7 +92,12 @@ def _rows_equal(before: np.ndarray, now: np.ndarray) -> Sequence[bool]:
     return [bool(same) for same in (before == now).all(axis=1)]
 
 
-def _distance(before: np.ndarray, now: np.ndarray) -> float:
+def tolerance(precision: str) -> float:
+    """Return the relative L2 distance of an image's features that engines and machines may differ by."""
+    return _TOLERANCE.get(precision, _LOW_PRECISION_TOLERANCE)
+
+
+def distance(before: np.ndarray, now: np.ndarray) -> float:
     """Return the largest relative L2 distance of one image's features; infinite for other shapes, nan for nan."""
     if before.shape != now.shape:
         return float("inf")

@@ -292,6 +292,25 @@ def test_a_network_that_cannot_be_traced_is_exported(monkeypatch):
         assert distance(rows, wanted) <= 1e-5
 
 
+class Moody(nn.Module):
+    """Looks at the numbers to choose its way, which a trace cannot follow."""
+
+    def forward(self, x):
+        return x if x.mean() > -0.25 else -x
+
+
+@needs_openvino
+@pytest.mark.parametrize("request_size", [1, 4])
+def test_a_network_that_is_traced_wrongly_is_not_kept(tmp_path, request_size):
+    """On noise it goes one way, on dark images the other; it cannot be exported either."""
+    backbone, recipes = resolved(layers=("layer2",))
+    backbone.module.conv1 = nn.Sequential(Moody(), backbone.module.conv1)
+    with pytest.raises(OptionError, match="cannot convert"):
+        openvino.build(backbone, recipes, request_size, tmp_path)
+
+    assert not list(tmp_path.iterdir())
+
+
 @needs_openvino
 def test_what_cannot_be_converted_is_said_in_a_line(monkeypatch):
     import openvino as converter

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from featx.engines.graph import export, trace
+from featx.engines.pixels import blank, from_pixels
 from featx.errors import MissingExtraError, OptionError
+from featx.probe import distance, tolerance
 from featx.recipe import EPOCH
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 _FILES = ("network.xml", "network.bin")
+#: Images, at least, on which a converted network is held against PyTorch.
+_IMAGES_COMPARED = 4
 
 
 def installed() -> bool:
@@ -68,7 +73,6 @@ def build(backbone: Backbone, recipes: list[Recipe], request_size: int, networks
     """
     if not installed():
         raise MissingExtraError.of("openvino", "openvino", "--engine openvino")
-    import openvino
 
     precision = recipes[0].precision
     if not supports(precision):
@@ -76,16 +80,31 @@ def build(backbone: Backbone, recipes: list[Recipe], request_size: int, networks
             f"This CPU cannot run --precision {precision} under openvino. Type --engine eager, or drop it."
         )
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
+    path = find(networks, backbone, recipes, request_size)
+    if path is not None:
+        return _open(path, settings, request_size)
+    why = ""
+    for graph in (trace, export):
+        # From a file in any case: a network read from one rounds otherwise than one fresh from the converter.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            try:
+                path = _write(Path(scratch), _convert(graph(backbone, recipes, request_size), recipes, request_size))
+            except Exception as error:  # noqa: BLE001 - whatever PyTorch or the converter raise for what they cannot
+                why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+                continue
+            compute = _open(path, settings, request_size)
+            if _agrees(compute, backbone, recipes, request_size):
+                _keep(networks, _key(backbone, recipes, request_size), path)
+                return compute
+            why = "it computes other features than PyTorch"
+    raise OptionError(f"openvino cannot convert {backbone.name} ({why}). Type --engine eager.")
+
+
+def _open(path: Path, settings: dict[str, str], request_size: int) -> Compute:
+    import openvino
+
     core = openvino.Core()
-    with tempfile.TemporaryDirectory() as scratch:
-        path = find(networks, backbone, recipes, request_size)
-        if path is None:
-            model = _convert(backbone, recipes, request_size)
-            key = _key(backbone, recipes, request_size)
-            # Also where it is not kept: a network read from a file rounds otherwise than one fresh from the converter.
-            path = _keep(networks, key, model) or _write(Path(scratch), model)
-        network = core.compile_model(core.read_model(path), "CPU", settings)
-    return _in_requests(network, request_size)
+    return _in_requests(core.compile_model(core.read_model(path), "CPU", settings), request_size)
 
 
 def _in_requests(network: Any, request_size: int) -> Compute:
@@ -111,22 +130,29 @@ def _in_requests(network: Any, request_size: int) -> Compute:
     return compute
 
 
-def _convert(backbone: Backbone, recipes: list[Recipe], request_size: int) -> Any:
-    """Convert the network, traced; exported where tracing fails or is no more."""
+def _convert(graph: Any, recipes: list[Recipe], request_size: int) -> Any:
     import openvino
 
+    with _unreported():
+        model = openvino.convert_model(graph)
     frame = recipes[0].frame
-    for graph in (trace, export):
-        try:
-            with _unreported():
-                model = openvino.convert_model(graph(backbone, recipes, request_size))
-            model.reshape([request_size, frame.height, frame.width, 3])
-        except Exception as error:  # noqa: BLE001 - whatever PyTorch and the converter raise for what they do not know
-            failure = error
-        else:
-            return model
-    reason = next(iter(str(failure).splitlines()), type(failure).__name__)
-    raise OptionError(f"openvino cannot convert {backbone.name} ({reason[:120]}). Type --engine eager.") from failure
+    model.reshape([request_size, frame.height, frame.width, 3])
+    return model
+
+
+def _agrees(compute: Compute, backbone: Backbone, recipes: list[Recipe], request_size: int) -> bool:
+    """Whether a converted network computes what PyTorch does, on images that it was not traced on, from black to noise.
+
+    Tracing follows one way through the network; one that looks at its numbers may have taken another.
+    """
+    n = request_size * -(-_IMAGES_COMPARED // request_size)
+    noise = blank(recipes, n).numpy()[:, ::-1]
+    pixels = (noise * np.linspace(0, 1, n)[:, None, None, None]).astype(np.uint8)
+    with torch.inference_mode():
+        expected = [rows.numpy() for rows in from_pixels(backbone, recipes)(torch.from_numpy(pixels))]
+    found, allowed = compute(pixels), tolerance(recipes[0].precision)
+    # What is not finite is to be so in both.
+    return all(distance(np.nan_to_num(a), np.nan_to_num(b)) <= allowed for a, b in zip(expected, found, strict=True))
 
 
 @contextlib.contextmanager
@@ -158,20 +184,19 @@ def find(networks: Path | None, backbone: Backbone, recipes: list[Recipe], reque
     return folder / _FILES[0] if intact else None
 
 
-def _keep(networks: Path | None, key: str, model: Any) -> Path | None:
-    """Write `model` so that a reader sees all of it or nothing; None where it cannot be kept."""
+def _keep(networks: Path | None, key: str, written: Path) -> None:
+    """Keep the network that is `written`, so that a reader sees all of it or nothing."""
     if networks is None:
-        return None
-    try:
+        return
+    # Read-only, full, or another process was first: this run has its network either way.
+    with contextlib.suppress(OSError):
         networks.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=networks))
-        path = _write(folder, model)
+        for name in _FILES:
+            shutil.copyfile(written.with_name(name), folder / name)
         (folder / "sha256.json").write_text(json.dumps({name: _sha256(folder / name) for name in _FILES}))
         shutil.rmtree(networks / key, ignore_errors=True)  # damaged, or we would have read it
         folder.rename(networks / key)
-    except (OSError, RuntimeError):
-        return None  # read-only, full, or another process was first: this run has its network either way
-    return networks / key / path.name
 
 
 def _write(folder: Path, model: Any) -> Path:
