@@ -405,7 +405,7 @@ def test_what_cannot_be_compared_is_one_helpful_line(shots, cache, tmp_path, cap
 
 
 def test_two_names_of_one_layer_do_not_shift_the_others(shots, tmp_path):
-    names = ["default", "features.12", "features.8"]
+    names = ["default", "features", "features.8"]
     alone = compare(shots, tmp_path, layers=["features.8"]).rows[0]
     rows = {row["layer"]: row for row in compare(shots, tmp_path, layers=names).rows}
 

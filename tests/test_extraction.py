@@ -311,3 +311,13 @@ def test_labels_follow_their_images_whatever_the_order(tmp_path):
     assert b.computed == 0
     np.testing.assert_array_equal(b.tables[0].X, a.X[order])
     np.testing.assert_array_equal(b.tables[0].y, a.y[order])
+
+
+def test_each_name_of_a_layer_has_its_table(photos, tmp_path):
+    """Keras calls ``features.2`` of VGG-11 ``block1_pool``."""
+    how = {"backbone": "vgg11", "weights": "none", "image_size": 32, "workers": 0, "engine": "eager"}
+    names = ["features.2", "block1_pool", "features.10"]
+    tables = featx.extract(photos, layer=names, cache=tmp_path / "cache", **how)
+
+    assert [table.recipe.layer for table in tables] == ["features.2", "features.2", "features.10"]
+    assert tables[0].key == tables[1].key

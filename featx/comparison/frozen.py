@@ -89,13 +89,7 @@ class FrozenSource:
         return dataclasses.replace(self.asked, layers=tuple(layers))
 
     def _resolve(self) -> list[Recipe]:
-        named, cache = self._named(), self._bench.cache
-        recipes = resolved_recipes(named, cache=cache)
-        if len(recipes) == len(self.layers):
-            return recipes
-        # Two names of one layer have one recipe, so that each must say which is its own.
-        alone = (dataclasses.replace(named, layers=(layer,)) for layer in named.layers)
-        return [recipe for request in alone for recipe in resolved_recipes(request, cache=cache)]
+        return resolved_recipes(self._named(), cache=self._bench.cache)
 
     def _default_layer(self) -> str:
         (recipe,) = resolved_recipes(dataclasses.replace(self.asked, layers=()), cache=self._bench.cache)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.datasets import open_dataset
 from featx.extraction.options import Options
+from featx.extraction.rows import resolved_recipes
 from featx.extraction.run import run
 from featx.extraction.views import parse_views
 from featx.recipe import Request
@@ -80,7 +81,7 @@ def extract(
 
     Returns
     -------
-    Features, or list of Features where `layer` is a sequence
+    Features, or where `layer` is a sequence a list of Features, one for each name
 
     Examples
     --------
@@ -118,4 +119,7 @@ def extract(
     dataset = open_dataset(data, seed=seed, **source)
     asked = parse_views(views, augment, seed)
     tables = run(dataset, request, cache=cache, options=options, tick=tick, views=asked, executor=cluster).tables
-    return tables[0] if layer is None or isinstance(layer, str) else tables
+    if layer is None or isinstance(layer, str):
+        return tables[0]
+    by_key = {table.key: table for table in tables}  # two names of one layer have one table
+    return [by_key[recipe.key] for recipe in resolved_recipes(request, cache=cache)]

@@ -29,8 +29,14 @@ if TYPE_CHECKING:
 
 
 def resolved_recipes(request: Request, *, cache: str | Path | None = None) -> list[Recipe]:
-    """Return what `request` comes to, one recipe a layer."""
-    return resolve(request, open_store(cache)).recipes
+    """Return what `request` comes to, one recipe for each layer that it names, or for the default layer."""
+    store = open_store(cache)
+    recipes = resolve(request, store).recipes
+    if len(recipes) >= len(request.layers):
+        return recipes
+    # Two names of one layer have one recipe, so that each name must say which is its own.
+    alone = (dataclasses.replace(request, layers=(layer,)) for layer in request.layers)
+    return [recipe for named in alone for recipe in resolve(named, store).recipes]
 
 
 def cached_rows(
