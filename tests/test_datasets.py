@@ -405,6 +405,7 @@ def test_floats_in_0_to_1_are_scaled_and_rounded():
         (np.full((1, 2, 2), -0.1), "floats from -0.1"),
         (np.full((1, 2, 2), np.nan), "floats from nan"),
         (np.zeros((1, 2, 2), np.int64), r"must be uint8, or floats in 0–1; got int64. Convert it: X.astype\('uint8'\)"),
+        (np.full((1, 2, 2), np.nan), "they must lie in 0–1. Leave those images out"),
         (np.full((1, 2, 2), 60_000, np.uint16), "got uint16. Scale it: X / 65535"),
         (np.full((1, 2, 2), 300, np.int32), r"got int32. Scale it: X / X.max\(\)"),
         (np.zeros((8, 9, 3), np.uint8), r"looks like one image in colour: X\[np.newaxis\]"),

@@ -417,3 +417,8 @@ def test_scikit_learn_cross_validates_on_a_table(tmp_path):
 def test_what_is_no_table_says_how_to_make_one():
     with pytest.raises(DataError, match=r"got ndarray\. Of arrays: Features\.from_arrays"):
         Features.open(np.zeros((3, 2)))
+
+
+def test_names_are_no_labels_and_the_error_makes_labels_of_them():
+    with pytest.raises(DataError, match=r"got <U3. Of names: classes, y = np.unique\(names, return_inverse=True\)"):
+        Features.from_arrays(np.zeros((2, 3), np.float32), ["cat", "dog"])
