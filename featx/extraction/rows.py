@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ class RowMaker:
         """Return the engine of the last call, unless another is asked for or the job is longer than any before."""
         from featx.engines import open_engine
 
-        asked = (options.engine, options.device, options.batch_size)
+        asked = (os.getpid(), options.engine, options.device, options.batch_size)  # a fork has none of its threads
         longer = options.engine == "auto" and n > self._largest
         if self._engine is None or asked != self._asked or longer:
             engine = open_engine(
