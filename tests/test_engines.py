@@ -419,7 +419,7 @@ def test_a_short_job_is_done_in_eager_before_a_conversion_ends():
 @needs_openvino
 @pytest.mark.parametrize(("backbone", "tried"), [("alexnet", True), ("densenet121", False)])
 def test_a_deep_network_must_run_for_longer_until_its_conversion_pays(backbone, tried, monkeypatch):
-    def convert(*_):
+    def convert(*_, **__):
         raise OptionError("it was tried")
 
     monkeypatch.setattr(choose, "_rate", lambda *_: 10.0)

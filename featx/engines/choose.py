@@ -123,11 +123,16 @@ def _asked_for(
 
 
 def _converted(
-    backbone: Backbone, recipes: list[Recipe], size: int | None, networks: Path | None, why: str = ""
+    backbone: Backbone,
+    recipes: list[Recipe],
+    size: int | None,
+    networks: Path | None,
+    why: str = "",
+    plain: Compute | None = None,
 ) -> Engine:
     size = size or _openvino_batch_size(recipes)
     together = request_size(recipes, size)
-    compute = openvino.build(backbone, recipes, together, networks)
+    compute = openvino.build(backbone, recipes, together, networks, plain)
     return Engine(compute, recipes, name="openvino", batch_size=size, request_size=together, why=why)
 
 
@@ -159,7 +164,7 @@ def _automatic(
     if n_images / eager_rate < 2 * cost:
         return plain(f"{n_images:,} images take it about {n_images / eager_rate:.0f} s, too short for another to pay")
     try:
-        converted = _converted(backbone, recipes, size, networks)
+        converted = _converted(backbone, recipes, size, networks, plain=compute)
     except OptionError as error:
         return plain(str(error))
     openvino_rate = _rate(converted.run, recipes, _TRIAL_IMAGES)

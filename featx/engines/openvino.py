@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from featx.engines import eager
 from featx.engines.graph import export, trace
-from featx.engines.pixels import blank, from_pixels
+from featx.engines.pixels import blank
 from featx.errors import MissingExtraError, OptionError
 from featx.probe import distance, tolerance
 from featx.recipe import EPOCH
@@ -54,7 +55,13 @@ def supports(precision: str) -> bool:
     return precision in _PRECISIONS and _CAPABILITIES.get(precision, "FP32") in offered
 
 
-def build(backbone: Backbone, recipes: list[Recipe], request_size: int, networks: Path | None = None) -> Compute:
+def build(
+    backbone: Backbone,
+    recipes: list[Recipe],
+    request_size: int,
+    networks: Path | None = None,
+    plain: Compute | None = None,
+) -> Compute:
     """Return the OpenVINO computation of `recipes` on the CPU, of images in any multiple of `request_size`.
 
     Parameters
@@ -63,6 +70,8 @@ def build(backbone: Backbone, recipes: list[Recipe], request_size: int, networks
         Images that go through the network together.
     networks : Path, optional
         Folder that keeps converted networks; a network found there is not converted again.
+    plain : callable, optional
+        The eager computation of the same, which a converted network is held against, if there is one already.
 
     Raises
     ------
@@ -93,7 +102,8 @@ def build(backbone: Backbone, recipes: list[Recipe], request_size: int, networks
                 why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
                 continue
             compute = _open(path, settings, request_size)
-            if _agrees(compute, backbone, recipes, request_size):
+            plain = plain or eager.build(backbone, recipes, torch.device("cpu"))
+            if _agrees(compute, plain, recipes, request_size):
                 _keep(networks, _key(backbone, recipes, request_size), path)
                 return compute
             why = "it computes other features than PyTorch"
@@ -140,7 +150,7 @@ def _convert(graph: Any, recipes: list[Recipe], request_size: int) -> Any:
     return model
 
 
-def _agrees(compute: Compute, backbone: Backbone, recipes: list[Recipe], request_size: int) -> bool:
+def _agrees(compute: Compute, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
     """Whether a converted network computes what PyTorch does, on images that it was not traced on, from black to noise.
 
     Tracing follows one way through the network; one that looks at its numbers may have taken another.
@@ -148,11 +158,9 @@ def _agrees(compute: Compute, backbone: Backbone, recipes: list[Recipe], request
     n = request_size * -(-_IMAGES_COMPARED // request_size)
     noise = blank(recipes, n).numpy()[:, ::-1]
     pixels = (noise * np.linspace(0, 1, n)[:, None, None, None]).astype(np.uint8)
-    with torch.inference_mode():
-        expected = [rows.numpy() for rows in from_pixels(backbone, recipes)(torch.from_numpy(pixels))]
-    found, allowed = compute(pixels), tolerance(recipes[0].precision)
+    pairs, allowed = zip(plain(pixels), compute(pixels), strict=True), tolerance(recipes[0].precision)
     # What is not finite is to be so in both.
-    return all(distance(np.nan_to_num(a), np.nan_to_num(b)) <= allowed for a, b in zip(expected, found, strict=True))
+    return all(distance(np.nan_to_num(a), np.nan_to_num(b)) <= allowed for a, b in pairs)
 
 
 @contextlib.contextmanager
