@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
-    "errors", "recipe", "images", "augment", "datasets", "store", "features", "backbones", "engines", "probe",
+    "errors", "recipe", "images", "augment", "datasets", "store", "features", "backbones", "probe", "engines",
     "extraction", "cluster", "heads", "model", "finetuning", "protocols", "evaluate", "comparison", "plots", "reporting",
     "transformer", "testing", "cli",
 ]  # fmt: skip
