@@ -216,3 +216,13 @@ def test_row_24_a_layer_is_not_robbed_of_rows_by_another_that_is_not_finite(tmp_
     assert (done.computed, done.reused) == (4, 0)
     again = extract(open_dataset(photos), together, cache=tmp_path / "cache", options=options)
     assert (again.computed, again.reused) == (0, 4)
+
+
+def test_row_24_layers_that_lose_different_images_count_each_once(tmp_path):
+    photos = black_and_white(tmp_path / "photos")
+    options = Options(workers=0, engine="eager", batch_size=4, max_errors="50%")
+    request = tiny_network.request("crossed", layers=("0", "1"))
+    done = extract(open_dataset(photos), request, cache=tmp_path / "cache", options=options)
+
+    assert [[name for name, _ in table.errors] for table in done.tables] == [["0.png"], ["2.png"]]
+    assert (done.computed, done.reused) == (4, 0)

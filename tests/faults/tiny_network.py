@@ -51,6 +51,26 @@ def huge():
     return network, literals
 
 
+class Reciprocal(torch.nn.Module):
+    """Infinite for zero."""
+
+    def forward(self, x):
+        return 1 / x
+
+
+class Complement(torch.nn.Module):
+    """From 1 / x to 1 / (1 - x): infinite for one, not for zero."""
+
+    def forward(self, x):
+        return 1 / (1 - 1 / x)
+
+
+def crossed():
+    """Return a network whose first layer is infinite for a black image, and the second for a white one."""
+    _, literals = logarithm()
+    return torch.nn.Sequential(Reciprocal(), Complement()), literals
+
+
 class Scaled(torch.nn.Module):
     """Features up to 100,000."""
 
