@@ -32,9 +32,11 @@ def children(thread: int) -> set[int]:
 
 
 def holds_large(pid: int) -> bool:
-    """Whether a decoder is in the middle of `LARGE`, by the memory it holds; it needs 50 MB for anything else."""
+    """Whether a decoder is in the middle of `LARGE`, by the memory it holds; it needs 160 MB for anything else."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 110e6
+        if b"featx.images.worker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return False  # just born, and still with the memory of its parent
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 250e6
     except OSError:
         return False
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from PIL import Image
 
 from featx.errors import ImageError, OptionError
 from featx.images.policy import DRAFT_GAP, MAX_PIXELS, POLICIES, decode
+from featx.images.resampling import Resize, by_pillow
 from featx.recipe import DECODES, Frame
 
-#: Pillow takes coordinates as 32-bit floats, whose integers are exact up to here.
-_EXACT_FLOATS = 1 << 24
-#: Pixels on each side that the widest of Pillow's filters looks at, lanczos, where nothing is scaled down.
-_WIDEST_FILTER = 3
 
-
-def prepare(data: bytes | np.ndarray, frame: Frame) -> np.ndarray:
+def prepare(data: bytes | np.ndarray, frame: Frame, resize: Resize = by_pillow) -> np.ndarray:
     """Decode an image and fit it to a frame.
 
     Parameters
@@ -26,6 +20,8 @@ def prepare(data: bytes | np.ndarray, frame: Frame) -> np.ndarray:
         As `featx.images.decode` takes it.
     frame : Frame
         The network's input.
+    resize : callable
+        As in `fit`.
 
     Returns
     -------
@@ -44,10 +40,10 @@ def prepare(data: bytes | np.ndarray, frame: Frame) -> np.ndarray:
             "Extract again: featx extract"
         )
     least = DRAFT_GAP * max(frame.height, frame.width, frame.shorter) if frame.decode == DECODES["draft"] else None
-    return fit(decode(data, background=frame.background, draft=least), frame)
+    return fit(decode(data, background=frame.background, draft=least), frame, resize)
 
 
-def fit(image: Image.Image, frame: Frame) -> np.ndarray:
+def fit(image: Image.Image, frame: Frame, resize: Resize = by_pillow) -> np.ndarray:
     """Resize an RGB image to a frame.
 
     ``crop`` gives, to the bit, the pixels of torchvision's ``Resize(shorter)`` and ``CenterCrop`` on Pillow
@@ -61,6 +57,8 @@ def fit(image: Image.Image, frame: Frame) -> np.ndarray:
         Mode ``RGB``.
     frame : Frame
         The network's input.
+    resize : callable
+        `featx.images.resampling.by_pillow`, or one with the same pixels.
 
     Returns
     -------
@@ -78,20 +76,18 @@ def fit(image: Image.Image, frame: Frame) -> np.ndarray:
     >>> fit(Image.new("RGB", (9, 5), (255, 0, 0)), frame).shape
     (4, 4, 3)
     """
-    return np.array({"crop": _crop, "squash": _squash, "pad": _pad}[frame.resize](image, frame))
+    return {"crop": _crop, "squash": _squash, "pad": _pad}[frame.resize](image, frame, resize)
 
 
-def _resize(image: Image.Image, width: int, height: int, frame: Frame) -> Image.Image:
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), Image.Resampling[frame.interpolation.upper()])
+def _squash(image: Image.Image, frame: Frame, resize: Resize) -> np.ndarray:
+    return _whole(image, frame.width, frame.height, frame, resize)
 
 
-def _squash(image: Image.Image, frame: Frame) -> Image.Image:
-    return _resize(image, frame.width, frame.height, frame)
+def _whole(image: Image.Image, width: int, height: int, frame: Frame, resize: Resize) -> np.ndarray:
+    return resize(image, (width, height), (0, 0, width, height), frame.interpolation)
 
 
-def _crop(image: Image.Image, frame: Frame) -> Image.Image:
+def _crop(image: Image.Image, frame: Frame, resize: Resize) -> np.ndarray:
     # torchvision's arithmetic to the letter: int() of the long side, round() of the crop's corner.
     short, long = sorted(image.size)
     longer = int(frame.shorter * long / short)
@@ -101,60 +97,19 @@ def _crop(image: Image.Image, frame: Frame) -> Image.Image:
         )
     width, height = (frame.shorter, longer) if image.width <= image.height else (longer, frame.shorter)
     left, top = _margin(width, frame.width), _margin(height, frame.height)
-    if frame.width <= width and frame.height <= height and _is_exact(image.height, height):
-        if image.width == image.height and frame.width == frame.height:
-            return _resize_inside(image, left, width, frame)
-        if image.width >= image.height:
-            return _resize_in_passes(image, (left, top), (width, height), frame)
-    image = _resize(image, width, height, frame)
-    return image.crop((left, top, left + frame.width, top + frame.height))
-
-
-def _is_exact(length: int, resized: int) -> bool:
-    """Whether pixels of the resized side map to the original without rounding: length / resized ends in binary."""
-    denominator = resized // math.gcd(length, resized)
-    return length != resized and denominator & (denominator - 1) == 0 and length * denominator <= _EXACT_FLOATS
-
-
-def _resize_inside(image: Image.Image, margin: int, resized: int, frame: Frame) -> Image.Image:
-    """Resize only what the crop keeps of a square: of 256 by 256, a quarter is never made.
-
-    Where coordinates round, or the sides differ and Pillow may turn the order of its two passes around, pixels would
-    differ from those of resizing first: then it is not done.
-    """
-    scale = image.width / resized
-    low, high = margin * scale, (margin + frame.width) * scale
-    size = (frame.width, frame.height)
-    return image.resize(size, Image.Resampling[frame.interpolation.upper()], box=(low, low, high, high))
-
-
-def _resize_in_passes(
-    image: Image.Image, corner: tuple[int, int], resized: tuple[int, int], frame: Frame
-) -> Image.Image:
-    """Resize a landscape as Pillow does, first across and then down, but only where the crop looks.
-
-    Columns map to the original with rounding, so across every one of them is made, though of those rows only that the
-    crop depends on; down, where nothing rounds, only the crop is.
-    """
-    (left, top), (width, height) = corner, resized
-    scale = image.height / height
-    low, high = top * scale, (top + frame.height) * scale
-    reach = math.ceil(_WIDEST_FILTER * max(scale, 1.0)) + 1
-    first, last = max(0, math.floor(low) - reach), min(image.height, math.ceil(high) + reach)
-    across = _resize(image.crop((0, first, image.width, last)), width, last - first, frame)
-    kept = across.crop((left, 0, left + frame.width, last - first))
-    box = (0, low - first, frame.width, high - first)
-    return kept.resize((frame.width, frame.height), Image.Resampling[frame.interpolation.upper()], box=box)
+    return resize(image, (width, height), (left, top, left + frame.width, top + frame.height), frame.interpolation)
 
 
 def _margin(length: int, crop: int) -> int:
-    """Where the crop begins, in pixels; negative where it is larger than the image (Pillow then adds black)."""
+    """Where the crop begins, in pixels; negative where it is larger than the image (the rest is then black)."""
     return -((crop - length) // 2) if crop > length else round((length - crop) / 2)
 
 
-def _pad(image: Image.Image, frame: Frame) -> Image.Image:
+def _pad(image: Image.Image, frame: Frame, resize: Resize) -> np.ndarray:
     ratio = max(image.height / frame.height, image.width / frame.width)
     width, height = max(1, round(image.width / ratio)), max(1, round(image.height / ratio))
-    canvas = Image.new("RGB", (frame.width, frame.height), frame.background)
-    canvas.paste(_resize(image, width, height, frame), ((frame.width - width) // 2, (frame.height - height) // 2))
+    left, top = (frame.width - width) // 2, (frame.height - height) // 2
+    canvas = np.empty((frame.height, frame.width, 3), np.uint8)
+    canvas[:] = frame.background
+    canvas[top : top + height, left : left + width] = _whole(image, width, height, frame, resize)
     return canvas

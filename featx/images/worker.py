@@ -1,7 +1,7 @@
 """One decoding process: ``python -m featx.images.worker SETTINGS``, started by `featx.images.DecodePool`.
 
 It reads jobs from a socket, one line of JSON each, decodes into shared memory and answers with what could
-not be decoded. It keeps nothing between jobs, so killing it loses nothing.
+not be decoded. It keeps no results between jobs, so killing it loses nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from featx.errors import ImageError
 from featx.images.geometry import prepare
+from featx.images.resampling import Resize, Resizer
 from featx.images.slot import IDLE, Parcel, Slot
 from featx.recipe import Frame
 
@@ -36,21 +37,23 @@ def main(settings: dict[str, Any]) -> None:
     frame = Frame(**fields | {"background": tuple(fields["background"])})
     size = {"batch_size": settings["batch_size"], "height": frame.height, "width": frame.width}
     slots = [Slot(fd, **size) for fd in settings["slots"]]
+    resize = Resizer()
     with socket.socket(fileno=settings["socket"]) as channel, channel.makefile("rb") as jobs:
         _silence_stderr()
         for line in jobs:
             job = json.loads(line)
-            failures = _decode(slots[job["slot"]], [Parcel(*fields) for fields in job["parcels"]], frame)
+            failures = _decode(slots[job["slot"]], [Parcel(*fields) for fields in job["parcels"]], frame, resize)
             channel.sendall(json.dumps(failures).encode() + b"\n")
+            resize.settle()
 
 
-def _decode(slot: Slot, parcels: list[Parcel], frame: Frame) -> list[tuple[int, str, bool]]:
+def _decode(slot: Slot, parcels: list[Parcel], frame: Frame, resize: Resize) -> list[tuple[int, str, bool]]:
     """Decode a batch into its slot; return position, reason and transience of each image that failed."""
     failures = []
     for parcel in parcels:
         slot.progress = parcel.position
         try:
-            slot.pixels[parcel.position] = prepare(slot.get(parcel), frame)
+            slot.pixels[parcel.position] = prepare(slot.get(parcel), frame, resize)
         except ImageError as error:
             failures.append((parcel.position, str(error)[:_REASON_LENGTH], error.transient))
         except MemoryError:

@@ -1,0 +1,206 @@
+"""Resizing, only where a crop looks: by Pillow, or to the bit as Pillow does it and several times as fast.
+
+Pillow resamples across and then down. Each pixel is a sum of its neighbours' bytes by integer weights of 22 binary
+places, rounded to a byte after either pass. The same integers in the same order give the same bytes whoever adds
+them up; `by_numba` has them added up by vector instructions, which Pillow does not use, and makes neither rows nor
+columns that the crop drops. (Weights and passes: Pillow's src/libImaging/Resample.c.)
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+#: left, top, right, bottom, in pixels of the resized image.
+Box = tuple[int, int, int, int]
+#: (image of mode RGB, its new size, the box to keep, one of `featx.recipe.INTERPOLATIONS`) → uint8 (height, width, 3).
+Resize = Callable[[Image.Image, tuple[int, int], Box, str], np.ndarray]
+
+#: Binary places of the weights; Pillow's sums of 8-bit pixels stay within 32 bits.
+_PLACES = 22
+#: Seconds of one core that importing numba and compiling take at most, once compiled code is on disk: see `Resizer`.
+_START_SECONDS = 1.0
+#: Bytes of the image that are turned at once: they stay in the processor's second cache.
+_STRIP_BYTES = 2**19
+
+
+def by_pillow(image: Image.Image, size: tuple[int, int], box: Box, interpolation: str) -> np.ndarray:
+    """Resize with Pillow, then crop; what a box has beyond the image is black.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode ``RGB``.
+    size : (int, int)
+        Width and height of the whole image after resizing.
+    box : (int, int, int, int)
+        Left, top, right and bottom of what is kept of that.
+    interpolation : str
+        One of `featx.recipe.INTERPOLATIONS`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (bottom - top, right - left, 3)
+        C-contiguous and writable.
+    """
+    if image.size != size:
+        image = image.resize(size, Image.Resampling[interpolation.upper()])
+    return np.array(image if box == (0, 0, *size) else image.crop(box))
+
+
+def by_numba(image: Image.Image, size: tuple[int, int], box: Box, interpolation: str) -> np.ndarray:
+    """Resize as `by_pillow`, to the bit, in compiled code where that has the same arithmetic.
+
+    It has not where the filter takes a sine, whose last bit is a matter of libraries, and where Pillow may turn its
+    passes around; those are left to Pillow, as is what lies beyond the image.
+
+    Raises
+    ------
+    ImportError
+        If numba is not installed.
+    """
+    (width, height), (left, top, right, bottom) = size, box
+    inside = 0 <= left < right <= width and 0 <= top < bottom <= height
+    if image.size == size or interpolation not in _FILTERS or not inside or not _across_first(image.size, size):
+        return by_pillow(image, size, box, interpolation)
+    from featx.images.kernel import weigh
+
+    across = _taps(image.width, width, left, right, interpolation)
+    down = _taps(image.height, height, top, bottom, interpolation)
+    rows = np.empty((down.stop - down.start, right - left), np.uint32)  # a pixel is four bytes, as in Pillow's memory
+    n_rows = max(16, _STRIP_BYTES // (4 * (across.stop - across.start)))
+    for first in range(down.start, down.stop, n_rows):
+        last = min(first + n_rows, down.stop)
+        strip = image.crop((across.start, first, across.stop, last)).tobytes("raw", "RGBX")
+        # Turned, so that what is added up lies side by side, as it does in the second pass.
+        columns = np.ascontiguousarray(np.frombuffer(strip, np.uint32).reshape(last - first, -1).T)
+        resized = np.empty((right - left, last - first), np.uint32)
+        weigh(columns.view(np.uint8), *across.arrays, resized.view(np.uint8))
+        rows[first - down.start : last - down.start] = resized.T
+    pixels = np.empty((bottom - top, right - left, 4), np.uint8)
+    weigh(rows.view(np.uint8), *down.arrays, pixels.reshape(bottom - top, -1))
+    rgb = np.empty((bottom - top, right - left, 3), np.uint8)
+    for channel in range(3):  # ten times as fast as the three of one pixel after those of another
+        rgb[..., channel] = pixels[..., channel]
+    return rgb
+
+
+class Resizer:
+    """`by_pillow`, and `by_numba` from the moment at which starting that would have paid for itself.
+
+    Whoever resizes a few images never waits for numba, and whoever resizes many loses as much time again at most.
+    Before it is used, it is held against the Pillow that is installed; where it cannot be started, or gives another
+    pixel, Pillow it remains.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds that Pillow may take altogether before.
+
+    Examples
+    --------
+    >>> resize = Resizer()
+    >>> resize(Image.new("RGB", (40, 30), (255, 0, 0)), (12, 9), (2, 1, 10, 9), "bicubic").shape
+    (8, 8, 3)
+    """
+
+    def __init__(self, patience: float = _START_SECONDS) -> None:
+        self._resize: Resize = by_pillow
+        self._left = patience
+
+    def __call__(self, image: Image.Image, size: tuple[int, int], box: Box, interpolation: str) -> np.ndarray:
+        """Resize and crop, as `by_pillow` says."""
+        start = time.perf_counter()
+        resized = self._resize(image, size, box, interpolation)
+        self._left -= time.perf_counter() - start
+        return resized
+
+    def settle(self) -> None:
+        """Start numba if that pays by now; to be called between images, as it takes seconds for once."""
+        if self._resize is by_pillow and self._left < 0:
+            self._left = float("inf")  # one attempt
+            if _is_faithful(by_numba):
+                self._resize = by_numba
+
+
+def _is_faithful(resize: Resize) -> bool:
+    """Whether it gives the pixels of the Pillow that is installed, on noise in the shapes that photos come in."""
+    rng = np.random.default_rng(0)
+    shapes = [
+        ((64, 48), (45, 34)),
+        ((48, 90), (34, 62)),  # as tall as across goes first
+        ((48, 80), (32, 48)),
+        ((24, 24), (40, 40)),
+        ((300, 200), (24, 16)),
+    ]
+    try:
+        for (width, height), size in shapes:
+            image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+            for name in _FILTERS:
+                arguments = (image, size, (2, 1, size[0] - 1, size[1]), name)
+                if not np.array_equal(resize(*arguments), by_pillow(*arguments)):
+                    return False
+    except Exception:  # noqa: BLE001 - no numba, or none for this processor, or nowhere to keep its code: all the same
+        return False
+    return True
+
+
+def _across_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
+    """Whether Pillow of any version resamples across and then down; since 13, it begins with what saves most."""
+    (width, height), (new_width, new_height) = size, resized
+    return height <= new_height or height - new_height <= 2 * (width - new_width)
+
+
+class _Taps(NamedTuple):
+    """What each pixel of one pass is made of: pixels ``start`` to ``stop`` of the image come in at all."""
+
+    start: int
+    stop: int
+    arrays: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]
+    """First pixel, after ``start``, and number of pixels, both of shape (n,); and their weights, (n, most)."""
+
+
+@functools.lru_cache(maxsize=256)
+def _taps(length: int, resized: int, first: int, stop: int, interpolation: str) -> _Taps:
+    # Pillow's arithmetic in its order, so that each weight is the same to the last bit.
+    support, weight_of = _FILTERS[interpolation]
+    scale = length / resized
+    stretch = max(scale, 1.0)
+    reach = support * stretch
+    centre = (np.arange(first, stop) + 0.5) * scale
+    low = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    counts = np.minimum((centre + reach + 0.5).astype(np.int64), length) - low
+    k = np.arange(counts.max())
+    weights = weight_of(((k + low[:, None]) - centre[:, None] + 0.5) * (1.0 / stretch))
+    weights[k >= counts[:, None]] = 0.0
+    total = np.zeros(len(weights))
+    for column in weights.T:  # one after another: numpy's own sum adds in pairs
+        total += column
+    weights /= np.where(total == 0.0, 1.0, total)[:, None]
+    fixed = np.trunc(weights * (1 << _PLACES) + np.copysign(0.5, weights)).astype(np.int32)
+    return _Taps(int(low[0]), int(low[-1] + counts[-1]), (low - low[0], counts, fixed))
+
+
+def _box(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
+
+
+def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = np.abs(x)
+    return np.where(x < 1.0, 1.0 - x, 0.0)
+
+
+def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1.0, (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+#: Of each filter that is a polynomial in pieces, how far it reaches and what it weighs; Keys's cubic has a = -0.5.
+_FILTERS = {"box": (0.5, _box), "bilinear": (1.0, _bilinear), "bicubic": (2.0, _bicubic)}
