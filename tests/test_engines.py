@@ -1,7 +1,10 @@
 """Engines of one precision give the same features (tier B), whatever the batch; what cannot be had is an error."""
 
 import json
+import math
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -77,7 +80,96 @@ def test_few_images_take_no_more_requests_than_they_need():
     engine = Engine(compute, recipes, name="openvino", batch_size=32, request_size=4, why="")
 
     assert [len(engine.run(images(n))[0]) for n in (1, 5, 33)] == [1, 5, 33]
-    assert seen == [4, 8, 32, 4]
+    assert seen == [4] * (1 + 2 + 9)
+
+
+class Turnstile:
+    """A computation that lets one request through at a time, when it is told to."""
+
+    def __init__(self, shape):
+        self.began, self.shape, self.tickets = [], shape, threading.Semaphore(0)
+
+    def __call__(self, pixels):
+        self.began.append(int(pixels[0, 0, 0, 0]))
+        assert self.tickets.acquire(timeout=60)
+        if pixels[0, 0, 0, 0] == 99:
+            raise RuntimeError("no memory")
+        return [np.full((len(pixels), *self.shape), pixels[0, 0, 0, 0], np.float32)]
+
+
+def numbered(*levels):
+    """One image of each level."""
+    return np.stack([np.full((32, 32, 3), level, np.uint8) for level in levels])
+
+
+@pytest.fixture
+def turnstile():
+    _, recipes = resolved(image_size=32)
+    gate = Turnstile(recipes[0].shape)
+    engine = Engine(gate, recipes[:1], name="openvino", batch_size=2, request_size=1, n_at_once=1, why="")
+    yield gate, engine
+    gate.tickets.release(100)
+
+
+def test_a_batch_that_is_started_runs_while_its_caller_goes_on(turnstile):
+    gate, engine = turnstile
+    first, second = engine.start(numbered(1, 2)), engine.start(numbered(3))
+    assert (first.ended(), second.ended()) == (math.inf, math.inf)
+    before = time.perf_counter()
+    gate.tickets.release(2)
+    rows = first.result()
+
+    assert rows[0][:, 0].tolist() == [1, 2]
+    assert before < first.ended() < time.perf_counter()
+    assert second.ended() == math.inf
+    gate.tickets.release()
+    assert second.result()[0][:, 0].tolist() == [3]
+    assert gate.began == [1, 2, 3]
+
+
+def test_a_batch_that_fails_raises_where_its_rows_are_asked_for(turnstile):
+    gate, engine = turnstile
+    gate.tickets.release(3)
+    failing, sound = engine.start(numbered(1, 99)), engine.start(numbered(2))
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        failing.result()
+    assert sound.result()[0][:, 0].tolist() == [2]
+
+
+def test_of_a_cancelled_batch_only_what_has_begun_is_done(turnstile):
+    gate, engine = turnstile
+    running = engine.start(numbered(1, 2))
+    while not gate.began:
+        time.sleep(0.001)
+    running.cancel()
+    gate.tickets.release(3)
+
+    assert engine.run(numbered(3))[0][:, 0].tolist() == [3]
+    assert gate.began == [1, 3]
+
+
+@needs_openvino
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_openvino_takes_batches_smaller_than_what_it_is_checked_on(batch_size, tmp_path):
+    backbone, recipes = resolved()
+    engine = open_engine(backbone, recipes, engine="openvino", batch_size=batch_size, networks=tmp_path)
+    expected = eager(backbone, recipes, batch_size=4).run(images(4))
+
+    for rows, wanted in zip(engine.run(images(4)), expected, strict=True):
+        assert distance(rows, wanted) <= 1e-5
+
+
+@needs_openvino
+def test_openvino_takes_turns_among_threads(tmp_path):
+    engine = open_engine(*resolved(), engine="openvino", batch_size=8, networks=tmp_path)
+    pixels = [images(40)[i : i + 8] for i in range(0, 40, 8)]
+    expected = [engine.run(batch) for batch in pixels]
+    running = [engine.start(batch) for batch in pixels]
+
+    assert engine.n_at_once > 1 or os.cpu_count() == 1
+    for found, wanted in zip(running, expected, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(found.result(), wanted, strict=True))
 
 
 @needs_openvino

@@ -119,7 +119,8 @@ def _asked_for(
     name, why = (
         (engine, f"{engine} was asked for") if engine != "auto" else ("eager", f"there is a {device.type} device")
     )
-    return Engine(compute, recipes, name=name, batch_size=size, why=why)
+    # A GPU works while this process gathers the next images; on a CPU both would want the same cores.
+    return Engine(compute, recipes, name=name, batch_size=size, why=why, n_at_once=int(device.type == "cuda"))
 
 
 def _converted(
@@ -132,8 +133,16 @@ def _converted(
 ) -> Engine:
     size = size or _openvino_batch_size(recipes)
     together = request_size(recipes, size)
-    compute = openvino.build(backbone, recipes, together, networks, plain)
-    return Engine(compute, recipes, name="openvino", batch_size=size, request_size=together, why=why)
+    network = openvino.build(backbone, recipes, together, networks, plain)
+    return Engine(
+        network,
+        recipes,
+        name="openvino",
+        batch_size=size,
+        request_size=together,
+        why=why,
+        n_at_once=network.n_at_once,
+    )
 
 
 def _openvino_batch_size(recipes: list[Recipe]) -> int:

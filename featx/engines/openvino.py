@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,8 +62,8 @@ def build(
     request_size: int,
     networks: Path | None = None,
     plain: Compute | None = None,
-) -> Compute:
-    """Return the OpenVINO computation of `recipes` on the CPU, of images in any multiple of `request_size`.
+) -> Network:
+    """Return the OpenVINO computation of `recipes` on the CPU, of `request_size` images at a time.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def build(
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
     path = find(networks, backbone, recipes, request_size)
     if path is not None:
-        return _open(path, settings, request_size)
+        return _open(path, settings)
     why = ""
     for graph in (trace, export):
         # From a file in any case: a network read from one rounds otherwise than one fresh from the converter.
@@ -101,43 +102,44 @@ def build(
             except Exception as error:  # noqa: BLE001 - whatever PyTorch or the converter raise for what they cannot
                 why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
                 continue
-            compute = _open(path, settings, request_size)
+            network = _open(path, settings)
             plain = plain or eager.build(backbone, recipes, torch.device("cpu"))
-            if _agrees(compute, plain, recipes, request_size):
+            if _agrees(network, plain, recipes, request_size):
                 _keep(networks, _key(backbone, recipes, request_size), path)
-                return compute
+                return network
             why = "it computes other features than PyTorch"
     raise OptionError(f"openvino cannot convert {backbone.name} ({why}). Type --engine eager.")
 
 
-def _open(path: Path, settings: dict[str, str], request_size: int) -> Compute:
+def _open(path: Path, settings: dict[str, str]) -> Network:
     import openvino
 
     core = openvino.Core()
-    return _in_requests(core.compile_model(core.read_model(path), "CPU", settings), request_size)
+    return Network(core.compile_model(core.read_model(path), "CPU", settings))
 
 
-def _in_requests(network: Any, request_size: int) -> Compute:
-    """Return a compiled network of `request_size` images as a function of any multiple of them."""
-    import openvino
+class Network:
+    """A compiled network as a function of the images of one request, for as many threads at once as it is good for.
 
-    queue = openvino.AsyncInferQueue(network)
-    row_shapes = [tuple(output.shape)[1:] for output in network.outputs]
+    Attributes
+    ----------
+    n_at_once : int
+        Requests that OpenVINO works on at the same time: one a core, mostly.
+    """
 
-    def compute(pixels: np.ndarray) -> list[np.ndarray]:
-        rows = [np.empty((len(pixels), *shape), np.float32) for shape in row_shapes]
+    def __init__(self, compiled: Any) -> None:
+        self.n_at_once: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(self.n_at_once):
+            self._idle.put(compiled.create_infer_request())
 
-        def keep(request: Any, start: int) -> None:
-            for array, output in zip(rows, request.output_tensors, strict=True):
-                array[start : start + request_size] = output.data
-
-        queue.set_callback(keep)
-        for start in range(0, len(pixels), request_size):
-            queue.start_async([pixels[start : start + request_size]], start, share_inputs=True)
-        queue.wait_all()
-        return rows
-
-    return compute
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return one float32 array of rows for each recipe."""
+        request = self._idle.get()
+        try:
+            return list(request.infer([pixels], share_inputs=True).to_tuple())
+        finally:
+            self._idle.put(request)
 
 
 def _convert(graph: Any, recipes: list[Recipe], request_size: int) -> Any:
@@ -150,7 +152,7 @@ def _convert(graph: Any, recipes: list[Recipe], request_size: int) -> Any:
     return model
 
 
-def _agrees(compute: Compute, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
+def _agrees(network: Network, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
     """Whether a converted network computes what PyTorch does, on images that it was not traced on, from black to noise.
 
     Tracing follows one way through the network; one that looks at its numbers may have taken another.
@@ -158,8 +160,10 @@ def _agrees(compute: Compute, plain: Compute, recipes: list[Recipe], request_siz
     n = request_size * -(-_IMAGES_COMPARED // request_size)
     noise = blank(recipes, n).numpy()[:, ::-1]
     pixels = (noise * np.linspace(0, 1, n)[:, None, None, None]).astype(np.uint8)
-    pairs, allowed = zip(plain(pixels), compute(pixels), strict=True), tolerance(recipes[0].precision)
+    answers = [network(pixels[start : start + request_size]) for start in range(0, n, request_size)]
+    converted, allowed = map(np.concatenate, zip(*answers, strict=True)), tolerance(recipes[0].precision)
     # What is not finite is to be so in both.
+    pairs = zip(plain(pixels), converted, strict=True)
     return all(distance(np.nan_to_num(a), np.nan_to_num(b)) <= allowed for a, b in pairs)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from featx.engines import Engine
+    from featx.engines.engine import Running
     from featx.recipe import Recipe, View
 
+#: Batches that are begun before the first of them is waited for: between two, the engine would have nothing to do.
+_UNDER_WAY = 2
 #: A row's position in its dataset, and its pixels (h, w, 3) or why there are none.
 Pixels = tuple[int, np.ndarray | ImageError]
 
@@ -45,9 +49,9 @@ class Forward:
         """The views, in order; None for the image as it is."""
         return views_of(self.recipes)
 
-    def run(self, pixels: np.ndarray, indices: Sequence[int]) -> list[np.ndarray]:
-        """Return the rows of images `pixels` (m, h, w, 3) that are rows `indices` of the dataset."""
-        return [rows for view in self.views for rows in self.engine.run(self._seen(view, pixels, indices))]
+    def start(self, pixels: np.ndarray, indices: Sequence[int]) -> list[Running]:
+        """Begin to compute images `pixels` (m, h, w, 3) that are rows `indices` of the dataset, view by view."""
+        return [self.engine.start(self._seen(view, pixels, indices)) for view in self.views]
 
     def _seen(self, view: View | None, pixels: np.ndarray, indices: Sequence[int]) -> np.ndarray:
         if view is None:
@@ -110,49 +114,91 @@ def compute_block(
 ) -> Block:
     """Run the next `n_items` of `pixels` through `forward`.
 
-    `on_batch` is called after each batch with its number of images and the seconds spent waiting for them.
+    `on_batch` is called after each batch with its number of images and the seconds that the engine had nothing to do
+    for want of them.
 
     A bad image leaves its place in the batch black instead of moving its neighbours up: the shape and
     the contents of every other batch are then the same whether or not it could be read, so a resumed
     run equals an uninterrupted one bit for bit.
     """
     block = Block([RecipeRows(np.empty((n_items, *r.shape), dtype=r.dtype)) for r in forward.recipes])
-    pixels = islice(pixels, n_items)
-    while True:
-        started = time.perf_counter()
-        batch = list(islice(pixels, forward.engine.batch_size))
-        waited = time.perf_counter() - started
-        if not batch:
-            break
-        _run_batch(batch, forward, block)
+    pixels, under_way = islice(pixels, n_items), deque[_Batch]()
+
+    def finish() -> None:
+        batch = under_way.popleft()
+        batch.add_to(block, forward.recipes)
         if on_batch is not None:
-            on_batch(len(batch), waited)
+            on_batch(len(batch.indices), batch.waited)
+
+    try:
+        while True:
+            started = time.perf_counter()
+            images = list(islice(pixels, forward.engine.batch_size))
+            if not images:
+                break
+            idle_since = max(started, under_way[-1].ended() if under_way else started)
+            under_way.append(_Batch(images, forward, max(0.0, time.perf_counter() - idle_since)))
+            if len(under_way) == _UNDER_WAY:
+                finish()
+        while under_way:
+            finish()
+    finally:
+        for batch in under_way:
+            batch.cancel()
     for part in block.parts:
         part.rows = part.rows[: len(part.indices)]
     return block
 
 
-def _run_batch(batch: list[Pixels], forward: Forward, block: Block) -> None:
-    frame = forward.recipes[0].frame
-    stack = np.zeros((len(batch), frame.height, frame.width, 3), dtype=np.uint8)
-    good = np.zeros(len(batch), dtype=bool)
-    for place, (index, image) in enumerate(batch):
-        if isinstance(image, ImageError):
-            block.failures[index] = image
-        else:
-            stack[place] = image
-            good[place] = True
-    if not good.any():
-        return
-    indices, gave = [index for index, _ in batch], np.zeros(len(batch), dtype=bool)
-    for recipe, part, output in zip(forward.recipes, block.parts, forward.run(stack, indices), strict=True):
-        finite = np.isfinite(output).reshape(len(batch), -1).all(axis=1)
-        kept, start = np.flatnonzero(good & finite).tolist(), len(part.indices)
-        part.rows[start : start + len(kept)] = output[kept]
-        part.indices += [indices[place] for place in kept]
-        gave |= good & finite
-        for place in np.flatnonzero(good & ~finite).tolist():
-            part.failures[indices[place]] = ImageError(
-                f"its features are not finite, computed in {recipe.precision} and kept in {recipe.dtype}"
-            )
-    block.n_images += int(gave.sum())
+class _Batch:
+    """A batch that the engine has begun.
+
+    Parameters
+    ----------
+    images : list of Pixels
+    forward : Forward
+    waited : float
+        Seconds that the engine had nothing to do before.
+    """
+
+    def __init__(self, images: list[Pixels], forward: Forward, waited: float) -> None:
+        frame = forward.recipes[0].frame
+        stack = np.zeros((len(images), frame.height, frame.width, 3), dtype=np.uint8)
+        self.indices = [index for index, _ in images]
+        self.waited = waited
+        self._errors: dict[int, ImageError] = {}
+        self._good = np.zeros(len(images), dtype=bool)
+        for place, (index, image) in enumerate(images):
+            if isinstance(image, ImageError):
+                self._errors[index] = image
+            else:
+                stack[place] = image
+                self._good[place] = True
+        self._views = forward.start(stack, self.indices) if self._good.any() else []
+
+    def ended(self) -> float:
+        """Return when the engine was done with it, by `time.perf_counter`; infinity as long as it is not."""
+        return max((view.ended() for view in self._views), default=0.0)
+
+    def cancel(self) -> None:
+        """Leave undone what the engine has not begun."""
+        for view in self._views:
+            view.cancel()
+
+    def add_to(self, block: Block, recipes: Sequence[Recipe]) -> None:
+        """Wait for the rows, and add them to `block`."""
+        block.failures |= self._errors
+        if not self._views:
+            return
+        outputs, gave = chain.from_iterable(view.result() for view in self._views), np.zeros(len(self._good), bool)
+        for recipe, part, output in zip(recipes, block.parts, outputs, strict=True):
+            finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
+            kept, start = np.flatnonzero(self._good & finite).tolist(), len(part.indices)
+            part.rows[start : start + len(kept)] = output[kept]
+            part.indices += [self.indices[place] for place in kept]
+            gave |= self._good & finite
+            for place in np.flatnonzero(self._good & ~finite).tolist():
+                part.failures[self.indices[place]] = ImageError(
+                    f"its features are not finite, computed in {recipe.precision} and kept in {recipe.dtype}"
+                )
+        block.n_images += int(gave.sum())

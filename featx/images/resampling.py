@@ -24,8 +24,8 @@ Resize = Callable[[Image.Image, tuple[int, int], Box, str], np.ndarray]
 
 #: Binary places of the weights; Pillow's sums of 8-bit pixels stay within 32 bits.
 _PLACES = 22
-#: Seconds of one core that importing numba and compiling take at most, once compiled code is on disk: see `Resizer`.
-_START_SECONDS = 1.0
+#: Seconds of Pillow's resizing after which more is likely to come. Starting numba takes about one; two the first time.
+_PATIENCE = 0.3
 #: Bytes of the image that are turned at once: they stay in the processor's second cache.
 _STRIP_BYTES = 2**19
 
@@ -92,11 +92,10 @@ def by_numba(image: Image.Image, size: tuple[int, int], box: Box, interpolation:
 
 
 class Resizer:
-    """`by_pillow`, and `by_numba` from the moment at which starting that would have paid for itself.
+    """`by_pillow`, and `by_numba` where so much is resized that starting it pays.
 
-    Whoever resizes a few images never waits for numba, and whoever resizes many loses as much time again at most.
-    Before it is used, it is held against the Pillow that is installed; where it cannot be started, or gives another
-    pixel, Pillow it remains.
+    Whoever resizes a few images never waits for numba. Before it is used, it is held against the Pillow that is
+    installed; where it cannot be started, or gives another pixel, Pillow it remains.
 
     Parameters
     ----------
@@ -110,7 +109,7 @@ class Resizer:
     (8, 8, 3)
     """
 
-    def __init__(self, patience: float = _START_SECONDS) -> None:
+    def __init__(self, patience: float = _PATIENCE) -> None:
         self._resize: Resize = by_pillow
         self._left = patience
 
@@ -122,7 +121,7 @@ class Resizer:
         return resized
 
     def settle(self) -> None:
-        """Start numba if that pays by now; to be called between images, as it takes seconds for once."""
+        """Start numba if that pays by now; to be called between images, as for once it takes a second or two."""
         if self._resize is by_pillow and self._left < 0:
             self._left = float("inf")  # one attempt
             if _is_faithful(by_numba):
