@@ -1,6 +1,6 @@
 """How fast features come, side by side in one run: engines, the whole line, and what else one could use.
 
-    python examples/bench_extract.py                                  # images made here; about ten minutes
+    python examples/bench_extract.py                                  # images made here; about 20 minutes
     python examples/bench_extract.py --small cifar10/ --photos flowers/
     python examples/bench_extract.py --only vgg --rounds 9 --json
 
@@ -9,6 +9,7 @@ Sections
                 32 × 32 (--small) and of about 500 × 375 (--photos) to a table
   resnet        resnet50 at 224, seeded random weights: the same from --small
   vgg           vgg16 ``block3_pool`` at 32, truncated, against all of the network without its classifier
+  resize        Pillow's bicubic resize and crop, and the compiled one with the same pixels, on one core
 
 Every contestant has the same images and the same float32 weights, and takes turns with the others;
 what is printed is the median over the rounds of its rate, and of its rate over that of the reference
@@ -17,8 +18,8 @@ holds floating-point operations a second against a 2048-cubed matrix product, me
 the others.
 
 Expected on two cores: from JPEGs to a table at 5 times the plain loop (efficientnet_lite0; 2 times
-for resnet50) and at 0.9 of the engine's forward alone (0.7 from photos, of which decoding and an
-antialiased resize take 4 core-milliseconds each); the truncated VGG at 1.5 times the full one, and
+for resnet50) and at 0.9 of the engine's forward alone (0.75 from photos, of which decoding and an
+antialiased resize take 3 core-milliseconds each); the truncated VGG at 1.5 times the full one, and
 at 1.5 times PyTorch by itself.
 
 Peers that are installed (``pip install 'featx[bench]'``) take part. thingsvision wants other versions
@@ -54,7 +55,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from featx import backbones, extraction
 from featx.engines import open_engine
 from featx.extraction import Options
-from featx.recipe import Request
+from featx.images import decode, fit
+from featx.images.resampling import Resize, by_numba, by_pillow
+from featx.recipe import Frame, Request
 
 EFFICIENTNET = Request(backbone="efficientnet_lite0")
 RESNET = Request(backbone="resnet50", weights="none")
@@ -353,7 +356,23 @@ def vgg(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str,
     )
 
 
-SECTIONS = {"efficientnet": efficientnet, "resnet": resnet, "vgg": vgg}
+def fitting(images: list[Image.Image], resize: Resize, args: argparse.Namespace) -> Contestant:
+    frame = Frame(height=224, width=224, resize="crop", shorter=256, interpolation="bicubic")
+
+    def work() -> list[np.ndarray]:
+        return [fit(image, frame, resize) for image in images]
+
+    return Contestant(partial(repeatedly, work, len(images), args.seconds), features=np.stack(work()).astype(float))
+
+
+def resize(args: argparse.Namespace, _: Path) -> Iterator[tuple[str, dict[str, Contestant]]]:
+    for name, source, size in [("small", args.small, (32, 32, 8)), ("photos", args.photos, (500, 375, 24))]:
+        pixels = [decode(data) for data in encoded(source, args.few, *size)]
+        contestants = {"Pillow": fitting(pixels, by_pillow, args), "compiled": fitting(pixels, by_numba, args)}
+        yield f"resize and crop to 224 of {name} images", contestants
+
+
+SECTIONS = {"efficientnet": efficientnet, "resnet": resnet, "vgg": vgg, "resize": resize}
 
 
 # Report
@@ -362,7 +381,7 @@ SECTIONS = {"efficientnet": efficientnet, "resnet": resnet, "vgg": vgg}
 def report(contestants: dict[str, Contestant]) -> list[dict]:
     """Return a row a contestant: medians over the rounds."""
     reference = next(iter(contestants.values()))
-    limit = contestants["matrix product"].rates
+    limit = contestants["matrix product"].rates if "matrix product" in contestants else reference.rates
     rows = []
     for name, contestant in contestants.items():
         pairs = partial(zip, contestant.rates, strict=True)
@@ -406,7 +425,7 @@ def main() -> None:
     parser.add_argument("--photos", help="a dataset of photos; made here by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each forward in each round")
-    parser.add_argument("--images", type=int, default=1024, help="that featx extracts in each round")
+    parser.add_argument("--images", type=int, default=4096, help="that featx extracts in each round")
     parser.add_argument("--few", type=int, default=128, help="that slow contestants get in each round")
     parser.add_argument("--thingsvision", metavar="PYTHON", help="of an environment where thingsvision is installed")
     parser.add_argument("--json", action="store_true")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -64,6 +65,16 @@ def test_an_extraction_says_where_its_limit_was_if_it_computed_anything(capsys, 
     assert code == 0
     assert "The limit was" in out.splitlines()[-1]
     assert "The limit was" not in featx(capsys, "extract", photos, *SMALL)[1]
+
+
+def test_the_limit_says_what_a_faster_extraction_would_need(monkeypatch):
+    module = import_module("featx.cli.extract")
+    advice = "The limit was reading and decoding: 50 % of the time it waited for images. Large JPEGs decode faster with"
+
+    assert module._limit_text(0.1) == "The limit was the network: 10 % of the time it waited for images."
+    assert module._limit_text(0.5) == f"{advice} --decode draft."
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert module._limit_text(0.5) == f"{advice} --decode draft, images resize faster after pip install 'featx[fast]'."
 
 
 def test_predict_from_the_table_and_from_the_images_agree(capsys, photos):

@@ -163,7 +163,7 @@ def _automatic(
         return Engine(compute, recipes, name="eager", batch_size=usual, why=why)
 
     if not openvino.installed():
-        return plain("openvino, often several times as fast, is not installed: pip install 'featx[openvino]'")
+        return plain("openvino, often several times as fast, is not installed: pip install 'featx[fast]'")
     if not openvino.supports(recipes[0].precision):
         return plain(f"openvino has no {recipes[0].precision} on this CPU")
     eager_rate = _rate(compute, recipes, min(usual, _EAGER_TRIAL_IMAGES))
