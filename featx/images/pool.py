@@ -34,10 +34,10 @@ _TICK = 0.25
 class DecodePool:
     """Processes that turn encoded images into pixels, ahead of their consumer and in order.
 
-    Each process is a fresh interpreter that imports Pillow and NumPy, and numba where there is much to resize; scripts
-    need no ``__main__`` guard. Pixels come back through shared memory. A process that crashes, is killed, hangs or asks for
-    too much memory is replaced; the image it had in hand becomes an `ImageError`, and the others of its
-    batch are decoded again.
+    Each process is a fresh interpreter that imports Pillow and NumPy, and numba where there is much to
+    resize; scripts need no ``__main__`` guard. Pixels come back through shared memory. A process that
+    crashes, is killed, hangs or asks for too much memory is replaced; the image it had in hand becomes an
+    `ImageError`, and the others of its batch are decoded again.
 
     Parameters
     ----------
