@@ -74,14 +74,14 @@ def test_what_fails_in_the_engine_ends_the_block_and_leaves_the_rest_undone(reci
         seen.append(int(pixels[0, 0, 0, 0]))
         if seen == [0]:
             raise RuntimeError("no memory")
-        time.sleep(0.3)
+        time.sleep(0.5)
 
     failing = engine(recipes, fails, batch_size=4, request_size=1)
     with pytest.raises(RuntimeError, match="no memory"):
         block_of(recipes, failing, numbered(8), 8)
     failing._threads.shutdown()
 
-    assert seen == [0, 1, 2, 3]  # of the second batch, which was begun, nothing
+    assert seen in ([0], [0, 1])  # of two batches under way, what had begun by then
 
 
 def slowly(images, seconds):

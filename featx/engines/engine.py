@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from featx.engines.eager import Compute
     from featx.recipe import Recipe
 
+#: Rows of one request for each recipe, and when they were there by `time.perf_counter`.
+Answer = tuple[list[np.ndarray], float]
+
 
 class Engine:
     """Runs a truncated network on uint8 images, in requests of one shape.
@@ -75,7 +78,7 @@ class Engine:
             raise ValueError(
                 f"Engine.run takes uint8 (n, {frame.height}, {frame.width}, 3), got {pixels.dtype} {pixels.shape}."
             )
-        submit: Callable[..., Future[Answer]] = self._threads.submit if self._threads else _at_once
+        submit: Callable[..., Future[Answer]] = self._threads.submit if self._threads else _here_and_now
         starts = range(0, len(pixels), self.request_size)
         requests = [submit(self._answer, pixels[start : start + self.request_size]) for start in starts]
         return Running(requests, self._recipes)
@@ -87,11 +90,7 @@ class Engine:
         return [rows[:n] for rows in self._compute(np.ascontiguousarray(pixels))], time.perf_counter()
 
 
-#: Rows for each recipe, and when they were there by `time.perf_counter`.
-Answer = tuple[list[np.ndarray], float]
-
-
-def _at_once(function: Callable[[np.ndarray], Answer], pixels: np.ndarray) -> Future[Answer]:
+def _here_and_now(function: Callable[[np.ndarray], Answer], pixels: np.ndarray) -> Future[Answer]:
     future: Future[Answer] = Future()
     future.set_result(function(pixels))
     return future

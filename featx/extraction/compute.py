@@ -125,8 +125,9 @@ def compute_block(
     pixels, under_way = islice(pixels, n_items), deque[_Batch]()
 
     def finish() -> None:
-        batch = under_way.popleft()
+        batch = under_way[0]
         batch.add_to(block, forward.recipes)
+        under_way.popleft()  # not before: whoever interrupts the waiting is not to wait for the rest of it
         if on_batch is not None:
             on_batch(len(batch.indices), batch.waited)
 
