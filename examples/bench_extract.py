@@ -19,7 +19,7 @@ the others.
 
 Expected on two cores: from JPEGs to a table at 5 times the plain loop (efficientnet_lite0; 2 times
 for resnet50) and at 0.9 of the engine's forward alone (0.75 from photos, of which decoding and an
-antialiased resize take 3 core-milliseconds each); the truncated VGG at 1.5 times the full one, and
+antialiased resize take 3 core-milliseconds together); the truncated VGG at 1.5 times the full one, and
 at 1.5 times PyTorch by itself.
 
 Peers that are installed (``pip install 'featx[bench]'``) take part. thingsvision wants other versions

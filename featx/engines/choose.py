@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -202,10 +203,12 @@ def _largest_that_fits(backbone: Backbone, recipes: list[Recipe], engine: str, d
         except torch.cuda.OutOfMemoryError:
             if size == 1:
                 raise
-            size //= 2
-            torch.cuda.empty_cache()
         else:
             return opened
+        size //= 2
+        del opened
+        gc.collect()  # the error, and the tensors in its frames, refer to each other
+        torch.cuda.empty_cache()
 
 
 def _device(device: str, engine: str, precision: str) -> torch.device:
