@@ -1,10 +1,12 @@
 """Engines of one precision give the same features (tier B), whatever the batch; what cannot be had is an error."""
 
+import gc
 import json
 import math
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -158,6 +160,33 @@ def test_openvino_takes_batches_smaller_than_what_it_is_checked_on(batch_size, t
 
     for rows, wanted in zip(engine.run(images(4)), expected, strict=True):
         assert distance(rows, wanted) <= 1e-5
+
+
+def test_a_batch_that_does_not_fit_the_gpu_is_halved_once_its_memory_is_let_go(monkeypatch):
+    backbone, recipes = resolved()
+    held, tried = [], []
+
+    def asked_for(backbone, recipes, engine, device, size, networks):
+        def compute(pixels):
+            assert all(tensor() is None for tensor in held)
+            tensor = torch.zeros(size)
+            held.append(weakref.ref(tensor))
+            tried.append(size)
+            if size > 500:
+                raise torch.cuda.OutOfMemoryError
+            return [np.zeros((len(pixels), *recipe.shape), np.float32) for recipe in recipes]
+
+        return Engine(compute, recipes, name="eager", batch_size=size, n_at_once=1, why="")
+
+    monkeypatch.setattr(choose, "_asked_for", asked_for)
+    gc.disable()
+    try:
+        opened = choose._largest_that_fits(backbone, recipes, "eager", torch.device("cuda"))
+    finally:
+        gc.enable()
+
+    assert tried == [2048, 1024, 512, 256]
+    assert opened.batch_size == 256
 
 
 @needs_openvino
