@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import featx
-from featx.extraction import Progress
+from featx.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def turn(
         epochs=options.epochs,
         device=options.device,
         cache=cache,
-        tick=note,
+        on_progress=note,
     )
     return np.diff(list(ends.values())).tolist()
 

@@ -29,7 +29,7 @@ def main() -> None:
 
     started = time.perf_counter()
     table = featx.extract(
-        args.data, backbone=args.backbone, resize=args.resize, cache=args.cache, val="0.1", tick=_Line()
+        args.data, backbone=args.backbone, resize=args.resize, cache=args.cache, val="0.1", on_progress=_Line()
     )
     print(f"{len(table):,} rows in {time.perf_counter() - started:.1f} s: {table.path}\n")
     print("| head | chosen | train | validation | test | seconds |\n|---|---|---|---|---|---|")
@@ -45,7 +45,7 @@ class _Line:
     def __init__(self) -> None:
         self._last = time.perf_counter()
 
-    def __call__(self, progress: featx.extraction.Progress) -> None:
+    def __call__(self, progress: featx.progress.Progress) -> None:
         if time.perf_counter() - self._last > 30:
             self._last = time.perf_counter()
             print(f"{progress.step}: {progress.done:,}/{progress.total:,}", flush=True)

@@ -37,10 +37,10 @@ from featx.extraction.identify import Identity
 from featx.extraction.lookup import Lookup
 from featx.extraction.resolve import Resolved
 from featx.features import Features
+from featx.files.sizes import parse_bytes
 from featx.recipe import Frame, Recipe, Request
 from featx.store import Store
 from featx.store.catalog import KeyRows
-from featx.store.sizes import parse_bytes
 
 COUNTS = (1_000_000, 100_000_000, 10_000_000_000)
 #: Files that a folder of ext4 holds before its index is full (two levels of 4 KiB, names of 43 bytes).

@@ -55,9 +55,9 @@ def tiny():
     return torch.nn.Sequential(*layers), {"height": 16, "width": 16, "resize": "squash"}
 
 
-def extract(data: Path, cache: Path, tick=None) -> None:
+def extract(data: Path, cache: Path, on_progress=None) -> None:
     """Extract the images in `data`, as this process."""
-    extraction.run(extraction.open_dataset(data), REQUEST, cache=cache, options=HOW, tick=tick)
+    extraction.run(extraction.open_dataset(data), REQUEST, cache=cache, options=HOW, on_progress=on_progress)
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Soak:
             return pid, batches
         code = 1
         try:
-            extract(self.data, root, tick=lambda _: os.write(told, b"."))
+            extract(self.data, root, on_progress=lambda _: os.write(told, b"."))
             code = 0
         finally:
             os._exit(code)

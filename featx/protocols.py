@@ -15,6 +15,7 @@ import numpy as np
 
 from featx.errors import OptionError, UnknownNameError
 from featx.features import Features
+from featx.files.sizes import parse_bytes
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead
@@ -26,7 +27,6 @@ from featx.model.fitting import make_model
 from featx.model.job import Fitted, Job
 from featx.model.rows import DEFAULT_VAL, Rows, choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
-from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from PIL import Image
 
 from featx.cli import cli, main
 from featx.cli.progress import ProgressLine, describe
-from featx.extraction import Progress
+from featx.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -137,15 +137,15 @@ def redone(folder):
 
 
 def once(condition, action):
-    """Return a `tick` that acts the first time that the condition holds."""
+    """Return a `on_progress` that acts the first time that the condition holds."""
     acted = []
 
-    def tick(progress):
+    def on_progress(progress):
         if progress.step == "extract" and not acted and condition():
             acted.append(True)
             action()
 
-    return tick
+    return on_progress
 
 
 @needs_ray
@@ -154,7 +154,7 @@ def test_nodes_make_the_table_that_one_machine_makes_though_a_worker_is_killed(n
     ray = featx.RayCluster()
     kill = once(lambda: ray.done, lambda: os.kill(ray.done[0].pid, signal.SIGKILL))
 
-    table = featx.extract(noise, cache=tmp_path / "cache", cluster=ray, workers=0, tick=kill, **TOY)
+    table = featx.extract(noise, cache=tmp_path / "cache", cluster=ray, workers=0, on_progress=kill, **TOY)
 
     assert_same(table, local)
     assert len({line.split()[0] for line in read_record(nodes.toy)}) >= 2
@@ -174,8 +174,8 @@ def test_a_killed_node_costs_the_segment_it_had_in_hand(nodes, noise, local, tmp
         nodes.kill(second)
         nodes.second = None
 
-    tick = once(lambda: any(done.node == second.node_id for done in ray.done), kill)
-    table = featx.extract(noise, cache=tmp_path / "cache", cluster=ray, workers=0, tick=tick, **TOY)
+    on_progress = once(lambda: any(done.node == second.node_id for done in ray.done), kill)
+    table = featx.extract(noise, cache=tmp_path / "cache", cluster=ray, workers=0, on_progress=on_progress, **TOY)
 
     assert_same(table, local)
     assert {done.node for done in ray.done} == {nodes.first.node_id, second.node_id}

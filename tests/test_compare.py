@@ -49,7 +49,9 @@ def compare(data, cache, **options):
 
 def test_every_head_is_fitted_on_every_layer_from_one_pass(shots, tmp_path):
     steps = []
-    board = compare(shots, tmp_path, layers=["default", "features.8"], heads=["centroid", "ridge"], tick=steps.append)
+    board = compare(
+        shots, tmp_path, layers=["default", "features.8"], heads=["centroid", "ridge"], on_progress=steps.append
+    )
 
     assert {(row["layer"], row["head"]) for row in board.rows} == {
         (layer, head) for layer in ("features", "features.8") for head in ("centroid", "ridge")
@@ -347,7 +349,7 @@ def test_a_training_that_was_stopped_goes_on_where_it_was(shots, cache, tmp_path
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(shots, cache, **trained, output=tmp_path / "stopped", tick=stop)
+        compare(shots, cache, **trained, output=tmp_path / "stopped", on_progress=stop)
     assert list((tmp_path / "stopped" / "runs").glob("*.checkpoint"))
     gone_on = compare(shots, cache, **trained, output=tmp_path / "stopped")
 

@@ -19,12 +19,12 @@ from featx.recipe import Request
 SMALL = Request(image_size=32)
 
 
-def run(source, cache, request=SMALL, dataset=None, tick=None, **how):
+def run(source, cache, request=SMALL, dataset=None, on_progress=None, **how):
     options, opened = (
         Options(**{"workers": 0, "engine": "eager"} | how),
         extraction.open_dataset(source, **dataset or {}),
     )
-    return extraction.run(opened, request, cache=cache, options=options, tick=tick)
+    return extraction.run(opened, request, cache=cache, options=options, on_progress=on_progress)
 
 
 def test_a_table_is_plain_hdf5_with_every_field(photos, tmp_path):
@@ -42,7 +42,7 @@ def test_progress_begins_before_the_network_is_there_and_ends_with_all_images(ph
     seen, opened, open_planned = [], [], ensure.open_planned
     monkeypatch.setattr(ensure, "open_planned", lambda *a, **k: opened.append(len(seen)) or open_planned(*a, **k))
     done = run(
-        photos, tmp_path / "cache", tick=lambda one: one.step == "extract" and seen.append((one.done, one.total))
+        photos, tmp_path / "cache", on_progress=lambda one: one.step == "extract" and seen.append((one.done, one.total))
     )
 
     assert opened == [1]

@@ -375,10 +375,10 @@ def test_fine_tuning_starts_from_a_head_fitted_on_the_cache(photos, tmp_path):
 SCRIPT = """
 import sys, numpy as np, featx
 data = np.load(sys.argv[1])
-def tick(progress):
+def on_progress(progress):
     if progress.step.startswith("epoch"):
         print(progress.step, progress.done, flush=True)
-featx.finetune(data["pixels"], labels=data["labels"].tolist(), checkpoint=sys.argv[2], checkpoint_minutes=0, tick=tick,
+featx.finetune(data["pixels"], labels=data["labels"].tolist(), checkpoint=sys.argv[2], checkpoint_minutes=0, on_progress=on_progress,
                **eval(sys.argv[3]))
 """
 
@@ -403,7 +403,7 @@ def test_a_run_killed_in_an_epoch_ends_with_the_same_weights(images, tmp_path, s
     resumed_steps = []
     resumed = featx.finetune(
         images[0], labels=images[1], **how, checkpoint=checkpoint, resume=True,
-        tick=lambda progress: resumed_steps.append(progress.step),
+        on_progress=lambda progress: resumed_steps.append(progress.step),
     )  # fmt: skip
 
     whole = featx.finetune(images[0], labels=images[1], **how)
@@ -424,7 +424,7 @@ def test_a_run_stopped_between_epochs_ends_with_the_same_weights(images, tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(images, **how, checkpoint=tmp_path / "c", tick=stop)
+        tune(images, **how, checkpoint=tmp_path / "c", on_progress=stop)
 
     assert_same_weights(tune(images, **how, checkpoint=tmp_path / "c", resume=True), tune(images, **how))
 

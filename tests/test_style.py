@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
-    "errors", "recipe", "images", "augment", "datasets", "store", "features", "backbones", "probe", "engines",
-    "extraction", "cluster", "heads", "model", "finetuning", "protocols", "evaluate", "comparison", "plots", "reporting",
-    "transformer", "testing", "cli",
+    "errors", "files", "progress", "settings", "recipe", "images", "augment", "datasets", "backbones", "probe", "engines",
+    "store", "features", "heads", "extraction", "transformer", "model", "evaluate", "finetuning", "comparison",
+    "protocols", "cluster", "plots", "reporting", "testing", "cli",
 ]  # fmt: skip
 PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]
 

@@ -186,7 +186,7 @@ def test_an_interrupted_run_goes_on_where_it_was(photos, tmp_path, cache, monkey
 
     dataset, options = extraction.open_dataset(photos), Options(workers=0, engine="eager", batch_size=4)
     with pytest.raises(KeyboardInterrupt):
-        extraction.run(dataset, SMALL, cache=cache, options=options, tick=stop, views=parse_views(3, "light"))
+        extraction.run(dataset, SMALL, cache=cache, options=options, on_progress=stop, views=parse_views(3, "light"))
     resumed = run(photos, cache, 3)
 
     assert resumed.computed == 4 * 2

@@ -89,7 +89,7 @@ def compare(console: Console, cache: Path, data: str, output: Path, **options: A
             test=not options.pop("no_test"),
             output=output,
             cache=cache,
-            tick=progress,
+            on_progress=progress,
             note=progress.note,
             **options,
         )

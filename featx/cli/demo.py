@@ -33,7 +33,9 @@ def demo(console: Console, cache: Path, full: bool) -> None:
     console.note(STAND_IN)
     console.note("\n1. featx extract digits   (efficientnet_lite0, ImageNet weights that came with the installation)")
     with ProgressLine(quiet=console.quiet) as progress:
-        done = extraction.run(extraction.open_dataset("digits", val="0.2"), Request(), cache=cache, tick=progress)
+        done = extraction.run(
+            extraction.open_dataset("digits", val="0.2"), Request(), cache=cache, on_progress=progress
+        )
     console.note(extraction_text(done))
     console.note(f"\n2. featx fit --head {'|'.join(HEADS)}")
     models = _fit_all(console, done.tables[0])

@@ -56,10 +56,14 @@ def extract(
     is_first = extraction.Rank.here().number == 0  # of processes launched together one speaks for all
     with ProgressLine(quiet=console.quiet or not is_first) as progress:
         if dry_run:
-            estimate = extraction.estimate(dataset, request, cache=cache, options=how, tick=progress, views=views)
+            estimate = extraction.estimate(
+                dataset, request, cache=cache, options=how, on_progress=progress, views=views
+            )
             console.result(estimate.to_dict(), _estimate_text(estimate))
             return
-        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views, executor=executor)
+        done = extraction.run(
+            dataset, request, cache=cache, options=how, on_progress=progress, views=views, executor=executor
+        )
     if is_first:
         console.result(done.to_dict(), extraction_text(done))
 

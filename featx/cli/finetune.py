@@ -83,7 +83,7 @@ def finetune(console: Console, cache: Path, data: str, output: Path, **options: 
 
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     with ProgressLine(quiet=console.quiet) as progress:
-        model = run(data, **options, cache=cache, checkpoint=checkpoint, tick=progress)
+        model = run(data, **options, cache=cache, checkpoint=checkpoint, on_progress=progress)
     path = model.save(output)
     checkpoint.unlink(missing_ok=True)
     report = {"model": str(path), **model.report}

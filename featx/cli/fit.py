@@ -85,10 +85,10 @@ def check_protocol(head: str | None, options: dict[str, Any]) -> None:
 
 def check_head(head: str | None, options: dict[str, Any]) -> None:
     """Refuse what no features could make right, before any are computed."""
+    from featx.files.sizes import parse_bytes
     from featx.heads import make_head
     from featx.model.search import parse_search
     from featx.protocols import check_name
-    from featx.store.sizes import parse_bytes
 
     if options["protocol"]:
         check_name(options["protocol"])

@@ -13,7 +13,7 @@ from featx.cli.common import n_bytes_text, seconds_text
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from featx.extraction import Progress
+    from featx.progress import Progress
 
 #: Seconds between two lines where stderr is no terminal, and between two redraws where it is.
 LINE_SECONDS = 5.0
@@ -90,7 +90,7 @@ def describe(progress: Progress) -> str:
 
     Examples
     --------
-    >>> from featx.extraction import Progress
+    >>> from featx.progress import Progress
     >>> describe(Progress("extract", 500, 1000, 10.0, 2.5))
     'extract ############············ 500/1,000  50.0 images/s  ETA 10.0 s  25 % waiting for images'
     >>> describe(Progress("extract", 0, 1000, 0.0))

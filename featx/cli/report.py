@@ -62,7 +62,7 @@ def report(
             command=typed_command(),
             allow_code=allow_code,
             unsafe_pickle=unsafe_pickle,
-            tick=progress,
+            on_progress=progress,
         )
     page = None if output is None else made.save(output)
     paths = [] if figures is None else made.save_figures(figures)

@@ -78,7 +78,9 @@ def _extracted(
     views = extraction.parse_views(options.get("views"), options.get("augment"), options["seed"])
     dataset = extraction.open_dataset(source, **about)
     with ProgressLine(quiet=console.quiet) as progress:
-        done = extraction.run(dataset, request, cache=cache, options=how, tick=progress, views=views, remember=remember)
+        done = extraction.run(
+            dataset, request, cache=cache, options=how, on_progress=progress, views=views, remember=remember
+        )
     (table,) = done.tables
     console.note("\n".join([*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}"]))
     return table

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from featx.cluster.work import Done
     from featx.extraction import Options
     from featx.extraction.ensure import Ensured
-    from featx.extraction.fill import Tick
     from featx.extraction.lookup import Lookup, Part
+    from featx.progress import OnProgress
     from featx.store import Store
 
 
@@ -66,7 +66,7 @@ class RayCluster:
         """
         return cls(parse_address(text))
 
-    def compute(self, lookup: Lookup, part: Part, options: Options, tick: Tick | None) -> Ensured:
+    def compute(self, lookup: Lookup, part: Part, options: Options, on_progress: OnProgress | None) -> Ensured:
         """Have every row of `part` computed and committed.
 
         Raises
@@ -82,7 +82,7 @@ class RayCluster:
             _token(lookup.store) as token,
             Crew(self._ray, cache, options.device) as crew,
         ):
-            return Shift(crew, work, token, lookup, part, tick, self.done).run()
+            return Shift(crew, work, token, lookup, part, on_progress, self.done).run()
 
 
 @contextlib.contextmanager

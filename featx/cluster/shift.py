@@ -14,12 +14,13 @@ from featx.cluster.crew import Crew, Hand, Lost
 from featx.cluster.work import Done, versions
 from featx.errors import ClusterError, ImageError
 from featx.extraction.ensure import Ensured
-from featx.extraction.fill import Filled, Progress, all_known, cut, step_name
+from featx.extraction.fill import Filled, all_known, cut, step_name
+from featx.progress import Progress
 
 if TYPE_CHECKING:
     from featx.cluster.work import Work
-    from featx.extraction.fill import Tick
     from featx.extraction.lookup import Lookup, Part
+    from featx.progress import OnProgress
 
 log = logging.getLogger("featx")
 
@@ -44,16 +45,23 @@ class Shift:
     token : str
         Name of the note that every node must see in the cache.
     lookup, part : Lookup and Part
-    tick : callable, optional
+    on_progress : callable, optional
     done : list of Done
         What comes back is appended.
     """
 
     def __init__(
-        self, crew: Crew, work: Work, token: str, lookup: Lookup, part: Part, tick: Tick | None, done: list[Done]
+        self,
+        crew: Crew,
+        work: Work,
+        token: str,
+        lookup: Lookup,
+        part: Part,
+        on_progress: OnProgress | None,
+        done: list[Done],
     ) -> None:
         self._crew, self._work, self._token = crew, work, token
-        self._lookup, self._part, self._tick, self._all_done = lookup, part, tick, done
+        self._lookup, self._part, self._on_progress, self._all_done = lookup, part, on_progress, done
         self._plan: dict[str, Any] = {}
         self._segments: list[np.ndarray] = []
         self._queue: deque[int] = deque()
@@ -173,13 +181,13 @@ class Shift:
                 f"No worker has started in {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no free CPUs, or no "
                 "nodes that stay. See `ray status`. What was committed is kept."
             )
-        if self._tick is not None and self._segments:
+        if self._on_progress is not None and self._segments:
             total = len(self._part.positions)
             done = total - sum(len(self._segments[k]) for k in self._left) + sum(n for n, _ in progress)
             waiting = self._filled.waiting + sum(s for _, s in progress) / max(1, self._crew.n_places)
             views = [recipe.view for recipe in self._part.recipes]
             seconds = time.monotonic() - self._started
-            self._tick(Progress(step_name(views), min(done, total), total, seconds, waiting))
+            self._on_progress(Progress(step_name(views), min(done, total), total, seconds, waiting))
 
     def _wait_until_seen(self) -> None:
         """Wait for the file system to show here what the nodes have committed: only then is it ours to publish."""

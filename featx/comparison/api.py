@@ -22,7 +22,7 @@ from featx.recipe import Request
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
-    from featx.extraction.fill import Tick
+    from featx.progress import OnProgress
 
 log = logging.getLogger("featx")
 
@@ -48,7 +48,7 @@ def compare(
     augment: str | None = None,
     output: str | Path | None = None,
     cache: str | Path | None = None,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
     note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Comparison:
@@ -86,7 +86,7 @@ def compare(
         Folder for ``comparison.json``, ``models/`` and ``runs/``: a run that is kept there is not done again.
     cache : path, optional
         As in `featx.extract`.
-    tick, note : callable, optional
+    on_progress, note : callable, optional
         Called with a `Progress` in long steps, and with a line for each row.
     **options
         Of `featx.extract`: those of a `featx.Request`, of `featx.extraction.Options` and of `open_dataset`. Those about
@@ -126,7 +126,7 @@ def compare(
         views=parse_views(views, augment, about.get("seed", 0)),
         seeds=check_seeds(seeds),
         judge="test" if test and len(labelled(dataset, "test")) else "val",
-        tick=tick,
+        on_progress=on_progress,
         note=note or (lambda _: None),
     )
     sources = [

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
-    from featx.extraction.fill import Tick
     from featx.model import Model
+    from featx.progress import OnProgress
     from featx.recipe import Views
 
 log = logging.getLogger("featx")
@@ -62,7 +62,7 @@ class Bench:
         Each trial is run once with each.
     judge : {"test", "val"}
         Split of the rows on which contestants are told apart.
-    tick : callable or None
+    on_progress : callable or None
         Called with a `Progress` in long steps.
     note : callable
         Called with a line for each row that is done.
@@ -76,7 +76,7 @@ class Bench:
     views: Views | None = None
     seeds: Sequence[int] = (0,)
     judge: str = "test"
-    tick: Tick | None = None
+    on_progress: OnProgress | None = None
     note: Callable[[str], None] = lambda _: None
 
     @cached_property

@@ -103,7 +103,7 @@ class FrozenSource:
             cache=bench.cache,
             options=bench.options,
             views=bench.views,
-            tick=bench.tick,
+            on_progress=bench.on_progress,
             remember=False,
         )
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from featx import __version__
 from featx.comparison.runs import Run
+from featx.files.notes import read_note, write_note
 from featx.store import Disk
-from featx.store.notes import read_note, write_note
 
 
 class Ledger:

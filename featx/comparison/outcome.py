@@ -13,8 +13,8 @@ import numpy as np
 from featx.comparison.board import as_html, as_text
 from featx.comparison.runs import Row
 from featx.evaluate import mcnemar
-from featx.store import Disk
-from featx.store.disk import commit, explained, write_at
+from featx.files import write_whole
+from featx.files.disk import explained
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,10 +83,9 @@ class Comparison:
         """Write ``comparison.json`` into `folder` and return its path."""
         if self.folder is None:
             return None
-        path, disk = self.folder / FILE, Disk()
-        content = memoryview(json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1).encode())
+        path = self.folder / FILE
         with explained("write", path):
-            commit(disk, path, lambda fd: write_at(disk, fd, content, 0), replace=True)
+            write_whole(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1))
         return path
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from featx.model import Model
 
 #: Arguments of `featx.finetune` that a comparison decides, or that do not change what comes out.
-_OWN = {"data", "backbone", "test", "val", "seed", "cache", "checkpoint", "resume", "tick", "source"}
+_OWN = {"data", "backbone", "test", "val", "seed", "cache", "checkpoint", "resume", "on_progress", "source"}
 
 _KERAS = {"optimizer": "adamax", "eps": 1e-7, "weight_decay": 0.0, "schedule": "none", "batch_size": 32}
 #: How each scratch network is trained where nothing else is said: as the walkthrough trains it that it comes from.
@@ -97,7 +97,7 @@ def _train(bench: Bench, trial: Trial, options: dict[str, Any], seed: int, key: 
         cache=bench.cache,
         checkpoint=checkpoint,
         resume=checkpoint is not None,
-        tick=bench.tick,
+        on_progress=bench.on_progress,
         **how | options,
     )
     judged = model.classify(

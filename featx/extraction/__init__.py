@@ -8,7 +8,6 @@ order of the work: `resolve` (names → recipes), `identify` (images → hashes)
 
 from featx.datasets import open_dataset
 from featx.extraction.api import extract
-from featx.extraction.fill import Progress
 from featx.extraction.lookup import open_store
 from featx.extraction.options import Options
 from featx.extraction.outcome import Estimate, Extraction
@@ -21,7 +20,6 @@ __all__ = [
     "Estimate",
     "Extraction",
     "Options",
-    "Progress",
     "Rank",
     "RowMaker",
     "cached_rows",

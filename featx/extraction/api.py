@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.extraction.ensure import Executor
-    from featx.extraction.fill import Tick
     from featx.features import Features
+    from featx.progress import OnProgress
 
 
 def extract(
@@ -48,7 +48,7 @@ def extract(
     augment: str | None = None,
     seed: int = 0,
     cluster: Executor | None = None,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
     **source: Any,
 ) -> Features | list[Features]:
     """Run a frozen backbone over images once and return their features, from the cache where it has them.
@@ -73,7 +73,7 @@ def extract(
         Of random weights, of a random validation split and of augmented views.
     cluster : Executor, optional
         Compute there instead of here: ``featx.RayCluster()``.
-    tick : callable, optional
+    on_progress : callable, optional
         Called with a `Progress` after each batch.
     **source
         ``images``, ``image_column``, ``label_column``, ``split_column``, ``allow_outside``, ``val``, ``name``: how to
@@ -118,7 +118,9 @@ def extract(
     )
     dataset = open_dataset(data, seed=seed, **source)
     asked = parse_views(views, augment, seed)
-    tables = run(dataset, request, cache=cache, options=options, tick=tick, views=asked, executor=cluster).tables
+    tables = run(
+        dataset, request, cache=cache, options=options, on_progress=on_progress, views=asked, executor=cluster
+    ).tables
     if layer is None or isinstance(layer, str):
         return tables[0]
     by_key = {table.key: table for table in tables}  # two names of one layer have one table

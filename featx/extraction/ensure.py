@@ -12,10 +12,11 @@ import numpy as np
 
 from featx.errors import NoSpaceError
 from featx.extraction.compute import Forward, views_of
-from featx.extraction.fill import Filled, Job, Progress, Tick, cut, fill, segment_rows, step_name
+from featx.extraction.fill import Filled, Job, cut, fill, segment_rows, step_name
 from featx.extraction.probing import check_probes
 from featx.extraction.ranks import Rank
 from featx.images import DecodePool
+from featx.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from featx.engines import Engine
@@ -54,7 +55,7 @@ class Ensured:
 class Executor(Protocol):
     """Who computes rows: `Here`, or a cluster such as `featx.RayCluster`."""
 
-    def compute(self, lookup: Lookup, part: Part, options: Options, tick: Tick | None) -> Ensured:
+    def compute(self, lookup: Lookup, part: Part, options: Options, on_progress: OnProgress | None) -> Ensured:
         """Compute and commit every row of `part`."""
 
 
@@ -64,11 +65,11 @@ class Here:
     def __init__(self) -> None:
         self._engine: Engine | None = None
 
-    def compute(self, lookup: Lookup, part: Part, options: Options, tick: Tick | None) -> Ensured:
+    def compute(self, lookup: Lookup, part: Part, options: Options, on_progress: OnProgress | None) -> Ensured:
         """Compute and commit every row of `part` that other processes of this launch do not."""
         rank = Rank.here()
-        if tick is not None:  # to convert a network takes seconds
-            tick(Progress(step_name(views_of(part.recipes)), 0, len(part.positions), 0.0))
+        if on_progress is not None:  # to convert a network takes seconds
+            on_progress(Progress(step_name(views_of(part.recipes)), 0, len(part.positions), 0.0))
         # Its processes start while the engine is made ready.
         with DecodePool(lookup.recipes[0].frame, n_workers=decoders(options, len(part.positions))) as pool:
             engine, rows = open_planned(lookup, part, options, self._engine, n_workers=rank.size)
@@ -77,12 +78,12 @@ class Here:
                 self._engine = engine
             started, item_ids = time.perf_counter(), lookup.identity.item_ids
             job = Job(lookup.dataset, lookup.identity, lookup.store, Forward(engine, part.recipes, item_ids))
-            filled = fill(job, pool, cut(part.positions, rows), rank, tick)
+            filled = fill(job, pool, cut(part.positions, rows), rank, on_progress)
         return Ensured(filled, engine.name, engine.batch_size, time.perf_counter() - started)
 
 
 def ensure_rows(
-    lookup: Lookup, options: Options, tick: Tick | None = None, executor: Executor | None = None
+    lookup: Lookup, options: Options, on_progress: OnProgress | None = None, executor: Executor | None = None
 ) -> Ensured:
     """Have every row of `lookup` that the cache lacks computed: of the images as they are, then of their views.
 
@@ -99,7 +100,7 @@ def ensure_rows(
         lookup.store.require_writable()
         _check_space(lookup, n_missing)
     for part in lookup.parts():
-        ensured.add(executor.compute(lookup, part, options, tick))
+        ensured.add(executor.compute(lookup, part, options, on_progress))
         lookup.store.drop_plan(part.recipes[0].key)
     return ensured
 

@@ -14,6 +14,7 @@ import numpy as np
 from featx.datasets import item_id
 from featx.errors import ImageError
 from featx.extraction.compute import Block, Forward, Pixels, compute_block
+from featx.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -30,21 +31,6 @@ SEGMENT_SECONDS = 30.0
 SEGMENTS_PER_WORKER = 16
 #: How often to look again for segments that another process claimed, in seconds.
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a step is: `done` of `total` images after `seconds`, `waiting` of which went into waiting for pixels."""
-
-    step: str
-    done: int
-    total: int
-    seconds: float
-    waiting: float = 0.0
-
-
-#: Called with a `Progress` after each batch.
-Tick = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,9 @@ def cut(missing: np.ndarray, rows_per_segment: int) -> list[np.ndarray]:
     return np.split(missing, list(cuts)) if len(missing) else []
 
 
-def fill(job: Job, pool: DecodePool, segments: list[np.ndarray], rank: Rank, tick: Tick | None = None) -> Filled:
+def fill(
+    job: Job, pool: DecodePool, segments: list[np.ndarray], rank: Rank, on_progress: OnProgress | None = None
+) -> Filled:
     """Compute and commit the rows of `segments` (ascending positions, one for each distinct image).
 
     Segments that another process has claimed are left to it, and taken over when its claim expires
@@ -110,7 +98,7 @@ def fill(job: Job, pool: DecodePool, segments: list[np.ndarray], rank: Rank, tic
     that were launched together begin with the share of their `rank`, and help out with the rest.
     """
     segments, n = rank.own_first(segments), sum(map(len, segments))
-    filled, meter = Filled(), _Meter(step_name(job.forward.views), n, tick)
+    filled, meter = Filled(), _Meter(step_name(job.forward.views), n, on_progress)
     while segments:
         left = _pass(job, pool, segments, filled, meter)
         segments = [segment for segment in left if not _is_done(job, segment)]
@@ -211,13 +199,13 @@ def all_known(store: Store, recipes: Sequence[Recipe], item_ids: np.ndarray) -> 
 class _Meter:
     """Adds up what batches report and passes it on."""
 
-    def __init__(self, step: str, total: int, tick: Tick | None) -> None:
-        self._step, self._total, self._tick = step, total, tick
+    def __init__(self, step: str, total: int, on_progress: OnProgress | None) -> None:
+        self._step, self._total, self._on_progress = step, total, on_progress
         self._done, self.waiting, self._start = 0, 0.0, time.perf_counter()
 
     def add(self, n: int, waiting: float) -> None:
         self._done += n
         self.waiting += waiting
-        if self._tick is not None:
+        if self._on_progress is not None:
             seconds = time.perf_counter() - self._start
-            self._tick(Progress(self._step, self._done, self._total, seconds, self.waiting))
+            self._on_progress(Progress(self._step, self._done, self._total, seconds, self.waiting))

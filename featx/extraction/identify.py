@@ -42,7 +42,11 @@ class Identity:
 
 
 def identify(
-    dataset: Dataset, store: Store, *, rehash: bool = False, tick: Callable[[int, int, float], None] | None = None
+    dataset: Dataset,
+    store: Store,
+    *,
+    rehash: bool = False,
+    on_progress: Callable[[int, int, float], None] | None = None,
 ) -> Identity:
     """Hash every row of `dataset` that the cache's memo of file stamps does not know yet.
 
@@ -54,7 +58,7 @@ def identify(
         Keeps the memo ``(path, size, mtime, inode) → hash``.
     rehash : bool
         Read every byte again. Needed only where a file was edited with its size and times kept.
-    tick : callable, optional
+    on_progress : callable, optional
         Called with (hashed so far, to hash, seconds) after each row.
     """
     stamps = dataset.stamps()
@@ -68,8 +72,8 @@ def identify(
             identity.unreadable[index] = data
         else:
             identity.item_ids[index] = np.frombuffer(item_id(data), dtype=np.uint8)
-        if tick is not None:
-            tick(done, len(unknown), time.perf_counter() - started)
+        if on_progress is not None:
+            on_progress(done, len(unknown), time.perf_counter() - started)
     if stamps is not None and len(unknown):
         learned = unknown[identity.readable[unknown]]
         store.remember_hashes(stamps[learned], identity.item_ids[learned])

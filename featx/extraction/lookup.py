@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.extraction.compute import views_of
-from featx.extraction.fill import Progress
 from featx.extraction.identify import Identity, identify
 from featx.extraction.resolve import Resolved, resolve
+from featx.files.sizes import parse_bytes
+from featx.progress import Progress
 from featx.store import Store
-from featx.store.cache import LIMIT
 from featx.store.lookup import first_of_each
-from featx.store.sizes import parse_bytes
+from featx.store.store import LIMIT
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
-    from featx.extraction.fill import Tick
     from featx.extraction.options import Options
+    from featx.progress import OnProgress
     from featx.recipe import Recipe, Request, Views
 
 
@@ -139,15 +139,15 @@ def look_up(
     request: Request,
     store: Store,
     options: Options,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
     views: Views | None = None,
 ) -> Lookup:
     """Identify the images of `dataset` and resolve `request`, so that the cache can be asked for rows."""
     resolved = resolve(request, store)
 
     def hashed(done: int, total: int, seconds: float) -> None:
-        if tick is not None:
-            tick(Progress("hash", done, total, seconds))
+        if on_progress is not None:
+            on_progress(Progress("hash", done, total, seconds))
 
-    identity = identify(dataset, store, rehash=options.rehash, tick=hashed)
+    identity = identify(dataset, store, rehash=options.rehash, on_progress=hashed)
     return Lookup(dataset, identity, resolved, store, views)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from featx.datasets import Dataset
     from featx.extraction.ensure import Executor
-    from featx.extraction.fill import Tick
     from featx.features import Features
+    from featx.progress import OnProgress
     from featx.recipe import Request, Views
     from featx.store import Store
 
@@ -39,7 +39,7 @@ def run(
     *,
     cache: str | Path | None = None,
     options: Options | None = None,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
     views: Views | None = None,
     executor: Executor | None = None,
     remember: bool = True,
@@ -56,7 +56,7 @@ def run(
         Cache folder; ``FEATX_CACHE`` or ``./cache`` if not given.
     options : Options, optional
         How to compute.
-    tick : callable, optional
+    on_progress : callable, optional
         Called with a `Progress` after each batch.
     views : Views, optional
         Augmented views of the images to train on, in tables of their own that those returned name.
@@ -73,9 +73,9 @@ def run(
         After everything good has been published, if more images are bad than ``options.max_errors`` allows.
     """
     started, options, store = time.perf_counter(), options or Options(), open_store(cache)
-    lookup = _look_up(dataset, request, store, options, tick, views)
+    lookup = _look_up(dataset, request, store, options, on_progress, views)
     ensure = _compute_again if options.refresh else ensure_rows
-    ensured = ensure(lookup, options, tick, executor)
+    ensured = ensure(lookup, options, on_progress, executor)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
     paths = [table.path for table in tables if table.path is not None]
     forgotten = remember and last_used(store) != paths and not note_last_used(store, paths)
@@ -105,12 +105,12 @@ def estimate(
     *,
     cache: str | Path | None = None,
     options: Options | None = None,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
     views: Views | None = None,
 ) -> Estimate:
     """Say what `run` would do, having computed no more than one batch and written nothing but notes."""
     options, store = options or Options(), open_store(cache)
-    lookup = _look_up(dataset, request, store, options, tick, views)
+    lookup = _look_up(dataset, request, store, options, on_progress, views)
     lookup.blind = options.refresh
     parts, seconds = list(lookup.parts()), 0.0
     n_missing = sum(part.n_rows for part in parts)
@@ -143,13 +143,18 @@ def last_used(store: Store) -> list[Path]:
 
 
 def _look_up(
-    dataset: Dataset, request: Request, store: Store, options: Options, tick: Tick | None, views: Views | None
+    dataset: Dataset,
+    request: Request,
+    store: Store,
+    options: Options,
+    on_progress: OnProgress | None,
+    views: Views | None,
 ) -> Lookup:
     if options.device not in ("auto", "cpu"):
         from featx.engines.choose import named_device  # torch is for those who name a device
 
         named_device(options.device)
-    lookup = look_up(dataset, request, store, options, tick, views)
+    lookup = look_up(dataset, request, store, options, on_progress, views)
     if views is not None and not lookup.viewed.any():
         raise OptionError(
             "--views are for training rows, and the data has only validation and test rows. Leave it out."
@@ -161,7 +166,9 @@ def _n_rows(table: Features, views: Views | None) -> int:
     return len(table) + sum(len(table.view(number)) for number in (views.numbers if views else ()))
 
 
-def _compute_again(lookup: Lookup, options: Options, tick: Tick | None, executor: Executor | None) -> Ensured:
+def _compute_again(
+    lookup: Lookup, options: Options, on_progress: OnProgress | None, executor: Executor | None
+) -> Ensured:
     """Compute every row of these images anew; rows of others stay, unless this machine computes other features."""
     lookup.store.require_writable()
     recipes = [*lookup.recipes]
@@ -170,12 +177,12 @@ def _compute_again(lookup: Lookup, options: Options, tick: Tick | None, executor
     for recipe in recipes:
         lookup.store.set_aside(recipe.key, lookup.identity.item_ids)
     try:
-        return ensure_rows(lookup, options, tick, executor)
+        return ensure_rows(lookup, options, on_progress, executor)
     except ProbeError:
         for recipe in recipes:
             forget_probe(lookup.store, recipe)
             lookup.store.set_aside(recipe.key)
-        return ensure_rows(lookup, options, tick, executor)
+        return ensure_rows(lookup, options, on_progress, executor)
 
 
 def _layer_names(lookup: Lookup) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import secrets
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import OptionError
-from featx.store.cache import is_cache
+from featx.files import Disk, whole_file
+from featx.files.disk import explained
 from featx.store.container import Rows
 from featx.store.content import TableContent
-from featx.store.disk import Disk, explained
+from featx.store.store import is_cache
 from featx.store.tables import write_table
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def _to_npz(features: Features, path: Path) -> None:
         "classes": np.array(features.classes, dtype=str),
         "splits": features.splits,
     }
-    with _whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
         with archive.open("X.npy", "w", force_zip64=True) as member:
             header = {"descr": features.dtype.str, "fortran_order": False, "shape": features.shape}
             np.lib.format.write_array_header_1_0(member, header)
@@ -66,7 +65,7 @@ def _to_parquet(features: Features, path: Path) -> None:
         [("id", pa.string()), ("label", pa.string()), ("y", pa.int64()), ("split", pa.string()), ("features", values)],
         metadata={"shape": json.dumps(features.shape[1:]), "classes": json.dumps(features.classes)},
     )
-    with _whole_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    with whole_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for indices, X in features.blocks():
             rows = pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), width)
             writer.write_table(pa.table([*_named_columns(features, indices), rows], schema=schema))
@@ -82,7 +81,7 @@ def _to_csv(features: Features, path: Path) -> None:
         [("id", pa.string()), ("label", pa.string()), ("y", pa.int64()), ("split", pa.string())]
         + [(f"f{column}", kind) for column in range(width)]
     )
-    with _whole_file(path) as temporary, csv.CSVWriter(temporary, schema) as writer:
+    with whole_file(path) as temporary, csv.CSVWriter(temporary, schema) as writer:
         for indices, X in features.blocks(8 << 20):
             columns = X.reshape(len(X), width).astype(np.float32).T
             writer.write_table(pa.table([*_named_columns(features, indices), *map(pa.array, columns)], schema=schema))
@@ -116,18 +115,6 @@ def _to_h5(features: Features, path: Path) -> None:
     )
     rows = Rows(features.dtype, features.shape, lambda start, stop: features[start:stop])
     write_table(Disk(), path, content, rows)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file gets its name when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _FORMATS: dict[str, Callable[[Features, Path], None]] = {

@@ -17,8 +17,8 @@ from featx.finetuning.start import needs_maps
 from featx.recipe import Request
 
 if TYPE_CHECKING:
-    from featx.extraction.fill import Tick
     from featx.model import Model
+    from featx.progress import OnProgress
 
 _REQUEST = {field.name for field in dataclasses.fields(Request)} - {"layers", "precision", "dtype"}
 _SETTINGS = {field.name for field in dataclasses.fields(Settings)}
@@ -74,7 +74,7 @@ def finetune(
     checkpoint: str | Path | None = None,
     checkpoint_minutes: float = 5.0,
     resume: bool = False,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
     **source: Any,
 ) -> Model:
     """Train a backbone, or its upper part, and a head on it, end to end.
@@ -149,8 +149,8 @@ def finetune(
     resume : bool
         Go on from `checkpoint` if it is there. On one machine's CPU the weights come out bit for bit as without
         the interruption.
-    tick : callable, optional
-        Called with a `featx.extraction.Progress` after each step.
+    on_progress : callable, optional
+        Called with a `featx.progress.Progress` after each step.
     **source
         How to read `data`, as in `featx.datasets.open_dataset`.
 
@@ -196,7 +196,9 @@ def finetune(
     dataset = extraction.open_dataset(data, val=None if none_held_out else val, seed=seed, **source)
     path = None if checkpoint is None else Path(checkpoint)
     _check_checkpoint(path, resume=resume)
-    run = Run(settings, request, dataset, cache, Options(device=device, workers=workers, max_errors=max_errors), tick)
+    run = Run(
+        settings, request, dataset, cache, Options(device=device, workers=workers, max_errors=max_errors), on_progress
+    )
     model = run.finetune(path, checkpoint_minutes, val=0 if none_held_out else None, test=test)
     model.report["seconds"] = round(time.perf_counter() - started, 3)
     return model

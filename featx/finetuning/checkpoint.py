@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from featx.errors import CorruptFileError, OptionError
+from featx.files.disk import Disk, commit, explained, write_at
 from featx.finetuning.training import state_from_json
-from featx.store.disk import Disk, commit, explained, write_at
 
 if TYPE_CHECKING:
     from pathlib import Path

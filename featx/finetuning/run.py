@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from featx.backbones import Backbone
     from featx.datasets import Dataset
     from featx.extraction import Options
-    from featx.extraction.fill import Tick
     from featx.features import Features
     from featx.finetuning.settings import Settings
     from featx.finetuning.sources import Source
     from featx.heads import ConvHead, DenseHead
     from featx.model import Model
     from featx.model.rows import Rows
+    from featx.progress import OnProgress
     from featx.recipe import Recipe, Request, Views
 
 
@@ -52,7 +52,7 @@ class Run:
     dataset: Dataset
     cache: str | Path | None
     options: Options
-    tick: Tick | None
+    on_progress: OnProgress | None
 
     def finetune(self, checkpoint: Path | None, minutes: float, *, val: float | None, test: bool) -> Model:
         """Train from the start or from `checkpoint`, and return the model, its report without the seconds."""
@@ -75,7 +75,7 @@ class Run:
         if resumed is not None:
             read_checkpoint(resumed, training, identity)
         save = None if checkpoint is None else lambda: write_checkpoint(checkpoint, training, identity)
-        training.run(self.tick, save, minutes)
+        training.run(self.on_progress, save, minutes)
         model = make_model(training, backbone, self.request, head, source, rows)
         model.report.update(
             kind="scratch" if self.request.weights == "none" else "finetune",
@@ -95,7 +95,7 @@ class Run:
         """Return where batches come from, and the network from there up to the head."""
         if not self.settings.from_cache:
             folder = extraction.open_store(self.cache).root
-            images = decode(self.dataset, recipe.frame, self.options, folder, test=test, tick=self.tick)
+            images = decode(self.dataset, recipe.frame, self.options, folder, test=test, on_progress=self.on_progress)
             images.augmentation, images.seed = self.settings.augmentation, self.settings.seed
             return images, from_pixels(backbone, [recipe])
         layer, upper = cut(backbone, recipe, trainable)
@@ -109,7 +109,7 @@ class Run:
             request,
             cache=self.cache,
             options=self.options,
-            tick=self.tick,
+            on_progress=self.on_progress,
             views=views,
             remember=False,
         ).tables

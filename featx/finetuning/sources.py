@@ -13,9 +13,9 @@ import torch
 from featx.augment import Augmentation, seed_of
 from featx.datasets import item_id
 from featx.errors import DataError, ImageError, TooManyErrors
-from featx.extraction import Progress
 from featx.extraction.options import allowed_errors
 from featx.images import DecodePool
+from featx.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from featx.datasets import Dataset
     from featx.extraction import Options
-    from featx.extraction.fill import Tick
     from featx.features import Features
+    from featx.progress import OnProgress
     from featx.recipe import Frame
 
 #: Convolutions run channels last, but for maps with a side below this, which oneDNN does faster channel by channel:
@@ -94,7 +94,7 @@ class DecodedImages:
 
 
 def decode(
-    dataset: Dataset, frame: Frame, options: Options, folder: Path, *, test: bool, tick: Tick | None = None
+    dataset: Dataset, frame: Frame, options: Options, folder: Path, *, test: bool, on_progress: OnProgress | None = None
 ) -> DecodedImages:
     """Decode the labelled images of `dataset` once, without its test split unless `test`.
 
@@ -108,7 +108,7 @@ def decode(
     folder : Path
         For pixels that do not fit in memory.
     test : bool
-    tick : callable, optional
+    on_progress : callable, optional
 
     Raises
     ------
@@ -138,8 +138,8 @@ def decode(
                 bad[row] = image
             else:
                 pixels[place[row]] = image
-            if tick is not None:
-                tick(Progress("decode", done, len(wanted), time.perf_counter() - started))
+            if on_progress is not None:
+                on_progress(Progress("decode", done, len(wanted), time.perf_counter() - started))
     errors = [(dataset.ids[row], str(reason)) for row, reason in bad.items()]
     if len(errors) > allowed_errors(options.max_errors, len(wanted)):
         raise TooManyErrors(

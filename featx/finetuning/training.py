@@ -20,18 +20,18 @@ from torch.nn.functional import cross_entropy
 
 from featx.engines.eager import arithmetic
 from featx.errors import OptionError
-from featx.extraction import Progress
 from featx.heads.training import Monitor, optimizer_of
+from featx.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from featx.extraction.fill import Tick
     from featx.finetuning.network import Classifier, Trainable
     from featx.finetuning.settings import Settings
     from featx.finetuning.sources import Source
     from featx.model.rows import Rows
+    from featx.progress import OnProgress
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: The loss of rows whose class no training row has says nothing.
@@ -130,12 +130,14 @@ class Training:
         own = {f"backbone.{name}": tensor for name, tensor in self.trainable.state().items()}
         return own | {f"head.{name}": tensor for name, tensor in self.network.head.state_dict().items()}
 
-    def run(self, tick: Tick | None = None, checkpoint: Callable[[], None] | None = None, minutes: float = 5.0) -> None:
+    def run(
+        self, on_progress: OnProgress | None = None, checkpoint: Callable[[], None] | None = None, minutes: float = 5.0
+    ) -> None:
         """Train to the end and leave the network with the weights of its best epoch, in evaluation mode.
 
         Parameters
         ----------
-        tick : callable, optional
+        on_progress : callable, optional
             Called with a `Progress` after each step.
         checkpoint : callable, optional
             Called after each epoch, and in an epoch every so many `minutes`.
@@ -143,7 +145,7 @@ class Training:
         exact = "tf32" if self._settings.precision == "tf32" else "fp32"
         with torch.random.fork_rng(), arithmetic(torch.device(self._device), exact):
             while self.state.epoch < self._settings.epochs and not self.state.stopped:
-                self._run_epoch(tick, checkpoint, 60 * minutes)
+                self._run_epoch(on_progress, checkpoint, 60 * minutes)
                 if checkpoint is not None:
                     checkpoint()
         with torch.no_grad():
@@ -172,7 +174,7 @@ class Training:
                 parts.append(compute(batch).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def _run_epoch(self, tick: Tick | None, checkpoint: Callable[[], None] | None, seconds: float) -> None:
+    def _run_epoch(self, on_progress: OnProgress | None, checkpoint: Callable[[], None] | None, seconds: float) -> None:
         state, settings = self.state, self._settings
         order = np.random.default_rng((settings.seed, state.epoch)).permutation(self._rows.train)
         # Equal parts: a rest of one row would leave batch normalisation without a variance.
@@ -184,10 +186,10 @@ class Training:
             first = state.step_in_epoch * settings.accumulate
             self._step(batches[first : first + settings.accumulate])
             state.seconds = time.perf_counter() - started
-            if tick is not None:
+            if on_progress is not None:
                 n_rows = len(self._rows.train) * settings.epochs
                 label = f"epoch {state.epoch + 1}/{settings.epochs}"
-                tick(Progress(label, n_rows * state.step // total, n_rows, state.seconds))
+                on_progress(Progress(label, n_rows * state.step // total, n_rows, state.seconds))
             if checkpoint is not None and time.perf_counter() - saved >= seconds:
                 checkpoint()
                 saved = time.perf_counter()

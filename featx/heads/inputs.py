@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.errors import DataError, OptionError
-from featx.store.sizes import parse_bytes
+from featx.files.sizes import parse_bytes
 
 Array = NDArray[Any]
 ClassWeight = dict[Any, float] | str | None

@@ -22,7 +22,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from featx.errors import MissingDataError, ModelFileError, NoSpaceError
-from featx.store.disk import Disk, commit, write_at
+from featx.files.disk import Disk, commit, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from featx.datasets import shared_across_splits
 from featx.errors import DataError, OptionError
 from featx.features import Features
+from featx.files.sizes import parse_bytes
 from featx.heads.boosted import XGBoostHead
 from featx.heads.centroid import CentroidHead
 from featx.heads.conv import ConvHead
@@ -25,7 +26,6 @@ from featx.model.model import Model
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.model.search import spelled
-from featx.store.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

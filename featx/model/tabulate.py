@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import DataError, MissingDataError, OptionError
+from featx.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ def write_csv(
         header, ids = _sample_form(sample, predictions)
         rows = list(_submission(predictions, header, ids))
         uniform = tuple(predictions.ids[i] for i in sorted(predictions.errors))
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with whole_file(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return uniform
 

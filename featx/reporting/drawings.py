@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from featx import plots
+from featx.files import whole_file
 from featx.reporting.board import accuracy_of, name_of
 from featx.reporting.choice import N_PREDICTIONS, confidences
 from featx.reporting.inline import inline_svg
@@ -70,7 +71,9 @@ class Drawing:
         with plots.styled({"svg.hashsalt": self.name}):
             figure = self.figure()
             for path in paths:
-                figure.savefig(path, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else {})
+                with whole_file(path) as temporary:
+                    kind, metadata = path.suffix[1:], {"Date": None} if path.suffix == ".svg" else {}
+                    figure.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)
         return paths
 
 

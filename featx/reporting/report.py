@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import DataError, FeatxError
+from featx.files import write_whole
 from featx.model import Model, load
 from featx.reporting.board import best_of, comparison_rows, name_of, read_comparison, row_of
 from featx.reporting.classifier_page import classifier_page
@@ -19,9 +20,9 @@ from featx.reporting.thumbnails import reopen
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from featx.extraction.fill import Tick
     from featx.features import Features
     from featx.model import Predictions
+    from featx.progress import OnProgress
     from featx.reporting.board import Row
     from featx.reporting.drawings import Drawing
 
@@ -51,8 +52,7 @@ class Report:
         """
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.html, "utf-8", errors="backslashreplace")
+            write_whole(path, self.html)
         except OSError as error:
             why = f"{error.strerror}. Name another place: -o FILE"
             raise DataError(f"Cannot write the report to {path}: {why}") from error
@@ -90,7 +90,7 @@ def report(
     command: str = "",
     allow_code: bool = False,
     unsafe_pickle: bool = False,
-    tick: Tick | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Report:
     """Report on a model, on several side by side, or on a comparison.
 
@@ -111,7 +111,7 @@ def report(
         What was typed, for the page.
     allow_code, unsafe_pickle : bool
         As in `featx.load`.
-    tick : callable, optional
+    on_progress : callable, optional
         Called with a `Progress` after each batch, where a model without a table has to see the images first.
 
     Returns
@@ -140,7 +140,7 @@ def report(
     judged = None
     if model is not None:
         try:
-            found = table if table is not None else _table_of(model, data, cache, tick)
+            found = table if table is not None else _table_of(model, data, cache, on_progress)
         except FeatxError as error:
             if table is not None:
                 raise
@@ -197,7 +197,7 @@ def _open(subject: Any, opened: Callable[[Any], Model]) -> tuple[list[Row], Mode
     return rows, opened(folder / described), []
 
 
-def _table_of(model: Model, data: Any, cache: str | Path | None, tick: Tick | None) -> Features:
+def _table_of(model: Model, data: Any, cache: str | Path | None, on_progress: OnProgress | None) -> Features:
     """Return the table that a model was fitted on; where there is none, extract the images by its recipe."""
     from featx.extraction import open_dataset, run
     from featx.model.saving import with_network
@@ -210,7 +210,7 @@ def _table_of(model: Model, data: Any, cache: str | Path | None, tick: Tick | No
         raise DataError("the rows that the model was fitted on are not there. Name the images: --data DATA")
     dataset = reopen(source) if data is None else open_dataset(data)
     with with_network(model) as request:
-        return run(dataset, request, cache=cache, tick=tick, remember=False).tables[0]
+        return run(dataset, request, cache=cache, on_progress=on_progress, remember=False).tables[0]
 
 
 def _title(rows: Sequence[Row], model: Model | None) -> str:

@@ -9,13 +9,13 @@
 
 From the bottom up: `disk` (file system calls), `layout` (HDF5 structures), `payload` (rows),
 `container` (one sealed file), `segments` and `tables` (kinds of it), `content` (what a table says), `segmented` (rows
-that lie in segments), `catalog` (which file holds a row), `publish` (from segments to tables), `cache` (the `Store`),
+that lie in segments), `catalog` (which file holds a row), `publish` (from segments to tables), `store` (the `Store`),
 `maintenance`.
 """
 
-from featx.store.cache import LIMIT, Store
-from featx.store.disk import Disk
+from featx.files import Disk
 from featx.store.names import clean_name, segment_name
+from featx.store.store import LIMIT, Store
 from featx.store.tables import Table, use_table
 
 __all__ = ["LIMIT", "Disk", "Store", "Table", "clean_name", "segment_name", "use_table"]

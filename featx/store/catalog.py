@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
-from featx.store.disk import Disk, explained
+from featx.files.disk import Disk, explained
 from featx.store.lookup import DigestIndex
 from featx.store.names import KEY_DIGITS
 from featx.store.segments import Segment, list_files, list_segments, set_aside

@@ -7,9 +7,9 @@ import socket
 import time
 from pathlib import Path
 
-from featx.store.disk import Disk
+from featx.files.disk import Disk
+from featx.files.notes import read_note, remove, write_note
 from featx.store.names import clean_name
-from featx.store.notes import read_note, remove, write_note
 
 FOLDER = ".claims"
 #: After so long a claim is taken for that of a dead worker.

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError
+from featx.files.disk import Disk
+from featx.files.notes import remove
 from featx.store.container import Sealed, write_sealed
-from featx.store.disk import Disk
 from featx.store.lookup import DigestIndex
-from featx.store.notes import remove
 from featx.store.segments import list_files
 
 FOLDER = ".hashes"

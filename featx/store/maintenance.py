@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
-from featx.store.cache import Store
+from featx.files.disk import TEMPORARY
+from featx.files.notes import remove
 from featx.store.claims import FOLDER as CLAIMS
 from featx.store.container import Sealed
-from featx.store.disk import TEMPORARY
-from featx.store.notes import remove
 from featx.store.publish import covered_segments, rescue
 from featx.store.segments import ASIDE, Segment, list_files, list_segments, segment_path, set_aside
 from featx.store.segments import FOLDER as SEGMENTS
+from featx.store.store import Store
 from featx.store.structure import check_structure
 from featx.store.tables import Table
 

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.files.disk import Disk
+from featx.files.notes import remove
 from featx.store.catalog import Catalog, KeyRows, RowsMovedError, missing_rows
 from featx.store.claims import Claims
 from featx.store.container import Rows
 from featx.store.content import TableContent
-from featx.store.disk import Disk
 from featx.store.lookup import DigestIndex
-from featx.store.notes import remove
 from featx.store.payload import block_rows
 from featx.store.segmented import Places
 from featx.store.segments import list_segments, set_aside, write_segment

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CorruptFileError
+from featx.files.disk import Disk, explanation
 from featx.store.container import Rows, Sealed, write_sealed
-from featx.store.disk import Disk, explanation
 from featx.store.names import segment_name
 from featx.store.text import from_utf8, to_utf8
 

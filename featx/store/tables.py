@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.files.disk import Disk
 from featx.store.container import Rows, Sealed, extent_from_json, write_sealed
 from featx.store.content import VIEWS, TableContent
-from featx.store.disk import Disk
 from featx.store.segmented import Places, SegmentedRows, within
 from featx.store.segments import Segment, segment_path
 from featx.store.text import from_utf8, to_utf8

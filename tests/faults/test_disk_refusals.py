@@ -16,8 +16,8 @@ from toy_rows import KEY, features, items, publish
 
 from featx.errors import CacheError, CorruptFileError, NoSpaceError
 from featx.features import Features
+from featx.files.notes import write_note
 from featx.store import Disk, Store
-from featx.store.notes import write_note
 
 
 def n_calls(root, calls):

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from featx.store.disk import Disk, commit, explained, opened, read_bytes, write_at
+from featx.files.disk import Disk, commit, explained, opened, read_bytes, write_at
 
 
 def read_note(disk: Disk, path: Path) -> dict[str, Any] | None:

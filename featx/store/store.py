@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError
+from featx.files.disk import Disk, explained, make_folders
+from featx.files.notes import adopt_note, create_exclusively, read_note, remove, write_note
 from featx.store.catalog import Catalog, RowsMovedError, missing_rows
 from featx.store.claims import LEASE_SECONDS, Claims
 from featx.store.content import TableContent
-from featx.store.disk import Disk, explained, make_folders
 from featx.store.hashes import HashMemo
 from featx.store.names import KEY_DIGITS, clean_name, segment_name
-from featx.store.notes import adopt_note, create_exclusively, read_note, remove, write_note
 from featx.store.publish import Publisher
 from featx.store.segments import set_aside, write_segment
 from featx.store.tables import Table, use_table
