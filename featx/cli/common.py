@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from featx.threads import VARIABLE, configure, parse_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +58,13 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
     @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+    @click.option("--threads", metavar="N", help="Processor threads at most (also FEATX_THREADS). Default: all cores.")
     @click.option("--debug", is_flag=True, help="Log everything; a traceback where something unexpected fails.")
     @functools.wraps(command)
-    def wrapped(*, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> None:
+    def wrapped(*, as_json: bool, quiet: bool, verbose: bool, debug: bool, threads: str | None, **options: Any) -> None:
+        if threads is not None:
+            os.environ[VARIABLE] = str(parse_threads(threads))
+        configure()
         level = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
         logging.getLogger("featx").setLevel(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,6 +13,7 @@ from featx import __version__
 from featx.errors import CorruptFileError, DataError, MissingDataError
 from featx.extraction.probing import stored_probe
 from featx.features import Features
+from featx.threads import n_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,5 +129,5 @@ def _provenance(ensured: Ensured) -> dict[str, Any]:
         "batch_size": ensured.batch_size,
         "computed": ensured.filled.computed,
         "seconds": round(ensured.seconds, 3),
-        "n_cores": os.cpu_count(),
+        "n_cores": n_cores(),
     }

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
+from featx.threads import n_cores
+
 _T = TypeVar("_T")
 
 
@@ -46,8 +48,7 @@ class Rank:
         """Return how many decoding processes are our share of this machine, None if all of it is ours."""
         if self.local_size == 1:
             return None
-        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, n_cores // self.local_size)
+        return max(1, n_cores() // self.local_size)
 
     def device(self, device: str) -> str:
         """Return `device`, or our own one of several CUDA devices where it is ``auto``."""

@@ -18,6 +18,7 @@ from featx.errors import FeatxError, ImageError
 from featx.images.decoder import Decoder, Job
 from featx.images.geometry import prepare
 from featx.recipe import Frame
+from featx.threads import n_cores
 
 #: Batches that wait in front of each decoding process, so that it never idles.
 _DEPTH = 3
@@ -65,7 +66,7 @@ class DecodePool:
     def __init__(
         self, frame: Frame, *, n_workers: int | None = None, timeout: float = 60.0, memory_limit: int = 2 * 2**30
     ) -> None:
-        n_workers = _n_cores() if n_workers is None else n_workers
+        n_workers = n_cores() if n_workers is None else n_workers
         self._frame = frame
         self._timeout = timeout
         self._memory_limit = memory_limit
@@ -219,7 +220,3 @@ def _n_bytes(image: bytes | np.ndarray | ImageError) -> int:
     if isinstance(image, np.ndarray):
         return image.nbytes
     return 0 if isinstance(image, ImageError) else len(image)
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
