@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ from PIL import Image
 
 import featx
 from featx.cli import main
-from featx.comparison import Comparison
 from featx.comparison.board import as_text
-from featx.comparison.ledger import Ledger, key_of
-from featx.comparison.runs import Row, Run, Trial
+from featx.comparison.outcome import Row, Run, rank
+from featx.comparison.plan import Trial
+from featx.comparison.run import ComparisonContext
 from featx.comparison.subsets import keep_shots, with_validation
 from featx.datasets import open_dataset
 from featx.errors import OptionError, UnknownBackboneError, UnknownHeadError, UnknownLayerError
+from featx.recipe import Views
 
 SMALL = {"weights": "none", "image_size": 64, "workers": 0, "engine": "eager"}
 #: A class has this many images in train, val and test.
@@ -111,7 +113,7 @@ def run_of(val, test, predicted):
 
 
 def trial_of(head):
-    return Trial(kind="frozen", backbone="toy", head=head)
+    return Trial(kind="frozen", backbone="toy", head=head, request=featx.Request(backbone="toy"))
 
 
 DATA = {"classes": ["a", "b"], "judged": "test", "train": 10, "val": 10, "test": 6, "name": "toy"}
@@ -122,7 +124,7 @@ def test_a_high_test_accuracy_does_not_win():
         Row(trial_of("lucky"), [run_of(0.5, 1.0, [0] * 6)]),
         Row(trial_of("good"), [run_of(0.9, 0.5, [0] * 6)]),
     ]
-    board = Comparison.judge(rows, np.zeros(6, int), DATA)
+    board = rank(rows, np.zeros(6, int), DATA)
 
     assert board.best["head"] == "good"
 
@@ -133,14 +135,14 @@ def test_each_row_is_tested_against_the_best_on_rows_that_both_could_read():
         Row(trial_of("worse"), [run_of(0.8, 0.0, [1, 1, 1, 1, 1, 1])]),
         Row(trial_of("blind"), [run_of(0.7, 0.0, [-1, -1, -1, 1, 0, 0])]),
     ]
-    board = Comparison.judge(rows, np.zeros(6, int), DATA)
+    board = rank(rows, np.zeros(6, int), DATA)
 
     assert [row["mcnemar"] for row in board.rows] == [None, pytest.approx(2 / 2**6), 1.0]
 
 
 def test_several_seeds_show_the_run_of_median_validation_and_the_range():
     runs = [run_of(val, test, [0] * 6) for val, test in ((0.7, 0.9), (0.8, 0.6), (0.6, 0.7))]
-    (row,) = Comparison.judge([Row(trial_of("mlp"), runs)], np.zeros(6, int), DATA).rows
+    (row,) = rank([Row(trial_of("mlp"), runs)], np.zeros(6, int), DATA).rows
 
     assert (row["val_accuracy"], row["test_accuracy"]) == (0.7, 0.9)
     assert (row["val_range"], row["test_range"]) == ([0.6, 0.8], [0.6, 0.9])
@@ -201,14 +203,32 @@ def test_another_setting_label_or_seed_is_another_run(shots, cache, tmp_path):
     assert len(list((tmp_path / "runs").iterdir())) == 4
 
 
-def test_a_damaged_run_is_done_again(tmp_path):
-    ledger, run = Ledger(tmp_path), run_of(0.5, 0.5, [0, 1])
-    ledger.put(key_of(a=1), run)
-    assert ledger.get(key_of(a=1)) == run
-
-    (path,) = tmp_path.iterdir()
+def test_a_damaged_run_is_done_again(shots, cache, tmp_path):
+    first, said = compare(shots, cache, output=tmp_path), []
+    (path,) = (tmp_path / "runs").iterdir()
     path.write_bytes(path.read_bytes()[:-5])
-    assert ledger.get(key_of(a=1)) is None
+    again = compare(shots, cache, output=tmp_path, note=said.append)
+
+    assert "as kept" not in said[0]
+    assert again.best["val_accuracy"] == first.best["val_accuracy"]
+    compare(shots, cache, output=tmp_path, note=said.append)
+    assert "as kept" in said[1]
+
+
+def test_runs_of_earlier_versions_are_found_under_the_same_names():
+    """Folders written before this code was rewritten go on: what a name is made of must not change."""
+    context = ComparisonContext(dataset=None, tables="", folder=None, cache=None, views=Views(n=2, augment="flip"))
+    context.__dict__["fingerprint"] = "f" * 64
+    recipe = types.SimpleNamespace(key="k" * 64)
+    request = featx.Request(backbone="toy")
+    frozen = Trial(kind="frozen", backbone="toy", head="mlp", request=request, layer="default", pool="auto",
+                   settings={"hidden": 8}, shots=5, seed=1, recipe=recipe)  # fmt: skip
+    tuned = Trial(kind="finetune", backbone="toy", head="linear", request=request, settings={"lr": 0.1}, recipe=recipe)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.comparison.run.__version__", "0.1.0")
+        assert context.key(frozen) == "9de61359e9363ba74426c9123e6a0227"
+        assert context.key(tuned) == "d2750e3281dcf9f8cd1522444ded2fbf"
 
 
 def test_a_backbone_that_cannot_take_the_images_is_a_row_with_its_reason(shots, cache):

@@ -1,13 +1,13 @@
 """The transfer comparison: frozen features, fine-tuning and training from scratch side by side, on the same rows.
 
-From the bottom up: `subsets` (who trains on which images), `runs` (one fit, and one row of several seeds), `ledger`
-(finished runs, kept), `bench` (what all rows have in common), `frozen` and `trained` (the two ways to a run),
-`board` and `comparison` (what came of it), `api` (`compare`).
+`compare` in `api` does three things: `plan` lists every fit and checks its names, `run` loads the fits that the folder
+holds and runs the others, `outcome` ranks what came of them. `subsets` says which images train, `board` draws tables.
 """
 
 from __future__ import annotations
 
-from featx.comparison.api import compare, parse_shots
+from featx.comparison.api import compare
 from featx.comparison.outcome import Comparison
+from featx.comparison.plan import parse_shots
 
 __all__ = ["Comparison", "compare", "parse_shots"]

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx.comparison.bench import Bench, check_seeds, check_shots
-from featx.comparison.frozen import FrozenSource, frozen_rows
-from featx.comparison.outcome import Comparison
+import numpy as np
+
+from featx.comparison.outcome import Comparison, rank
+from featx.comparison.plan import (
+    check_scratch,
+    check_settings,
+    finetune_trials,
+    frozen_trials,
+    layers_of,
+    resolve,
+    scratch_trials,
+)
+from featx.comparison.run import ComparisonContext, describe, run_or_load
 from featx.comparison.subsets import labelled, with_validation
-from featx.comparison.trained import check_options, check_scratch, finetuned_rows, scratch_rows
 from featx.datasets import open_dataset
-from featx.errors import OptionError, UnknownNameError
 from featx.extraction import Options, parse_views
-from featx.heads.names import make_head
 from featx.recipe import Request
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.progress import OnProgress
-
-log = logging.getLogger("featx")
 
 #: Fields of a request that say nothing about a network in training.
 _FROZEN_ONLY = {"precision", "dtype", "seed"}
@@ -72,7 +75,7 @@ def compare(
         Options of `featx.finetune` for that.
     scratch : sequence of str
         Networks to train from scratch, ``scratch/…`` of ``featx backbones``: with the settings of the walkthrough that
-        each comes from (`featx.comparison.trained.REGIMENS`) and options of `featx.finetune` in `settings`.
+        each comes from (`featx.comparison.plan.SCRATCH_SETTINGS`) and options of `featx.finetune` in `settings`.
     shots : sequence of int or None
         Training images a class; the subset of fewer is part of that of more. None is all. Validation and test stay.
         An entry ``shots`` in `ft`, or in a scratch network's `settings`, stands for these there.
@@ -117,108 +120,50 @@ def compare(
     asked, how, about = _sort_options(options)
     opened = open_dataset(data, **about)
     dataset = with_validation(opened, seed=about.get("seed", 0))
-    bench = Bench(
+    tuned = {name: asked[name] for name in asked.keys() - _FROZEN_ONLY} | dict(ft or {})
+    requests = [
+        Request(backbone=name, layers=layers_of(name, layers, backbones), pool=pool, **asked)
+        for name in backbones
+        for pool in pools
+    ]
+    trials = resolve(
+        [
+            *(trial for request in requests for trial in frozen_trials(request, {h: by_name[h] for h in heads}, shots)),
+            *(trial for name in networks for trial in scratch_trials(name, by_name[name], shots)),
+            *(
+                trial
+                for name in (backbones if finetune is True else finetune or ())
+                for trial in finetune_trials(name, tuned, shots)
+            ),
+        ],
+        seeds,
+        cache,
+    )
+    context = ComparisonContext(
         dataset=dataset,
         tables=opened.title if dataset is opened else f"{opened.title}-compare",
         folder=None if output is None else Path(output),
         cache=cache,
         options=Options(**how),
         views=parse_views(views, augment, about.get("seed", 0)),
-        seeds=check_seeds(seeds),
-        judge="test" if test and len(labelled(dataset, "test")) else "val",
+        n_seeds=len(seeds),
+        split="test" if test and len(labelled(dataset, "test")) else "val",
         on_progress=on_progress,
         note=note or (lambda _: None),
     )
-    sources = [
-        FrozenSource(bench, Request(backbone=name, layers=layers_of(name, layers, backbones), pool=pool, **asked))
-        for name in backbones
-        for pool in pools
-    ]
-    tuned = {name: asked[name] for name in asked.keys() - _FROZEN_ONLY} | dict(ft or {})
-    # Generators: whatever is misspelt is found here, before the first of them runs.
-    contests = [frozen_rows(bench, source, {h: by_name[h] for h in heads}, check_shots(shots)) for source in sources]
-    contests += [scratch_rows(bench, name, *_own_shots(name, by_name[name], shots)) for name in networks]
-    contests += [
-        finetuned_rows(bench, name, *_own_shots("--ft", tuned, shots))
-        for name in (backbones if finetune is True else finetune or ())
-    ]
-    if heads or finetune:
-        _check_names(sources)
-    for n in filter(None, shots):
-        if n > (most := bench.largest_class):
-            bench.note(
-                f"--shots {n:,}: no class has more than {most:,} images to train on, so these rows have them all."
-            )
-    for line in bench.warnings:
-        bench.note(line)
-    rows = list(itertools.chain.from_iterable(contests))
-    comparison = Comparison.judge(rows, bench.truth, describe(bench), bench.folder)
+    for line in [*_too_many(dataset, shots), *context.warnings]:
+        context.note(line)
+    comparison = rank(run_or_load(context, trials), context.truth, describe(context), context.folder)
     comparison.save()
     return comparison
 
 
-def check_settings(
-    heads: Sequence[str], scratch: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
-    """Return the settings of each head and scratch network; names of heads, and of their settings, are checked.
-
-    Examples
-    --------
-    >>> check_settings(["knn", "mlp"], ["leaky"], {"mlp": {"hidden": "64"}})
-    {'knn': {}, 'mlp': {'hidden': '64'}, 'leaky': {}}
-    """
-    names = [*heads, *scratch]
-    for name in settings:
-        if name not in names:
-            raise OptionError(f"There are settings for {name!r}, which is not compared. Compared: {', '.join(names)}.")
-    for head in heads:
-        make_head(head, **settings.get(head, {}))
-    return {name: settings.get(name, {}) for name in names}
-
-
-def layers_of(backbone: str, layers: Iterable[str], backbones: Iterable[str]) -> tuple[str, ...]:
-    """Return those of `layers` that are for `backbone`: without a backbone's name before them, or with this one's.
-
-    Examples
-    --------
-    >>> layers_of("vgg16", ["default", "vgg16:block3_pool", "alexnet:pool5"], ["vgg16", "alexnet"])
-    ('default', 'block3_pool')
-    """
-    others = [f"{other}:" for other in backbones if other != backbone]
-    return tuple(
-        layer.removeprefix(f"{backbone}:") for layer in layers if not any(layer.startswith(name) for name in others)
-    )
-
-
-def describe(bench: Bench) -> dict[str, Any]:
-    """Return what is said about the data of a comparison."""
-    dataset: Dataset = bench.dataset
-    sizes = {split: len(labelled(dataset, split)) for split in ("train", "val", "test")}
-    return {"name": dataset.name, "classes": list(dataset.classes), **sizes, "judged": bench.judge}
-
-
-def _own_shots(
-    name: str, options: Mapping[str, Any], shots: Sequence[int | None]
-) -> tuple[dict[str, Any], Sequence[int | None]]:
-    """Return options of `featx.finetune`, checked, and their own ``shots`` or those of all."""
-    given = options.get("shots", shots)
-    own = parse_shots(given) if isinstance(given, str) else [given] if isinstance(given, int) else given
-    checked = check_options(name, {option: value for option, value in options.items() if option != "shots"})
-    return checked, check_shots(own)
-
-
-def parse_shots(text: str) -> list[int | None]:
-    """Return the numbers of images a class that are written between commas; ``all`` is None.
-
-    Examples
-    --------
-    >>> parse_shots("50,500,all")
-    [50, 500, None]
-    """
-    try:
-        return [None if word.strip() == "all" else int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise OptionError(f"--shots takes images a class such as 50,500 or all, got {text!r}.") from error
+def _too_many(dataset: Dataset, shots: Sequence[int | None]) -> Iterator[str]:
+    """Yield a line for each of `shots` that no class has so many training images for."""
+    most = int(np.bincount(dataset.labels[labelled(dataset, "train")], minlength=1).max())
+    for n in filter(None, shots):
+        if n > most:
+            yield f"--shots {n:,}: no class has more than {most:,} images to train on, so these rows have them all."
 
 
 def _sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -230,14 +175,3 @@ def _sort_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
         {name: value for name, value in options.items() if name in how},
         {name: value for name, value in options.items() if name == "seed" or name not in request | how},
     )
-
-
-def _check_names(sources: list[FrozenSource]) -> None:
-    """Find misspelt backbones and layers before anything is computed; other faults become rows."""
-    for source in sources:
-        try:
-            source.recipes()
-        except UnknownNameError:
-            raise
-        except Exception as error:
-            log.debug("%s", source.asked.backbone, exc_info=error)
