@@ -4,9 +4,12 @@ import gc
 import json
 import math
 import os
+import re
+import signal
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from torch import nn
 
 from featx import backbones, engines
 from featx.engines import Engine, choose, open_engine, openvino
+from featx.engines import engine as engine_module
 from featx.engines.choose import request_size
 from featx.engines.folding import fold_batch_norm
 from featx.engines.pixels import blank, from_pixels
@@ -149,6 +153,90 @@ def test_of_a_cancelled_batch_only_what_has_begun_is_done(turnstile):
 
     assert engine.run(numbered(3))[0][:, 0].tolist() == [3]
     assert gate.began == [1, 3]
+
+
+def test_whoever_waits_for_a_stalled_batch_is_told_which_thread_is_at_what(turnstile, monkeypatch, caplog):
+    gate, engine = turnstile
+    monkeypatch.setattr(engine_module, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "_TICK", 0.02)
+    caplog.set_level("DEBUG", "featx")
+    engine.start(numbered(1))
+    stalled = engine.start(numbered(2, 3))
+    release = threading.Timer(0.6, gate.tickets.release, [3])
+    release.start()
+
+    assert stalled.result()[0][:, 0].tolist() == [2, 3]
+    release.join()
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(warned) <= 20
+    assert "The openvino engine has finished nothing for" in warned[0]
+    assert re.search(r"thread featx-engine_0 is at images 1 to 1 of batch 1\.", warned[0])
+    assert any("in __call__" in record.getMessage() for record in caplog.records if record.levelname == "DEBUG")
+
+
+def test_slow_work_that_gets_on_is_not_taken_for_a_stall(turnstile, monkeypatch, caplog):
+    gate, engine = turnstile
+    monkeypatch.setattr(engine_module, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(engine_module, "_TICK", 0.02)
+    running = engine.start(numbered(*range(1, 9)))
+    timers = [threading.Timer(0.15 * i, gate.tickets.release) for i in range(1, 9)]
+    for timer in timers:
+        timer.start()
+
+    assert len(running.result()[0]) == 8
+    assert not caplog.records
+
+
+def test_ctrl_c_is_heard_while_a_batch_is_waited_for(turnstile):
+    _, engine = turnstile
+    running = engine.start(numbered(1))
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        running.result()
+
+
+@needs_openvino
+def test_a_network_answers_first_in_the_thread_that_opens_it(tmp_path, monkeypatch):
+    """Two threads of a pool that are OpenVINO's first callers can wait for each other for ever."""
+    import openvino as binding
+
+    infer, threads = binding.InferRequest.infer, []
+
+    def watched(*arguments, **options):
+        threads.append(threading.current_thread())
+        return infer(*arguments, **options)
+
+    backbone, recipes = resolved()
+    open_engine(backbone, recipes, engine="openvino", batch_size=4, networks=tmp_path)
+    monkeypatch.setattr(binding.InferRequest, "infer", watched)
+    engine = open_engine(backbone, recipes, engine="openvino", batch_size=4, networks=tmp_path)
+
+    assert threads == [threading.current_thread()]
+    engine.run(images(8))
+    assert all(thread.name.startswith("featx-engine") for thread in threads[1:])
+
+
+@needs_openvino
+def test_networks_are_opened_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    inside, most = [], []
+    whole = openvino._build
+
+    def watched(*arguments):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        network = whole(*arguments)
+        inside.pop()
+        return network
+
+    monkeypatch.setattr(openvino, "_build", watched)
+    backbone, recipes = resolved()
+    with ThreadPoolExecutor(3) as pool:
+        opened = [pool.submit(openvino.build, backbone, recipes, 4, tmp_path) for _ in range(3)]
+
+    assert len([future.result() for future in opened]) == 3
+    assert most == [1, 1, 1]
 
 
 @needs_openvino

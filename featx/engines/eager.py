@@ -26,7 +26,8 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def build(backbone: Backbone, recipes: list[Recipe], device: torch.device) -> Compute:
     """Return the eager computation of `recipes` on `device`."""
     tapped = frozenset(f"network.module.{recipe.layer}" for recipe in recipes)
-    network = fold_batch_norm(from_pixels(backbone, recipes), blank(recipes, 1), keep=tapped)
+    with arithmetic(torch.device("cpu"), "fp32"):  # bf16 products, if the process has set them, hide what folding does
+        network = fold_batch_norm(from_pixels(backbone, recipes), blank(recipes, 1), keep=tapped)
     return compute_with(network, device, recipes[0].precision)
 
 

@@ -1,19 +1,31 @@
-"""An `Engine`: a truncated network ready to run on batches of one fixed shape."""
+"""An `Engine`: a truncated network ready to run on batches of one fixed shape, and a watch over its threads."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
+import sys
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+import traceback
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from featx.engines.eager import Compute
     from featx.recipe import Recipe
 
+log = logging.getLogger("featx")
+
+#: Seconds without any request's end after which whoever waits is told; loaded machines take long over sound work.
+STALL_SECONDS = 120.0
+#: Seconds between two looks while waiting: Ctrl-C is heard at each.
+_TICK = 1.0
 #: Rows of one request for each recipe, and when they were there by `time.perf_counter`.
 Answer = tuple[list[np.ndarray], float]
 
@@ -60,6 +72,8 @@ class Engine:
         self.why = why
         self.n_at_once = n_at_once
         self._threads = ThreadPoolExecutor(n_at_once, thread_name_prefix="featx-engine") if n_at_once else None
+        self._watch = _Watch(name)
+        self._batches = itertools.count(1)
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return one array of rows for each recipe, in its dtype. NaN and inf are returned as they are.
@@ -80,31 +94,88 @@ class Engine:
             )
         submit: Callable[..., Future[Answer]] = self._threads.submit if self._threads else _here_and_now
         starts = range(0, len(pixels), self.request_size)
-        requests = [submit(self._answer, pixels[start : start + self.request_size]) for start in starts]
-        return Running(requests, self._recipes)
+        batch = next(self._batches)
+        requests = [submit(self._answer, pixels[start : start + self.request_size], batch, start) for start in starts]
+        return Running(requests, self._recipes, self._watch)
 
-    def _answer(self, pixels: np.ndarray) -> Answer:
+    def _answer(self, pixels: np.ndarray, batch: int, start: int) -> Answer:
         n = len(pixels)
         if n < self.request_size:
             pixels = np.concatenate([pixels, np.zeros((self.request_size - n, *pixels.shape[1:]), np.uint8)])
-        return [rows[:n] for rows in self._compute(np.ascontiguousarray(pixels))], time.perf_counter()
+        with self._watch.over(f"images {start + 1} to {start + n} of batch {batch}"):
+            return [rows[:n] for rows in self._compute(np.ascontiguousarray(pixels))], time.perf_counter()
 
 
-def _here_and_now(function: Callable[[np.ndarray], Answer], pixels: np.ndarray) -> Future[Answer]:
+def _here_and_now(function: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
     future: Future[Answer] = Future()
-    future.set_result(function(pixels))
+    future.set_result(function(*arguments))
     return future
+
+
+class _Watch:
+    """Knows which thread of an engine is at what, and says so when none of them gets any further."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._at_work: dict[int, tuple[str, str]] = {}
+        self._n_ended = 0
+
+    @contextlib.contextmanager
+    def over(self, work: str) -> Iterator[None]:
+        """Note that this thread is at `work`."""
+        thread = threading.current_thread()
+        self._at_work[threading.get_ident()] = (thread.name, work)
+        try:
+            yield
+        finally:
+            del self._at_work[threading.get_ident()]
+            self._n_ended += 1
+
+    def wait_for(self, requests: list[Future[Answer]]) -> None:
+        """Wait until all `requests` have ended, or raise what one of them did.
+
+        Warns of each `STALL_SECONDS` in which no request of the engine has ended. Only time spent waiting counts, in
+        short steps: a run stopped with Ctrl-Z is not taken for a stall.
+        """
+        n_ended, silent = self._n_ended, 0.0
+        while True:
+            started = time.monotonic()
+            done, rest = wait(requests, _TICK, FIRST_EXCEPTION)
+            for request in done:
+                request.result()
+            if not rest:
+                return
+            silent = silent + min(time.monotonic() - started, 2 * _TICK) if n_ended == self._n_ended else 0.0
+            n_ended = self._n_ended
+            if silent >= STALL_SECONDS:
+                self._report(silent)
+                silent = 0.0
+
+    def _report(self, silent: float) -> None:
+        at_work = dict(self._at_work)
+        places = "; ".join(f"thread {name} is at {work}" for name, work in at_work.values()) or "no thread has begun"
+        log.warning(
+            "The %s engine has finished nothing for %.0f s: %s. featx waits on; Ctrl-C stops it and keeps what is "
+            "committed, --engine eager does without threads, --debug shows where each thread stands.",
+            self._engine, silent, places,
+        )  # fmt: skip
+        if log.isEnabledFor(logging.DEBUG):
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to other threads
+                log.debug("%s:\n%s", names.get(ident, ident), "".join(traceback.format_stack(frame)))
 
 
 class Running:
     """Rows on their way: what `Engine.start` returns."""
 
-    def __init__(self, requests: list[Future[Answer]], recipes: list[Recipe]) -> None:
+    def __init__(self, requests: list[Future[Answer]], recipes: list[Recipe], watch: _Watch) -> None:
         self._requests = requests
         self._recipes = recipes
+        self._watch = watch
 
     def result(self) -> list[np.ndarray]:
         """Wait, and return what `Engine.run` does; raise what it would have raised."""
+        self._watch.wait_for(self._requests)
         answers = [request.result()[0] for request in self._requests]
         with np.errstate(over="ignore"):  # a float16 that overflows is inf, which the extractor lists by name
             return [

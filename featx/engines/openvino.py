@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 _FILES = ("network.xml", "network.bin")
+#: The binding sets itself up at the first arrays that it is given and returns, and two threads that are first at once
+#: wait for each other for ever, one with the interpreter's lock and one with the binding's. So every network is opened,
+#: and answers once, in one thread at a time, before a pool of threads asks it anything.
+_FIRST = threading.Lock()
 #: Images, at least, on which a converted network is held against PyTorch.
 _IMAGES_COMPARED = 4
 
@@ -89,10 +94,17 @@ def build(
         raise OptionError(
             f"This CPU cannot run --precision {precision} under openvino. Type --engine eager, or drop it."
         )
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
+    with _FIRST:
+        return _build(backbone, recipes, request_size, networks, plain)
+
+
+def _build(
+    backbone: Backbone, recipes: list[Recipe], request_size: int, networks: Path | None, plain: Compute | None
+) -> Network:
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[recipes[0].precision]}
     path = find(networks, backbone, recipes, request_size)
     if path is not None:
-        return _open(path, settings)
+        return _open(path, settings, recipes, request_size)
     why = ""
     for graph in (trace, export):
         # From a file in any case: a network read from one rounds otherwise than one fresh from the converter.
@@ -102,7 +114,7 @@ def build(
             except Exception as error:  # noqa: BLE001 - whatever PyTorch or the converter raise for what they cannot
                 why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
                 continue
-            network = _open(path, settings)
+            network = _open(path, settings, recipes, request_size)
             plain = plain or eager.build(backbone, recipes, torch.device("cpu"))
             if _agrees(network, plain, recipes, request_size):
                 _keep(networks, _key(backbone, recipes, request_size), path)
@@ -111,11 +123,13 @@ def build(
     raise OptionError(f"openvino cannot convert {backbone.name} ({why}). Type --engine eager.")
 
 
-def _open(path: Path, settings: dict[str, str]) -> Network:
+def _open(path: Path, settings: dict[str, str], recipes: list[Recipe], request_size: int) -> Network:
     import openvino
 
     core = openvino.Core()
-    return Network(core.compile_model(core.read_model(path), "CPU", settings))
+    network = Network(core.compile_model(core.read_model(path), "CPU", settings))
+    network(blank(recipes, request_size).numpy())
+    return network
 
 
 class Network:
