@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featx.errors import OptionError
+from featx.settings import LARGEST_SEED, check, option
 
 #: Version of the canonical JSON form below.
 FORMAT = 1
@@ -25,6 +26,8 @@ RESIZES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DTYPES = ("float32", "float16")
+#: The largest side of an input, in pixels: one such image is 1 GiB on its way through a network.
+LARGEST_SIDE = 8192
 #: Decode policies (`Frame.decode`) by the names that users type.
 DECODES = {"full": "pillow-1", "draft": "pillow-1-draft"}
 
@@ -215,60 +218,90 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Preprocessing:
+    """Which weights a network has, and how images become what it takes."""
+
+    weights: str = option(
+        "imagenet",
+        "Pretrained weights by their tag, `none` for random ones, or a file.",
+        metavar="imagenet|none|PATH|TAG",
+    )
+    image_size: int | None = option(
+        None,
+        "Side of the square input in pixels: the shorter side is resized to it, the centre cropped. "
+        "Default: the weights' own.",
+        metavar="N",
+        least=1,
+        most=LARGEST_SIDE,
+    )
+    resize: str = option("weights", "How an image is fitted to the input.", choices=("weights", *RESIZES))
+    normalize: str = option(
+        "weights",
+        "What is subtracted and divided by: the weights' own, pixels in 0–1 (unit), raw pixels (none), or "
+        "one or three numbers each, with commas, for pixels in 0–1.",
+        metavar="weights|unit|none|MEAN/STD",
+    )
+    interpolation: str = option("weights", "Filter that resizes.", choices=("weights", *INTERPOLATIONS))
+    background: str = option("white", "Colour under transparent pixels: a name or #rrggbb.", metavar="COLOUR")
+    decode: str = option("full", "draft: large JPEGs are read at a half or less, faster.", choices=tuple(DECODES))
+    seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
+    version: str | None = option(
+        None, "Version of your own package.module:function.", metavar="V", flags=("--backbone-version",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(Preprocessing):
+    """`Preprocessing`, and how exactly features are computed and stored."""
+
+    precision: str = option("fp32", "Of products, as computed.", choices=PRECISIONS)
+    dtype: str = option("float32", "Of features, as stored.", choices=DTYPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions:
+    """One network, and how what comes out of its layer becomes a row."""
+
+    backbone: str = option(
+        "efficientnet_lite0",
+        "A name of `featx backbones`, or your own package.module:function.",
+        metavar="NAME",
+        positional=True,
+    )
+    pool: str = option(
+        "auto",
+        "How a layer's output becomes a row; auto averages maps and takes a transformer's class token.",
+        choices=("auto", *POOLS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(BackboneOptions):
+    """One network, one of its layers, and how that becomes a row."""
+
+    layer: str | None = option(None, "A name of `featx layers`. Default: what the network itself pools.", metavar="L")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(BackboneOptions, FeatureOptions):
     """What a user asks of a backbone, before weights are loaded and names are resolved.
 
     Attributes
     ----------
-    backbone : str
-        A name from ``featx backbones`` or ``package.module:function``.
-    weights : str
-        ``imagenet``, ``none`` (random, from `seed`), a path, or a tag of the library.
+    backbone, pool : str
+        As in `BackboneOptions`.
     layers : tuple of str
         Native or Keras names; empty for the backbone's default.
-    pool : str
-        ``auto`` or one of `POOLS`.
-    image_size : int or None
-        Side of the square input in pixels; None for the weights' own.
-    resize, normalize, interpolation : str
-        ``weights`` for what belongs to the weights. `normalize` also takes ``unit``, ``none`` or
-        ``MEAN/STD`` with one or three comma-separated numbers each, for pixels scaled to 0–1.
-    background : str
-        A colour name or ``#rrggbb``.
-    decode : {"full", "draft"}
-        ``draft`` lets JPEGs much larger than the network's input be decoded at 1/2, 1/4 or 1/8 of their size.
+    weights, image_size, resize, normalize, interpolation, background, decode, seed, version
+        As in `Preprocessing`. A ``package.module:function`` is not cached without a version.
     precision, dtype : str
         As in `Recipe`.
-    seed : int
-        For random weights.
-    version : str or None
-        As in `Recipe`; a ``package.module:function`` is not cached without it.
     """
 
-    backbone: str = "efficientnet_lite0"
-    weights: str = "imagenet"
     layers: tuple[str, ...] = ()
-    pool: str = "auto"
-    image_size: int | None = None
-    resize: str = "weights"
-    normalize: str = "weights"
-    interpolation: str = "weights"
-    background: str = "white"
-    decode: str = "full"
-    precision: str = "fp32"
-    dtype: str = "float32"
-    seed: int = 0
-    version: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("--pool", self.pool, ("auto", *POOLS))
-        _one_of("--resize", self.resize, ("weights", *RESIZES))
-        _one_of("--interpolation", self.interpolation, ("weights", *INTERPOLATIONS))
-        _one_of("--decode", self.decode, tuple(DECODES))
-        _one_of("--precision", self.precision, PRECISIONS)
-        _one_of("--dtype", self.dtype, DTYPES)
-        if self.image_size is not None and self.image_size < 1:
-            raise OptionError(f"--image-size must be at least 1 pixel, got {self.image_size}.")
+        check(self)
 
     def to_json(self) -> str:
         """Return the request as JSON with sorted keys, the form that tables and models carry."""
@@ -281,8 +314,3 @@ class Request:
             return cls(**_tuples(json.loads(text)))
         except (TypeError, ValueError, AttributeError) as error:
             raise OptionError(f"Not a request of featx: {error}.") from error
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{option} must be one of {', '.join(allowed)}; got {value!r}.")

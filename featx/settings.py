@@ -1,7 +1,8 @@
 """Settings as data: an option is a field of a dataclass, with its help, and every face derives from it.
 
 The command line builds its options from the fields (`options_of`), a Python function takes their names as keywords
-(`keywords`), an estimator inherits them as parameters. So each option is named, defaulted and explained once.
+(`keywords`), an estimator has them as parameters (`parameters`). So each option is named, defaulted, explained and
+bounded once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+import math
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from featx.errors import OptionError
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 S = TypeVar("S")
-D = TypeVar("D")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+#: The largest seed that numpy, torch and scikit-learn all take.
+LARGEST_SEED = 2**32 - 1
 
 
 def option(
@@ -30,9 +35,13 @@ def option(
     *,
     metavar: str | None = None,
     flags: tuple[str, ...] = (),
-    kind: Any = None,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    positional: bool = False,
 ) -> Any:
-    """Return a dataclass field that knows how it is explained and typed.
+    """Return a dataclass field that knows how it is explained, typed and bounded.
 
     Parameters
     ----------
@@ -41,14 +50,19 @@ def option(
     help : str
         One sentence for the command line and for the docstrings of functions that take it.
     metavar : str, optional
-        The form of its values, such as ``N|N%``.
+        The form of its values, such as ``N|N%``; by default the `choices`.
     flags : tuple of str, optional
         How it is typed, where that is not ``--`` and the field's name: ``("--layer",)``.
-    kind : type, optional
-        What the command line turns its text into, where that does not follow from `default`: ``int`` for one whose
-        default is None.
+    choices : tuple of str, optional
+        The values that there are.
+    least, most, above : float, optional
+        Bounds of a number. None always stands for a default of None.
+    positional : bool
+        Whether Python takes it by place as well.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar, "flags": flags, "kind": kind})
+    told = {"help": help, "metavar": metavar or "|".join(choices) or None, "flags": flags, "choices": choices}
+    bounds = {"least": least, "most": most, "above": above}
+    return dataclasses.field(default=default, kw_only=not positional, metadata=told | bounds)
 
 
 def options_of(*settings: type) -> Iterator[Field[Any]]:
@@ -67,7 +81,45 @@ def flag_of(field: Field[Any]) -> str:
     return flags[0] if flags else f"--{field.name.replace('_', '-')}"
 
 
-def keywords(settings: Callable[P, S]) -> Callable[[Callable[[D, S], R]], Callable[Concatenate[D, P], R]]:
+def types_of(field: Field[Any]) -> set[str]:
+    """Return the names of the types of `field` but None: ``{"int"}``. Annotations are texts here."""
+    return {word.strip() for word in str(field.type).split("|")} - {"None"}
+
+
+def part_of(kind: Callable[..., S], settings: Any) -> S:
+    """Make a dataclass of the attributes of `settings` that are its fields."""
+    return kind(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def check(settings: Any) -> None:
+    """Refuse values of a settings dataclass that are none of their field's choices, or out of its bounds.
+
+    Raises
+    ------
+    OptionError
+    """
+    for field in options_of(type(settings)):
+        value, told = getattr(settings, field.name), field.metadata
+        if value is None and field.default is None:
+            continue
+        if told["choices"]:
+            check_choice(flag_of(field), value, told["choices"])
+        bounds = {name: told[name] for name in ("above", "least", "most") if told[name] is not None}
+        if bounds:
+            if value in (math.inf, -math.inf):
+                raise OptionError(f"{flag_of(field)} must be finite; got {value!r}.")
+            check_number(flag_of(field), value, whole=types_of(field) == {"int"}, **bounds)
+
+
+class _WithKeywords(Protocol[P, R_co]):
+    """A function of some data and of keywords."""
+
+    __name__: str
+
+    def __call__(self, data: Any = ..., *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+def keywords(settings: Callable[P, S]) -> Callable[[Callable[[Any, S], R]], _WithKeywords[P, R]]:
     """Give a function the fields of a settings dataclass as its keyword arguments.
 
     The function is written with two parameters, what it works on and one settings object. Its callers pass the fields
@@ -76,7 +128,7 @@ def keywords(settings: Callable[P, S]) -> Callable[[Callable[[D, S], R]], Callab
     Parameters
     ----------
     settings : type
-        A keyword-only dataclass whose fields are made with `option`.
+        A dataclass whose fields are made with `option`. Others of its fields are keywords, but no options.
 
     Raises
     ------
@@ -84,24 +136,50 @@ def keywords(settings: Callable[P, S]) -> Callable[[Callable[[D, S], R]], Callab
         From the decorated function, for a keyword that is no field.
     """
 
-    def decorate(function: Callable[[D, S], R]) -> Callable[Concatenate[D, P], R]:
+    def decorate(function: Callable[[Any, S], R]) -> _WithKeywords[P, R]:
         first, _ = inspect.signature(function).parameters.values()
         fields = inspect.signature(settings).parameters
+        name = f"featx.{getattr(function, '__name__', '')}"
 
         @functools.wraps(function)
         def called(*args: Any, **given: Any) -> R:
-            if first.name in given:
-                args = (*args, given.pop(first.name))
-            if not args and first.default is not inspect.Parameter.empty:
-                args = (first.default,)
-            check_names(f"featx.{function.__name__}", given, fields)
-            return function(*args, settings(**given))  # type: ignore[call-arg]
+            if not args:
+                if first.name not in given and first.default is inspect.Parameter.empty:
+                    raise TypeError(f"{name}() needs {first.name}, what it works on.")
+                args = (given.pop(first.name, first.default),)
+            check_names(name, given, fields)
+            return function(args[0], settings(*args[1:], **given))
 
-        called.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
-            parameters=[first, *(p.replace(kind=p.KEYWORD_ONLY) for p in fields.values())]
-        )
+        called.__signature__ = inspect.signature(function).replace(parameters=[first, *fields.values()])  # type: ignore[attr-defined]
         called.__doc__ = _documented(function.__doc__ or "", settings)
         return called
+
+    return decorate
+
+
+def parameters(settings: Callable[P, Any]) -> Callable[[Callable[[S], None]], Callable[Concatenate[S, P], None]]:
+    """Give an estimator's ``__init__`` the fields of a settings dataclass as parameters; it stores them.
+
+    Parameters
+    ----------
+    settings : type
+        A dataclass whose fields are made with `option`. It is not made, and checks nothing, before `part_of` does.
+    """
+
+    def decorate(init: Callable[[S], None]) -> Callable[Concatenate[S, P], None]:
+        self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        signature = inspect.Signature([self, *inspect.signature(settings).parameters.values()])
+
+        @functools.wraps(init)
+        def stored(*args: Any, **given: Any) -> None:
+            check_names(type(args[0]).__name__, given, signature.parameters)
+            bound = signature.bind(*args, **given)
+            bound.apply_defaults()
+            me, *_ = bound.arguments.values()
+            vars(me).update({name: value for name, value in bound.arguments.items() if name != "self"})
+
+        stored.__signature__ = signature  # type: ignore[attr-defined]
+        return stored
 
     return decorate
 
@@ -120,7 +198,7 @@ def check_names(function: str, given: Any, known: Any) -> None:
             raise TypeError(f"{function}() has no argument {name!r}.{hint}")
 
 
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
     """Refuse a value that is none of `allowed`.
 
     Raises
@@ -128,7 +206,43 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     OptionError
     """
     if value not in allowed:
-        raise OptionError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+        raise OptionError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Raise `OptionError` unless `value` is a number within the bounds.
+
+    Examples
+    --------
+    >>> check_number("dropout", 1.5, least=0, most=1)
+    Traceback (most recent call last):
+    featx.errors.OptionError: dropout must be a number, at least 0, at most 1; got 1.5.
+    """
+    # numpy's integers and floats are numbers too; bool is an int that nobody means as one.
+    number = not isinstance(value, bool | str) and hasattr(value, "__float__")
+    fits = (
+        number
+        and (not whole or isinstance(value, int) or float(value).is_integer())
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (most is None or value <= most)
+    )
+    if not fits:
+        bounds = [
+            "a whole number" if whole else "a number",
+            f"above {above:,}" if above is not None else "",
+            f"at least {least:,}" if least is not None else "",
+            f"at most {most:,}" if most is not None else "",
+        ]
+        raise OptionError(f"{name} must be {', '.join(filter(None, bounds))}; got {value!r}.")
 
 
 def _documented(doc: str, settings: Any) -> str:
@@ -136,6 +250,7 @@ def _documented(doc: str, settings: Any) -> str:
     lines = []
     for field in options_of(settings):
         annotation = field.type.__name__ if isinstance(field.type, type) else field.type
-        lines += [f"{field.name} : {annotation}, default={field.default!r}", f"    {field.metadata['help']}"]
+        told = "{" + ", ".join(field.metadata["choices"]) + "}" if field.metadata["choices"] else annotation
+        lines += [f"{field.name} : {told}, default={field.default!r}", f"    {field.metadata['help']}"]
     indent = next((line[: len(line) - len(line.lstrip())] for line in doc.splitlines() if "{options}" in line), "")
     return doc.replace("{options}", f"\n{indent}".join(lines))

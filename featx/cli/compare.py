@@ -10,10 +10,13 @@ import click
 
 from featx.cli.common import Console, common
 from featx.cli.finetune import finetune
-from featx.cli.options import preprocessing_options
+from featx.cli.options import settings_options
 from featx.cli.parallel import parallel, parallel_options
 from featx.cli.progress import ProgressLine
+from featx.datasets import Source
 from featx.errors import DataError, OptionError
+from featx.extraction import Options, ViewOptions
+from featx.recipe import FeatureOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +60,7 @@ def compare_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("data")
 @compare_options
 @parallel_options
-@preprocessing_options
+@settings_options(FeatureOptions, Options, ViewOptions, Source)
 @common
 def compare(console: Console, cache: Path, data: str, output: Path, **options: Any) -> None:
     """Fit every head on every layer of every backbone, train networks beside them, and rank what comes out.

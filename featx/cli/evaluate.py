@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common
-from featx.cli.options import source_options
+from featx.cli.options import settings_options
 from featx.cli.report import typed_command
 from featx.cli.tables import find_table
+from featx.datasets import Source
 from featx.errors import DataError
+from featx.extraction import Extract, Options
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Also write the report.")
 @click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
 @click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
-@source_options
+@settings_options(Source, Options)
 @common
 def evaluate(
     console: Console,
@@ -60,7 +62,7 @@ def evaluate(
         if source is None:
             table = own_table(classifier)
         else:
-            table = find_table(console, source, cache, options, request, remember=False)
+            table = find_table(console, source, cache, Extract(**options), request, remember=False)
     images, how = (_images(table), _how(options)) if tta else (None, {})
     found = evaluate_model(classifier, table, split, images=images, **how)
     if page is not None:

@@ -20,7 +20,7 @@ def export(console: Console, cache: Path, table: str | None, output: Path) -> No
     \b
     featx export -o features.parquet
     """
-    features = find_table(console, table, cache, {})
+    features = find_table(console, table, cache, None)
     path = features.export(output)
     n_bytes = path.stat().st_size
     console.result(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common, n_bytes_text, seconds_text
-from featx.cli.options import extract_options, split_options
+from featx.cli.options import settings_options
 from featx.cli.progress import ProgressLine
+from featx.extraction import Extract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ MUCH_WAITING = 0.25
 
 @click.command()
 @click.argument("data", required=False)
-@extract_options
+@settings_options(Extract)
 @click.option("--cluster", metavar="ray[://ADDRESS|auto|local]", help="Compute on the nodes of a Ray cluster.")
 @click.option("--dry-run", is_flag=True, help="Say what would be computed, its size and time, and stop.")
 @common
@@ -49,10 +50,9 @@ def extract(
 
     if data is None:
         console.note(STAND_IN)
-    request, how, source = split_options(options)
-    views = extraction.parse_views(options["views"], options["augment"], options["seed"])
-    executor = _cluster(cluster)
-    dataset = extraction.open_dataset(data or "digits", **source)
+    settings = Extract(**options)
+    request, how, views, executor = settings.request, settings.options, settings.asked_views, _cluster(cluster)
+    dataset = settings.open(data or "digits")
     is_first = extraction.Rank.here().number == 0  # of processes launched together one speaks for all
     with ProgressLine(quiet=console.quiet or not is_first) as progress:
         if dry_run:

@@ -9,15 +9,16 @@ import click
 
 from featx.cli.common import Console, common, seconds_text
 from featx.cli.fit import report_text
-from featx.cli.options import network_options
+from featx.cli.options import settings_options
 from featx.cli.progress import ProgressLine
+from featx.datasets import Source
+from featx.recipe import BackboneOptions, Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OPTIONS = [
     click.option("--layer", metavar="L", help="What the head is put on, a name of `featx layers`."),
-    click.option("--pool", default="auto", show_default=True, metavar="auto|none|flatten|avg|max|gem|cls"),
     click.option("--head-layers", metavar="SPEC", help='Before the last dense layer, as "bn gap 256 relu drop.5".'),
     click.option(
         "--unfreeze", default="all", show_default=True, metavar="all|N|LAYER", help="What trains, from above."
@@ -66,8 +67,9 @@ def finetune_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("data")
+@settings_options(BackboneOptions)
 @finetune_options
-@network_options
+@settings_options(Preprocessing, Source)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
 @common
 def finetune(console: Console, cache: Path, data: str, output: Path, **options: Any) -> None:

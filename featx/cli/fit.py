@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from featx.cli.common import Console, common, seconds_text
-from featx.cli.options import extract_options, refuse_extraction_options
+from featx.cli.options import refuse_extraction_options, settings_options, taken
 from featx.cli.parallel import parallel, parallel_options
 from featx.cli.tables import find_table, is_table
 from featx.errors import OptionError
+from featx.extraction import Extract
 
 
 @click.command()
@@ -33,7 +34,7 @@ from featx.errors import OptionError
 @click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
 @parallel_options
-@extract_options
+@settings_options(Extract)
 @common
 def fit(console: Console, cache: Path, source: str | None, head: str | None, output: Path, **options: Any) -> None:
     """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
@@ -50,7 +51,7 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
     if source is None or is_table(source):
         refuse_extraction_options("a table")
     views = views_to_use(source, options)
-    table = find_table(console, source, cache, options)
+    table = find_table(console, source, cache, taken(Extract, options))
     if options["protocol"]:
         from featx.protocols import run_protocol
 

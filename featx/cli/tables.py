@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from featx.cli.common import Console
-from featx.cli.options import split_options
 from featx.cli.progress import ProgressLine
 from featx.errors import DataError, OptionError
+from featx.extraction import Extract, last_used, note_last_used, open_store, run
 
 if TYPE_CHECKING:
     from featx.features import Features
@@ -24,14 +24,14 @@ def find_table(
     console: Console,
     source: str | None,
     cache: Path,
-    options: dict[str, Any],
+    settings: Extract | None,
     request: Request | None = None,
     *,
     remember: bool = True,
 ) -> Features:
     """Open the table that `source` names, or the one used last, or extract the data that `source` names.
 
-    Data are extracted as `request` says, or without one as `options` do; no options, no data. With `remember` the
+    Data are extracted as `request` says, or without one as `settings` do; no settings, no data. With `remember` the
     table is the one used last from now on.
 
     Raises
@@ -39,13 +39,12 @@ def find_table(
     DataError
         If there is none, or several that it could be.
     """
-    from featx.extraction import last_used, note_last_used, open_store
     from featx.features import Features
 
     if source is not None and not is_table(source):
-        if not options:
+        if settings is None:
             raise DataError(f"{source} is no table. Name its .h5 file; all of them: featx cache list")
-        return _extracted(console, source, cache, options, request, remember=remember)
+        return _extracted(console, source, cache, settings, request, remember=remember)
     store = open_store(cache)
     path = Path(source) if source is not None else _only(last_used(store), cache)
     table = Features.open(path)
@@ -67,19 +66,20 @@ def _only(paths: list[Path], cache: Path) -> Path:
 
 
 def _extracted(
-    console: Console, source: str, cache: Path, options: dict[str, Any], known: Request | None, *, remember: bool
+    console: Console, source: str, cache: Path, settings: Extract, known: Request | None, *, remember: bool
 ) -> Features:
-    from featx import extraction
-
-    asked, how, about = split_options(options)
-    request = known or asked
+    request = known or settings.request
     if len(request.layers) > 1:
         raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
-    views = extraction.parse_views(options.get("views"), options.get("augment"), options["seed"])
-    dataset = extraction.open_dataset(source, **about)
     with ProgressLine(quiet=console.quiet) as progress:
-        done = extraction.run(
-            dataset, request, cache=cache, options=how, on_progress=progress, views=views, remember=remember
+        done = run(
+            settings.open(source),
+            request,
+            cache=cache,
+            options=settings.options,
+            on_progress=progress,
+            views=settings.asked_views,
+            remember=remember,
         )
     (table,) = done.tables
     console.note("\n".join([*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}"]))

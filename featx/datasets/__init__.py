@@ -7,7 +7,7 @@ datasets. Nothing is decoded here, and nothing is kept in memory that can be rea
 from __future__ import annotations
 
 from featx.datasets.dataset import UNLABELLED, Dataset, ImageData, item_id
-from featx.datasets.opening import open_dataset
+from featx.datasets.opening import Source, open_dataset
 from featx.datasets.splits import shared_across_splits
 
-__all__ = ["UNLABELLED", "Dataset", "ImageData", "item_id", "open_dataset", "shared_across_splits"]
+__all__ = ["UNLABELLED", "Dataset", "ImageData", "Source", "item_id", "open_dataset", "shared_across_splits"]

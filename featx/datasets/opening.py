@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from featx.datasets.objects import Foreign, open_foreign, open_objects
 from featx.datasets.shards import find_shards, is_glob, open_shards
 from featx.datasets.splits import hold_out
 from featx.errors import DataError, MissingDataError, OptionError
+from featx.settings import LARGEST_SEED, keywords, option
 
 FORMS = (
     "a folder of images, labels.csv with --images, .npz, .parquet, .tar, torchvision:CIFAR10, hf:owner/name, or digits"
@@ -29,24 +31,34 @@ FORMS = (
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
-def open_dataset(
-    source: Any,
-    *,
-    labels: Sequence[Any] | np.ndarray | None = None,
-    images: str | Path | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
-    allow_outside: bool = False,
-    val: str | float | None = None,
-    name: str | None = None,
-    seed: int = 0,
-) -> Dataset:
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How data are read: what `open_dataset` can be told about them."""
+
+    labels: Sequence[Any] | np.ndarray | None = None
+    images: str | Path | None = option(
+        None, "Folder of the images that a labels.csv names, or where torchvision's files are.", metavar="DIR"
+    )
+    image_column: str | None = option(None, "Column with the image's name.", metavar="NAME")
+    label_column: str | None = option(
+        None, "Column with the label; the label's key in WebDataset's JSON.", metavar="NAME"
+    )
+    split_column: str | None = option(None, "Column with train, val or test.", metavar="NAME")
+    allow_outside: bool = option(False, "Let a CSV name images outside of their folder.")
+    val: str | float | None = option(
+        None, "Validation share of train: stratified at random, or its end.", metavar="0.1|last:0.1"
+    )
+    name: str | None = option(None, "Name of the dataset in the cache.", metavar="NAME")
+    seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
+
+
+@keywords(Source)
+def open_dataset(data: Any, settings: Source) -> Dataset:
     """List the images of any source; none of them is decoded.
 
     Parameters
     ----------
-    source : str, Path, sequence, ndarray or dataset
+    data : str, Path, sequence, ndarray or dataset
         A path or name:
 
         - a folder: the first folder below it is the class; train, val (valid, validation) and test folders
@@ -62,18 +74,7 @@ def open_dataset(
         uint8 or of floats in 0–1; anything with `ids`, `labels` and `read(i)`.
     labels : sequence, optional
         Labels of a list or an array.
-    images : str or Path, optional
-        The folder that a CSV file's ids are relative to, or where torchvision's files are.
-    image_column, label_column, split_column : str, optional
-        Columns of a CSV or Parquet file; the label's key in WebDataset's JSON.
-    allow_outside : bool
-        Let a CSV file name images outside of `images`.
-    val : str or float, optional
-        Validation part, taken from the training rows: ``0.1`` or ``last:0.1`` (`splits.hold_out`).
-    name : str, optional
-        What to call the dataset.
-    seed : int
-        Chooses the rows of `val`.
+    {options}
 
     Returns
     -------
@@ -95,22 +96,22 @@ def open_dataset(
     >>> len(digits), digits.read(0).shape, digits.classes[:3]
     (1797, (8, 8), ('0', '1', '2'))
     """
-    columns = Columns(image_column, label_column, split_column)
-    folder = None if images is None else Path(images).expanduser()
+    columns = Columns(settings.image_column, settings.label_column, settings.split_column)
+    folder = None if settings.images is None else Path(settings.images).expanduser()
     if folder is not None and not folder.is_dir():
         raise _missing(folder, "--images")
-    if isinstance(source, str | Path):
-        _refuse(labels is not None, "labels=", "a list or an array of images")
-        dataset = _open_named(str(source), folder, columns, allow_outside=allow_outside)
-        dataset = dataclasses.replace(dataset, source=_where(str(source), folder, columns))
+    if isinstance(data, str | Path):
+        _refuse(settings.labels is not None, "labels=", "a list or an array of images")
+        dataset = _open_named(str(data), folder, columns, allow_outside=settings.allow_outside)
+        dataset = dataclasses.replace(dataset, source=_where(str(data), folder, columns))
     else:
         _refuse(columns.named is not None, columns.named or "", "a CSV or Parquet file")
         _refuse(folder is not None, "--images", "a CSV file")
-        dataset = _open_object(source, labels)
-    if name is not None:
-        dataset = dataclasses.replace(dataset, title=name)
-    if val is not None:
-        dataset = dataclasses.replace(dataset, splits=hold_out(dataset, str(val), seed=seed))
+        dataset = _open_object(data, settings.labels)
+    if settings.name is not None:
+        dataset = dataclasses.replace(dataset, title=settings.name)
+    if settings.val is not None:
+        dataset = dataclasses.replace(dataset, splits=hold_out(dataset, str(settings.val), seed=settings.seed))
     return dataset
 
 

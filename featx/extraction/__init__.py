@@ -7,9 +7,9 @@ order of the work: `resolve` (names → recipes), `identify` (images → hashes)
 """
 
 from featx.datasets import open_dataset
-from featx.extraction.api import extract
+from featx.extraction.api import Extract, extract
 from featx.extraction.lookup import open_store
-from featx.extraction.options import Options
+from featx.extraction.options import ComputeOptions, Options, ViewOptions
 from featx.extraction.outcome import Estimate, Extraction
 from featx.extraction.ranks import Rank
 from featx.extraction.rows import RowMaker, cached_rows, resolved_recipes
@@ -17,11 +17,14 @@ from featx.extraction.run import estimate, last_used, note_last_used, run
 from featx.extraction.views import parse_views
 
 __all__ = [
+    "ComputeOptions",
     "Estimate",
+    "Extract",
     "Extraction",
     "Options",
     "Rank",
     "RowMaker",
+    "ViewOptions",
     "cached_rows",
     "estimate",
     "extract",

@@ -1,45 +1,52 @@
-"""How to extract: what may change the speed of a run, but never the features."""
+"""How to extract: what may change the speed of a run, but never the features; and which views are drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from featx.errors import OptionError
+from featx.settings import check, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ComputeOptions:
+    """How features are computed: what may change the speed, but never the features."""
+
+    engine: str = option("auto", "What runs the network.", choices=("auto", "eager", "compile", "openvino"))
+    device: str = option("auto", "Where it runs.", metavar="auto|cpu|cuda[:i]")
+    batch_size: int | None = option(None, "Images a forward. Default: chosen.", metavar="N", least=1, most=1_000_000)
+    workers: int | None = option(
+        None, "Decoding processes; 0 decodes in this one. Default: chosen.", metavar="N", least=0, most=1024
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ComputeOptions):
     """How to extract: what may change the speed, but never the features.
 
-    Attributes
-    ----------
-    engine, device : str
-        As in ``featx extract``.
-    batch_size, workers : int or None
-        Images a forward and decoding processes; None to choose.
-    max_errors : str
-        Bad images that are still no failure: a count or a percentage of all images.
-    rehash : bool
-        Read every image again instead of trusting size and times of its file.
-    refresh : bool
-        Compute every row of these images again. Tables that hold some of them are set aside first, and where this
-        machine's probe disagrees with the cache's, all tables of the recipe.
+    With `refresh`, tables that hold some of these images are set aside first, and where this machine's probe
+    disagrees with the cache's, all tables of the recipe.
     """
 
-    engine: str = "auto"
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    max_errors: str = "1%"
-    rehash: bool = False
-    refresh: bool = False
+    max_errors: str = option("1%", "Images that cannot be read, still no failure.", metavar="N|N%")
+    rehash: bool = option(False, "Read every image again instead of trusting size and times of its file.")
+    refresh: bool = option(False, "Compute all rows of these images again; once stopped, go on without it.")
 
     def __post_init__(self) -> None:
+        check(self)
         allowed_errors(self.max_errors, 100)
-        for name in ("batch_size", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < (name == "batch_size"):
-                raise OptionError(f"--{name.replace('_', '-')} must be a positive number, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """Augmented views of each training image, see `featx.augment`."""
+
+    views: int | None = option(
+        None, "Views of each training image, the plain one included.", metavar="N", least=1, most=1000
+    )
+    augment: str | None = option(
+        None, 'How views are changed, as "flip,rotate=2,zoom=0.1" or light|standard|strong.', metavar="SPEC"
+    )
 
 
 def allowed_errors(max_errors: str, n: int) -> float:
