@@ -129,7 +129,7 @@ def test_a_device_that_is_not_there_is_an_error_not_the_cpu():
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(OptionError, match="device 'cuda' is not there"):
+    with pytest.raises(OptionError, match="device cuda is not there: torch sees 0 CUDA devices"):
         LogisticHead(device="cuda").fit(X, Y)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
-    "errors", "threads", "files", "progress", "settings", "recipe", "images", "augment", "datasets", "backbones", "probe", "engines",
+    "errors", "threads", "files", "progress", "settings", "devices", "recipe", "images", "augment", "datasets", "backbones", "probe", "engines",
     "store", "features", "heads", "extraction", "transformer", "model", "evaluate", "finetuning", "comparison",
     "protocols", "cluster", "plots", "reporting", "testing", "cli",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from featx.devices import resolve_device
 from featx.engines import compiled, eager, openvino
 from featx.engines.engine import Engine
 from featx.engines.pixels import blank
@@ -212,27 +213,9 @@ def _largest_that_fits(backbone: Backbone, recipes: list[Recipe], engine: str, d
 
 
 def _device(device: str, engine: str, precision: str) -> torch.device:
-    if device == "auto":
-        found = torch.device("cuda" if torch.cuda.is_available() and engine != "openvino" else "cpu")
-    else:
-        found = named_device(device)
+    found = torch.device("cpu" if device == "auto" and engine == "openvino" else resolve_device(device))
     if engine == "openvino" and found.type != "cpu":
         raise OptionError("--engine openvino runs on the CPU. Type --device cpu, or --engine eager.")
     if precision == "tf32" and found.type != "cuda":
         raise OptionError("--precision tf32 needs a CUDA device. Type --precision fp32.")
     return found
-
-
-def named_device(device: str) -> torch.device:
-    """Return the device of that name; OptionError if it is none, or not there."""
-    try:
-        named = torch.device(device)
-    except RuntimeError:
-        named = torch.device("meta")
-    if named.type not in {"cpu", "cuda"}:
-        raise OptionError(f"--device must be auto, cpu, cuda or cuda:N; got {device!r}.")
-    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
-        raise OptionError(
-            f"--device {device} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Type --device cpu."
-        )
-    return named

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
+from featx.devices import n_cuda_devices
 from featx.threads import n_cores
 
 _T = TypeVar("_T")
@@ -51,12 +52,10 @@ class Rank:
         return max(1, n_cores() // self.local_size)
 
     def device(self, device: str) -> str:
-        """Return `device`, or our own one of several CUDA devices where it is ``auto``."""
-        if device != "auto" or self.local_size == 1:
+        """Return `device`, or our own one of several CUDA devices where it is ``auto`` or ``cuda``."""
+        if device not in ("auto", "cuda") or self.local_size == 1:
             return device
-        import torch
-
-        n_devices = torch.cuda.device_count()
+        n_devices = n_cuda_devices()
         return f"cuda:{self.local_number % n_devices}" if n_devices else device
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.datasets import shared_across_splits
+from featx.devices import check_device, resolve_device
 from featx.errors import OptionError, ProbeError, TooManyErrors
 from featx.extraction.ensure import Ensured, ensure_rows, open_planned, required_bytes, seconds_per_batch
 from featx.extraction.lookup import Lookup, look_up, open_store
@@ -73,7 +74,7 @@ def run(
         After everything good has been published, if more images are bad than ``options.max_errors`` allows.
     """
     started, options, store = time.perf_counter(), options or Options(), open_store(cache)
-    lookup = _look_up(dataset, request, store, options, on_progress, views)
+    lookup = _look_up(dataset, request, store, options, on_progress, views, elsewhere=executor is not None)
     ensure = _compute_again if options.refresh else ensure_rows
     ensured = ensure(lookup, options, on_progress, executor)
     tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
@@ -149,11 +150,13 @@ def _look_up(
     options: Options,
     on_progress: OnProgress | None,
     views: Views | None,
+    *,
+    elsewhere: bool = False,
 ) -> Lookup:
-    if options.device not in ("auto", "cpu"):
-        from featx.engines.choose import named_device  # torch is for those who name a device
-
-        named_device(options.device)
+    if elsewhere or options.device == "auto":  # torch is for those who name a device
+        check_device(options.device)
+    else:
+        resolve_device(options.device)
     lookup = look_up(dataset, request, store, options, on_progress, views)
     if views is not None and not lookup.viewed.any():
         raise OptionError(

@@ -11,6 +11,7 @@ import torch
 
 from featx import backbones, extraction
 from featx.backbones.weights import seeded
+from featx.devices import resolve_device
 from featx.engines.pixels import from_pixels
 from featx.errors import OptionError
 from featx.extraction.views import parse_views
@@ -21,7 +22,6 @@ from featx.finetuning.sources import Activations, decode
 from featx.finetuning.start import fit_on_features, starting_weights, unfitted_head
 from featx.finetuning.training import Training
 from featx.finetuning.upper import cut
-from featx.heads.settings import resolve_device
 from featx.model import load
 from featx.model.rows import choose_rows
 

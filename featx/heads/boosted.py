@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import resolve_device
 from featx.heads.inputs import Array, Training, read_labelled, read_rows, read_training
 from featx.heads.moments import leading, mean_row, second_moment
-from featx.heads.settings import check_choice, check_number
+from featx.heads.settings import check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
 _BOOSTER_SETTINGS = (
@@ -63,7 +64,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         Stop when the log-loss of ``X_val`` has not fallen for so many rounds; the best round predicts.
     n_jobs : int or None
         Threads; None for all.
-    device : {"cpu", "cuda"}
+    device : {"cpu", "cuda", "cuda:N", "auto"}
     random_state : int, RandomState or None
 
     Attributes
@@ -158,7 +159,6 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
 
         check_number("n_estimators", self.n_estimators, least=1, whole=True)
         check_number("max_bin", self.max_bin, least=2, whole=True)
-        check_choice("device", self.device, ("cpu", "cuda"))
         if self.components is not None:
             check_number("components", self.components, least=1, whole=True)
         training = read_training(self, X, y, sample_weight, memory=memory)
@@ -214,6 +214,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             "verbosity": 0,
             **objective,
             **{name: value for name, value in given.items() if value is not None},
+            "device": resolve_device(self.device, "device"),
         }
 
     def _learn_projection(self, training: Training) -> tuple[Array | None, Array | None]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from featx.devices import resolve_device
 from featx.heads.inputs import Array, ClassWeight
 from featx.heads.layers import Layer, parse_layers
 from featx.heads.network import NetworkClassifier
-from featx.heads.settings import resolve_device
 from featx.heads.solver import as_tensor
 
 
@@ -102,7 +102,7 @@ class ConvHead(NetworkClassifier):
     def _scores(self, block: Array) -> Array:
         import torch
 
-        device = resolve_device(self.device)
+        device = resolve_device(self.device, "device")
         network = self.network_module().to(device).eval()
         with torch.inference_mode():
             parts = [

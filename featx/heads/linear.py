@@ -10,9 +10,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import resolve_device
 from featx.heads.inputs import Array, Training, read_rows, read_training
 from featx.heads.losses import Multinomial
-from featx.heads.settings import check_number, resolve_device
+from featx.heads.settings import check_number
 from featx.heads.solver import Minimiser, Problem
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def make_problem(training: Training, weights: Array, loss: Loss, device: str) ->
     """Return the problem over `training` with row weights (n, p), each column of sum 1."""
     import torch
 
-    device = resolve_device(device)
+    device = resolve_device(device, "device")
     codes = torch.from_numpy(training.codes).to(device)
     return Problem(
         training.rows, codes, torch.from_numpy(weights).to(device), loss, loss.n_outputs(len(training.classes)), device

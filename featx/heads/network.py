@@ -11,11 +11,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import resolve_device
 from featx.errors import DataError
 from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_rows, read_training
 from featx.heads.layers import Layer, Step, build_network, state_shapes, trace
 from featx.heads.linear import softmax
-from featx.heads.settings import check_choice, check_number, resolve_device
+from featx.heads.settings import check_choice, check_number
 from featx.heads.training import Batches, Regimen, make_optimizer, run_epoch, train
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         validation = None if X_val is None else read_labelled(self, X_val, y_val, maps=self._maps)
         if validation is None and regimen.watches_validation:
             training, validation = self._hold_out(training, seed)
-        device = resolve_device(self.device)
+        device = resolve_device(self.device, "device")
         self.row_shape_ = training.rows.shape[1:]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -117,7 +118,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.row_shape_ = training.rows.shape[1:]
         self.n_iter_ = 1 + (0 if first else self.n_iter_)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + self.n_iter_
-        device = resolve_device(self.device)
+        device = resolve_device(self.device, "device")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = self.network_module(fitted=not first).to(device)

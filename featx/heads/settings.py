@@ -73,20 +73,3 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
     """Raise `OptionError` unless `value` is one of `allowed`."""
     if value not in allowed:
         raise OptionError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}.")
-
-
-def resolve_device(device: str) -> str:
-    """Return the torch device that `device` means; ``auto`` is CUDA where there is one.
-
-    Raises
-    ------
-    OptionError
-        If CUDA is asked for by name and there is none.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not (device.partition(":")[0] == "cuda" and torch.cuda.is_available()):
-        raise OptionError(f"device {device!r} is not there. Use device=cpu or device=auto.")
-    return device

@@ -1,0 +1,86 @@
+"""One meaning of a device's name everywhere; what is not there is an error that names what is."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from featx import LogisticHead, XGBoostHead
+from featx.devices import check_device, resolve_device
+from featx.engines import open_engine
+from featx.errors import OptionError
+from featx.extraction.ranks import Rank
+
+
+def pretend(monkeypatch, n):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+
+
+@pytest.mark.parametrize(
+    ("device", "n", "found"),
+    [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda"), ("cuda:1", 2, "cuda:1")],
+)
+def test_a_name_means_one_device(device, n, found, monkeypatch):
+    pretend(monkeypatch, n)
+
+    assert resolve_device(device) == found
+
+
+@pytest.mark.parametrize(
+    ("device", "n", "message"),
+    [
+        ("cuda", 0, "--device cuda is not there: torch sees 0 CUDA devices. Type --device cpu."),
+        ("cuda:7", 1, "--device cuda:7 is not there: torch sees cuda:0. Type --device cuda:0."),
+        ("cuda:2", 2, "--device cuda:2 is not there: torch sees cuda:0, cuda:1. Type --device cuda:1."),
+        ("mps", 0, "--device mps: featx does not run on Apple's GPUs yet. Type --device cpu."),
+        ("cuda:x", 1, "--device must be auto, cpu, cuda or cuda:N; got 'cuda:x'."),
+        ("cuda:-1", 1, "--device must be auto, cpu, cuda or cuda:N; got 'cuda:-1'."),
+        (0, 1, "--device must be auto, cpu, cuda or cuda:N; got 0."),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(device, n, message, monkeypatch):
+    pretend(monkeypatch, n)
+
+    with pytest.raises(OptionError) as caught:
+        resolve_device(device)
+    assert str(caught.value) == message
+
+
+def test_a_device_of_another_machine_can_be_named():
+    check_device("cuda:7")
+    with pytest.raises(OptionError, match=r"device must be auto.*'tpu'"):
+        check_device("tpu", "device")
+
+
+def test_the_cpu_needs_no_torch():
+    code = "import sys; from featx.devices import resolve_device; resolve_device('cpu'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("head", [LogisticHead, XGBoostHead])
+def test_heads_and_engines_refuse_a_second_gpu_where_there_is_one(head, monkeypatch):
+    from test_engines import resolved
+
+    pretend(monkeypatch, 1)
+    X, y = [[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]
+    with pytest.raises(OptionError, match=r'device cuda:1 is not there: torch sees cuda:0\. Use device="cuda:0"'):
+        head(device="cuda:1").fit(X, y)
+    with pytest.raises(OptionError, match="--device cuda:1 is not there: torch sees cuda:0"):
+        open_engine(*resolved(), device="cuda:1")
+
+
+def test_each_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    pretend(monkeypatch, 2)
+    ranks = [Rank(i, 4, i, 4) for i in range(4)]
+
+    assert [rank.device("auto") for rank in ranks] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [rank.device("cuda") for rank in ranks] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [rank.device("cuda:1") for rank in ranks] == ["cuda:1"] * 4
+    assert ranks[1].device("cpu") == "cpu"
+    pretend(monkeypatch, 0)
+    assert ranks[1].device("auto") == "auto"
+    assert ranks[1].device("cuda") == "cuda"
