@@ -1,5 +1,6 @@
 """The transfer comparison: one pass for all layers, choice by validation, nested subsets, nothing done twice."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -10,7 +11,7 @@ from PIL import Image
 
 import featx
 from featx.cli import main
-from featx.comparison.board import as_text
+from featx.comparison.board import as_text, name_of
 from featx.comparison.outcome import Row, Run, rank
 from featx.comparison.plan import Trial
 from featx.comparison.run import ComparisonContext
@@ -70,7 +71,7 @@ def test_rows_have_the_documented_form(shots, cache, tmp_path):
     for row in kept["rows"]:
         assert {
             "kind", "backbone", "layer", "pool", "head", "image_size", "images_per_class", "train_accuracy",
-            "val_accuracy", "test_accuracy", "ci95", "extract_seconds", "fit_seconds", "n_parameters", "settings",
+            "val_accuracy", "test_accuracy", "ci95", "extract_seconds", "fit_seconds", "n_parameters", "settings", "name",
         } <= set(row)  # fmt: skip
         assert (row["kind"], row["image_size"], row["images_per_class"]) == ("frozen", 64, 10)
         assert row["ci95"][0] <= row["test_accuracy"] <= row["ci95"][1]
@@ -106,7 +107,8 @@ def run_of(val, test, predicted):
         return {"n": 10, "accuracy": accuracy, "ci95": [0.0, 1.0]}
 
     return Run(
-        seed=0, layer="features", pool="avg", image_size=32, train=part(1.0), val=part(val), test=part(test),
+        seed=0, layer="features", pool="avg", image_size=32, train=part(1.0), val=part(val),
+        test=None if test is None else part(test),
         predicted=predicted, extract_seconds=1.0, extract_seconds_now=0.0, fit_seconds=1.0, n_parameters=1,
         settings={}, history={}, model=None,
     )  # fmt: skip
@@ -138,6 +140,41 @@ def test_each_row_is_tested_against_the_best_on_rows_that_both_could_read():
     board = rank(rows, np.zeros(6, int), DATA)
 
     assert [row["mcnemar"] for row in board.rows] == [None, pytest.approx(2 / 2**6), 1.0]
+
+
+def test_each_way_of_training_has_a_line_over_the_images_that_it_had():
+    def row(kind, n, val, test):
+        run = dataclasses.replace(run_of(val, test, [0] * 6), train={"n": n * 2, "accuracy": 1.0, "ci95": [0.0, 1.0]})
+        return Row(dataclasses.replace(trial_of("mlp"), kind=kind, shots=n), [run])
+
+    rows = [
+        row("frozen", 50, 0.8, 0.7),
+        row("frozen", 5, 0.6, 0.5),
+        row("frozen", 5, 0.7, 0.4),
+        row("scratch", 5, 0.3, None),
+    ]
+    lines = rank(rows, np.zeros(6, int), DATA).to_dict()["lines"]
+
+    assert [line["name"] for line in lines] == ["frozen", "from scratch"]
+    assert (lines[0]["images_per_class"], lines[0]["accuracy"]) == ([5, 50], [0.4, 0.7])
+    assert lines[1]["accuracy"] == [0.3]
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"kind": "frozen", "backbone": "vgg16", "layer": "fc1", "pool": "avg", "head": "logreg"},
+         "vgg16 frozen at fc1, logistic regression"),
+        ({"kind": "frozen", "backbone": "vgg16", "layer": "default", "pool": "max", "head": "my.module:Head"},
+         "vgg16 frozen (max), my.module:Head"),
+        ({"kind": "finetune", "backbone": "vgg16", "head": "linear", "images_per_class": 1},
+         "vgg16 fine-tuned, 1 image a class"),
+        ({"kind": "finetune", "backbone": "vgg16", "head": "256 relu"}, "vgg16 fine-tuned, new layers 256 relu"),
+        ({"kind": "scratch", "backbone": "scratch/leaky", "head": "flat 256 leaky.1"}, "leaky from scratch"),
+    ],
+)  # fmt: skip
+def test_rows_are_called_what_they_are(row, name):
+    assert name_of(row) == name
 
 
 def test_several_seeds_show_the_run_of_median_validation_and_the_range():
@@ -295,7 +332,7 @@ def test_compare_on_the_command_line(shots, cache, tmp_path, capsys):
     kinds = [(row["kind"], row["images_per_class"]) for row in found["rows"]]
     assert (len(kinds), kinds.count(("scratch", 10)), kinds.count(("finetune", 5))) == (11, 1, 1)
     assert {row["settings"].get("hidden") for row in found["rows"] if row["head"] == "mlp"} == {"8"}
-    assert "frozen squeezenet1_1 features.8 auto ridge, 5 a class: validation" in out.err
+    assert "squeezenet1_1 frozen at features.8, ridge regression, 5 images a class: validation" in out.err
 
     assert main(list(map(str, command))) == 0
     assert "as kept" in capsys.readouterr().err

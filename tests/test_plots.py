@@ -82,6 +82,30 @@ def test_class_counts_are_stacked_by_split(ax):
     assert ends == [5, 6, 7, 6, 8, 10]
 
 
+def test_long_curves_are_drawn_without_markers(ax):
+    few, many = [0.5] * 10, [0.5] * 1000
+    for history, markers in [
+        ({"loss": few, "val_loss": few}, ["o", "o"]),
+        ({"loss": many, "val_loss": many}, ["", ""]),
+        ({"step": range(1000), "loss": many, "val_step": range(1000), "val_loss": many}, ["", ""]),
+    ]:
+        ax.clear()
+        plots.plot_history(history, ax=ax)
+        assert [line.get_marker() for line in ax.get_lines()] == markers
+
+
+def test_each_way_of_training_is_a_line_over_the_images_it_had(ax):
+    lines = [
+        {"name": "frozen", "images_per_class": [5, 50], "accuracy": [0.6, 0.8], "ci95": [[0.5, 0.7], [0.7, 0.9]]},
+        {"name": "from scratch", "images_per_class": [50], "accuracy": [0.3], "ci95": [[0.2, 0.4]]},
+    ]
+    plots.plot_shots(lines, ax=ax)
+
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["frozen", "from scratch"]
+    assert ax.get_lines()[0].get_xydata().tolist() == [[5, 0.6], [50, 0.8]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["5", "50"]
+
+
 def test_class_scores_and_leaderboard_name_their_rows(ax, evaluation):
     plots.plot_class_scores(evaluation.per_class, ax=ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(CLASSES)

@@ -215,7 +215,10 @@ def test_a_comparison_becomes_a_leaderboard_with_its_best_model(toy, tmp_path):
     assert "<i>knn</i>" in text
     assert "test images" in text
     assert {"leaderboard", "row-0-loss-epoch"} <= {drawing.name for drawing in made.drawings}
-    order = [text.index(name) for name in ("· logreg · 50 a class ★", "· mlp", "· <i>knn</i>")]
+    order = [
+        text.index(name)
+        for name in ("vgg16 frozen, logistic regression, 50 images a class ★", "dense network", "<i>knn</i>")
+    ]
     assert order == sorted(order)
 
 
@@ -234,6 +237,28 @@ def test_several_models_are_set_side_by_side(toy, tmp_path):
 
     assert "Leaderboard" in _Elements(made.html).text
     assert "leaderboard" in {drawing.name for drawing in made.drawings}
+
+
+def test_the_curves_of_every_model_are_shown_where_the_best_has_none(toy):
+    """A head without epochs won; the networks beside it have curves all the same."""
+    network = featx.fit(toy.table, "mlp", settings={"hidden": 4, "epochs": 2})
+    made = featx.report([toy.model, dataclasses.replace(network, report=network.report | {"val": {"accuracy": 0.0}})])
+    found = _Elements(made.html)
+
+    assert "curves" in found.values("id")
+    assert {"row-1-loss-epoch", "row-1-accuracy-epoch"} <= {drawing.name for drawing in made.drawings}
+    assert made.html.count('<figure class="plot">') > 2
+    assert "dense network" in found.text
+
+
+def test_ways_of_training_are_compared_over_numbers_of_images(toy, tmp_path):
+    rows = [_row("logreg", 0.7, 0.7, model=None) | {"images_per_class": n, "kind": kind}
+            for n in (5, 50) for kind in ("frozen", "scratch")]  # fmt: skip
+    (tmp_path / "comparison.json").write_text(json.dumps({"rows": rows, "best": rows[0]}))
+    made = featx.report(tmp_path)
+
+    assert "shots" in {drawing.name for drawing in made.drawings}
+    assert "Accuracy against training images a class: frozen, from scratch." in made.html
 
 
 def test_what_is_no_comparison_is_refused(tmp_path):

@@ -7,7 +7,8 @@ holds and runs the others, `outcome` ranks what came of them. `subsets` says whi
 from __future__ import annotations
 
 from featx.comparison.api import compare
-from featx.comparison.outcome import Comparison
+from featx.comparison.board import WAYS, head_of, name_of, names_of
+from featx.comparison.outcome import Comparison, lines_over_shots
 from featx.comparison.plan import parse_shots
 
-__all__ = ["Comparison", "compare", "parse_shots"]
+__all__ = ["WAYS", "Comparison", "compare", "head_of", "lines_over_shots", "name_of", "names_of", "parse_shots"]

@@ -1,14 +1,79 @@
-"""A leaderboard as text that fits a terminal, and as HTML for a notebook."""
+"""A leaderboard: what its rows are called, as text that fits a terminal, and as HTML for a notebook."""
 
 from __future__ import annotations
 
 import html
 import shutil
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Record = dict[str, Any]
+
+#: The ways to a classifier, cheapest first, in words.
+WAYS = {"frozen": "frozen", "scratch": "from scratch", "finetune": "fine-tuned"}
+_HEADS = {
+    "logreg": "logistic regression",
+    "logreg-cv": "logistic regression",
+    "mlp": "dense network",
+    "xgboost": "boosted trees",
+    "knn": "nearest neighbours",
+    "ridge": "ridge regression",
+    "centroid": "nearest class mean",
+    "svm": "support vector machine",
+    "conv": "convolutional network",
+}
+
+
+#: Ways to a row that go without saying.
+_USUAL = (None, "auto", "avg")
+
+
+def names_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the rows of a board are called: layers are named only of backbones that are compared at several."""
+    taps: dict[Any, set[Any]] = defaultdict(set)
+    for row in rows:
+        if row.get("kind") == "frozen":
+            taps[row.get("backbone")].add((row.get("layer"), row.get("pool")))
+    return [name_of(row, tap=len(taps[row.get("backbone")]) > 1) for row in rows]
+
+
+def name_of(row: Mapping[str, Any], *, tap: bool = True) -> str:
+    """Return what a row, or a model as one, is called; whoever reads it need not know how featx calls its parts.
+
+    Parameters
+    ----------
+    row : mapping
+        As in `Comparison.rows`.
+    tap : bool
+        Whether to name the layer of a frozen backbone, and what makes a row of it.
+
+    Examples
+    --------
+    >>> name_of({"kind": "frozen", "backbone": "vgg16", "layer": "block3_pool", "head": "mlp", "images_per_class": 50})
+    'vgg16 frozen at block3_pool, dense network, 50 images a class'
+    >>> name_of({"kind": "scratch", "backbone": "scratch/leaky", "head": "own"})
+    'leaky from scratch'
+    """
+    kind, layer, pool, n = (row.get(key) for key in ("kind", "layer", "pool", "images_per_class"))
+    words = [_network(row), WAYS.get(str(kind), kind)]
+    if kind == "frozen" and tap:
+        words += [f"at {layer}" if layer not in (None, "default") else "", f"({pool})" if pool not in _USUAL else ""]
+    parts = [" ".join(filter(None, words)), head_of(row), f"{n:,} image{'s' * (n != 1)} a class" if n else ""]
+    return ", ".join(filter(None, parts))
+
+
+def head_of(row: Mapping[str, Any]) -> str:
+    """Return the head of a row in words: none where a network that trains ends in its own, or in one dense layer."""
+    head = str(row.get("head") or "")
+    if row.get("kind") == "frozen":
+        return _HEADS.get(head, head)
+    return "" if row.get("kind") == "scratch" or head == "linear" else f"new layers {head}"
+
+
+def _network(row: Mapping[str, Any]) -> str:
+    return str(row.get("backbone") or "").removeprefix("scratch/")
 
 
 @dataclass(frozen=True)
@@ -42,13 +107,13 @@ def _p(p: float | None) -> str:
 
 COLUMNS = (
     Column("", lambda row: "*" if row["is_best"] else "", -1, is_number=False),
-    Column("kind", lambda row: row["kind"], is_number=False),
-    Column("backbone", lambda row: row["backbone"], is_number=False),
+    Column("training", lambda row: WAYS[row["kind"]], is_number=False),
+    Column("backbone", _network, is_number=False),
     Column("layer", lambda row: row["layer"] or "", is_number=False),
     Column("pool", lambda row: row["pool"] or "", 11, is_number=False),
-    Column("head", lambda row: row["head"], is_number=False),
+    Column("head", head_of, is_number=False),
     Column("pixels", lambda row: str(row["image_size"] or ""), 8),
-    Column("a class", lambda row: f"{row['images_per_class']:,}" if row["images_per_class"] else ""),
+    Column("per class", lambda row: f"{row['images_per_class']:,}" if row["images_per_class"] else ""),
     Column("lr", lambda row: f"{row['settings']['lr']:g}" if "lr" in row["settings"] else "", 10),
     Column("epochs", lambda row: str(len(row["history"].get("loss", "")) or ""), 9),
     Column("train %", lambda row: _percent(row["train_accuracy"]), 7),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.comparison.board import as_html, as_text
+from featx.comparison.board import WAYS, as_html, as_text, names_of
 from featx.evaluate import mcnemar
 from featx.files import write_whole
 from featx.files.disk import explained
@@ -141,7 +142,8 @@ class Comparison:
     Attributes
     ----------
     rows : list of dict
-        By validation accuracy, best first; rows that failed come last, with their ``error``. ``kind`` (frozen,
+        By validation accuracy, best first; rows that failed come last, with their ``error``. ``name`` (in words),
+        ``kind`` (frozen,
         finetune or scratch), ``backbone``, ``layer``, ``pool``, ``head``, ``image_size``, ``images_per_class``,
         ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (0–1), ``ci95`` (Wilson, of test where there is
         one, else of validation), ``extract_seconds`` (what the pass that gave these features cost when it ran;
@@ -165,8 +167,8 @@ class Comparison:
         return next((row for row in self.rows if row["error"] is None), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of ``featx compare``: ``rows``, ``best`` (one of them) and ``data``."""
-        return {"rows": self.rows, "best": self.best, "data": self.data}
+        """Return the JSON form of ``featx compare``: ``rows``, ``best`` (one of them), ``data`` and ``lines``."""
+        return {"rows": self.rows, "best": self.best, "data": self.data, "lines": lines_over_shots(self.rows)}
 
     def save(self) -> Path | None:
         """Write ``comparison.json`` into `folder` and return its path."""
@@ -183,7 +185,7 @@ class Comparison:
         reasons = defaultdict(list)
         for row in self.rows:
             if row["error"]:
-                reasons[row["error"]["message"]].append(_name(row))
+                reasons[row["error"]["message"]].append(row["name"])
         return "\n".join([*lines, *(f"Not done: {_several(names)}: {reason}" for reason, names in reasons.items())])
 
     def _repr_html_(self) -> str:
@@ -210,11 +212,40 @@ def rank(rows: list[Row], truth: NDArray[np.int64], data: dict[str, Any], folder
     ranked = sorted(rows, key=lambda row: -row.shown.val["accuracy"] if row.shown else 1.0)
     best = ranked[0].shown if ranked else None
     records = [row.to_dict(n_classes) for row in ranked]
-    for row, record in zip(ranked, records, strict=True):
-        record["mcnemar"] = None
+    for row, record, name in zip(ranked, records, names_of(records), strict=True):
+        record |= {"name": name, "mcnemar": None}
         if best is not None and row.shown is not None and row.shown is not best:
             record["mcnemar"] = _p_value(truth, row.shown.predicted, best.predicted)
     return Comparison(records, data, folder)
+
+
+def lines_over_shots(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a line for each way of training: accuracy over the number of training images.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        `Comparison.rows`. Of rows of one way with equally many images that of best validation counts.
+
+    Returns
+    -------
+    list of dict
+        ``kind`` and, in words, ``name``; and columns with an entry for each point: ``images_per_class`` (ascending),
+        ``accuracy`` (of test where it was looked at, else of validation) and ``ci95``.
+    """
+    lines = []
+    for kind, name in WAYS.items():
+        best: dict[int, Mapping[str, Any]] = {}
+        for row in rows:
+            n = row.get("images_per_class") if row.get("kind") == kind and row["val_accuracy"] is not None else None
+            if n and (n not in best or row["val_accuracy"] > best[n]["val_accuracy"]):
+                best[n] = row
+        points = [best[n] for n in sorted(best)]
+        if points:
+            tested = [row["val_accuracy"] if row["test_accuracy"] is None else row["test_accuracy"] for row in points]
+            line = {"kind": kind, "name": name, "images_per_class": sorted(best), "accuracy": tested}
+            lines.append(line | {"ci95": [row["ci95"] for row in points]})
+    return lines
 
 
 def _p_value(truth: NDArray[np.int64], predicted: list[int], best: list[int]) -> float | None:
@@ -224,14 +255,12 @@ def _p_value(truth: NDArray[np.int64], predicted: list[int], best: list[int]) ->
 
 
 def _legend(data: dict[str, Any]) -> str:
-    judge = data["judged"]
-    rows = f"{data[judge]:,} {'test' if judge == 'test' else 'validation'} rows"
-    return f"* best on validation, which alone chooses. 95 % and p (McNemar, against the best): of the {rows}."
-
-
-def _name(row: dict[str, Any]) -> str:
-    words = [row["kind"], row["backbone"], row["layer"], row["pool"], row["head"]]
-    return " ".join(filter(None, words))
+    split = data["judged"]
+    rows = f"{data[split]:,} {'test' if split == 'test' else 'validation'} rows"
+    return (
+        f"* best on validation, which alone chooses. 95 % and p (McNemar, against the best): of the {rows}.\n"
+        "Per class: training images."
+    )
 
 
 def _several(names: list[str]) -> str:

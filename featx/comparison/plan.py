@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featx.comparison.board import name_of
 from featx.errors import OptionError, UnknownBackboneError, UnknownNameError
 from featx.extraction import resolved_recipes
 from featx.heads.names import make_head
@@ -70,8 +71,7 @@ class Trial:
     fault: Exception | None = None
 
     def __str__(self) -> str:
-        words = [self.kind, self.backbone, self.layer, self.pool, self.head]
-        return " ".join(filter(None, words)) + (f", {self.shots:,} a class" if self.shots else "")
+        return name_of({**vars(self), "images_per_class": self.shots})
 
 
 def frozen_trials(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from featx.plots.bars import plot_class_counts, plot_class_scores, plot_leaderboard
 from featx.plots.confusion import plot_confusion
-from featx.plots.curves import plot_history, plot_reliability, plot_training_size
+from featx.plots.curves import plot_history, plot_reliability, plot_shots, plot_training_size
 from featx.plots.images import plot_images
 from featx.plots.points import plot_map
 from featx.plots.style import INK, RULE, SERIES, styled
@@ -29,6 +29,7 @@ __all__ = [
     "plot_leaderboard",
     "plot_map",
     "plot_reliability",
+    "plot_shots",
     "plot_training_size",
     "styled",
 ]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from featx.model import Accuracy
 
 
+#: Curves of more points are drawn without a marker at each.
+MOST_MARKERS = 40
+
+
 def plot_history(history: Mapping[str, Sequence[float]], metric: str = "loss", *, ax: Axes | None = None) -> Axes:
     """Draw a metric of a fit over its epochs, or over its iterations, on training and validation rows.
 
@@ -37,13 +41,14 @@ def plot_history(history: Mapping[str, Sequence[float]], metric: str = "loss", *
     from matplotlib.ticker import MaxNLocator
 
     ax = own_axes(ax)
-    for name, x, label, color in ((metric, "step", "train", 0), (f"val_{metric}", "val_step", "validation", 1)):
+    for name, x, label in ((metric, "step", "train"), (f"val_{metric}", "val_step", "validation")):
         values = history.get(name)
         if values:
             places = history.get(x) or range(1, len(values) + 1)
-            marker = "o" if (len(values) <= 40 and "step" not in history) or name.startswith("val_") else ""
+            marker = "o" if len(values) <= MOST_MARKERS and ("step" not in history or name != metric) else ""
             width = 0.8 if "step" in history and name == metric else 1.8
-            ax.plot(places, values, label=label, color=SERIES[color], marker=marker, markersize=3, linewidth=width)
+            color = SERIES[name != metric]
+            ax.plot(places, values, label=label, color=color, marker=marker, markersize=3, linewidth=width)
     ax.set(xlabel="iteration" if "step" in history else "epoch", ylabel=metric)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric == "accuracy":
@@ -100,6 +105,42 @@ def plot_training_size(sizes: Sequence[int], accuracies: Sequence[Accuracy], *, 
     ax.minorticks_off()
     ax.set(xlabel="training images", ylabel="accuracy")
     percent_axis(ax.yaxis)
+    return ax
+
+
+def plot_shots(lines: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Draw accuracy against the number of training images a class, one line for each way of training.
+
+    Parameters
+    ----------
+    lines : sequence of mapping
+        ``name``, and columns ``images_per_class``, ``accuracy`` and ``ci95`` (low, high): ``lines`` of the JSON of
+        ``featx compare``.
+    ax : Axes, optional
+        Where to draw.
+
+    Examples
+    --------
+    >>> line = {"name": "frozen", "images_per_class": [5, 50], "accuracy": [0.6, 0.8], "ci95": [[0.5, 0.7], [0.7, 0.9]]}
+    >>> [text.get_text() for text in plot_shots([line]).get_legend().get_texts()]
+    ['frozen']
+    """
+    ax = own_axes(ax)
+    for color, marker, line in zip(SERIES, "osD^v<>PX*", lines, strict=False):
+        values, (low, high) = line["accuracy"], zip(*line["ci95"], strict=True)
+        errors = [
+            [max(0.0, value - end) for value, end in zip(values, low, strict=True)],
+            [max(0.0, end - value) for value, end in zip(values, high, strict=True)],
+        ]
+        how: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5, "capsize": 3, "elinewidth": 1}
+        ax.errorbar(line["images_per_class"], values, yerr=errors, label=line["name"], **how)
+    sizes = sorted({n for line in lines for n in line["images_per_class"]})
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [_count(n) for n in sizes])
+    ax.minorticks_off()
+    ax.set(xlabel="training images a class", ylabel="accuracy")
+    percent_axis(ax.yaxis)
+    ax.legend()
     return ax
 
 

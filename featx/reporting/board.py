@@ -74,20 +74,6 @@ def row_of(model: Model) -> Row:
     }
 
 
-def name_of(row: Row) -> str:
-    """Return what tells a row from others.
-
-    Examples
-    --------
-    >>> name_of({"kind": "frozen", "backbone": "vgg16", "layer": "block3_pool", "head": "mlp"})
-    'vgg16 · block3_pool · mlp'
-    """
-    words = [row.get("backbone"), row.get("layer"), row.get("head")]
-    if row.get("images_per_class"):
-        words.append(f"{row['images_per_class']} a class")
-    return " · ".join(str(word) for word in words if word) or str(row.get("kind", "?"))
-
-
 def accuracy_of(row: Row) -> float | None:
     """Return the accuracy that ``ci95`` belongs to: on test where it was looked at, else on validation."""
     found: float | None = row.get("test_accuracy")

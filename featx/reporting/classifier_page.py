@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.reporting.board import accuracy_of, best_of, name_of
+from featx.comparison import WAYS, head_of, names_of
+from featx.reporting.board import accuracy_of, best_of, row_of
 from featx.reporting.choice import PER_CELL, confidences
 from featx.reporting.page import percent, render
 from featx.reporting.provenance import commands, provenance
@@ -28,13 +29,14 @@ def classifier_page(findings: Findings, drawings: list[Drawing]) -> str:
     model, judged = findings.model, findings.judged
     table = judged.table if judged else None
     curves = [d.name for d in drawings if d.name.endswith(("-epoch", "-iteration"))]
-    inline = {"leaderboard", "classes", "reliability", "training-size", *curves}
+    inline = {"leaderboard", "shots", "classes", "reliability", "training-size", *curves}
     context: dict[str, Any] = {
         "title": findings.title,
         "lead": _lead(findings),
         "notes": findings.notes,
         "pictures": {d.name: d.inline() for d in drawings if d.name in inline},
         "board": _board(findings.rows) if len(findings.rows) > 1 else None,
+        "described": names_of([row_of(model)])[0] if model is not None and len(findings.rows) > 1 else "",
         "curves": [name for name in curves if not name.startswith("row-")],
         "other_curves": _other_curves(findings.rows, curves),
         "provenance": [] if model is None else provenance(model, table),
@@ -52,24 +54,24 @@ def _lead(findings: Findings) -> str:
     model, judged = findings.model, findings.judged
     if model is None:
         return f"{len(findings.rows)} classifiers side by side"
-    words = [model.head_name]
+    words = [head_of(row_of(model))]
     if model.recipe is not None and model.request is not None:
         frame = model.recipe.frame
         words.append(f"{model.request.backbone} {model.recipe.layer} at {frame.height}×{frame.width}")
     if judged is not None and judged.table.dataset:
         words.append(judged.table.dataset)
-    return " · ".join(words)
+    return " · ".join(filter(None, words))
 
 
 def _other_curves(rows: list[Row], curves: list[str]) -> list[tuple[str, list[str]]]:
     """Return the curves of each row of the leaderboard that has any."""
-    found = [(name_of(row), [c for c in curves if c.startswith(f"row-{i}-")]) for i, row in enumerate(rows)]
+    found = [(name, [c for c in curves if c.startswith(f"row-{i}-")]) for i, name in enumerate(names_of(rows))]
     return [(title, names) for title, names in found if names]
 
 
 #: Header, key, class of the cells, how a value reads.
 _COLUMNS: list[tuple[str, str, str, Callable[[Any], str]]] = [
-    ("kind", "kind", "", str),
+    ("training", "kind", "", lambda kind: WAYS.get(kind, kind)),
     ("images a class", "images_per_class", "num", "{:,}".format),
     ("size", "image_size", "num", str),
     ("train", "train_accuracy", "num", percent),
@@ -86,12 +88,12 @@ _COLUMNS: list[tuple[str, str, str, Callable[[Any], str]]] = [
 def _board(rows: list[Row]) -> dict[str, Any]:
     """Return the leaderboard as text, the best by validation first, without columns that nobody fills."""
     columns = [column for column in _COLUMNS if any(row.get(column[1]) not in (None, {}) for row in rows)]
-    best = best_of(rows)
+    best, names = best_of(rows), names_of(rows)
     order = np.argsort([-(row.get("val_accuracy") or accuracy_of(row) or 0) for row in rows], kind="stable").tolist()
     lines = [
         {
             "best": i == best,
-            "name": name_of(rows[i]),
+            "name": names[i],
             "cells": [_cell(rows[i].get(key), kind, text) for _, key, kind, text in columns],
         }
         for i in order

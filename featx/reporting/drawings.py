@@ -10,8 +10,9 @@ import numpy as np
 from markupsafe import Markup
 
 from featx import plots
+from featx.comparison import WAYS, lines_over_shots, names_of
 from featx.files import whole_file
-from featx.reporting.board import accuracy_of, name_of
+from featx.reporting.board import accuracy_of
 from featx.reporting.choice import N_PREDICTIONS, confidences
 from featx.reporting.inline import inline_svg
 
@@ -87,14 +88,18 @@ def drawings(findings: Findings) -> list[Drawing]:
 
 def _of_board(findings: Findings) -> Iterator[Drawing]:
     rows = [
-        {"name": name_of(row), "kind": row.get("kind", ""), "accuracy": accuracy_of(row), "ci95": row["ci95"]}
-        for row in findings.rows
+        {"name": name, "kind": WAYS.get(row.get("kind", ""), ""), "accuracy": accuracy_of(row), "ci95": row["ci95"]}
+        for row, name in zip(findings.rows, names_of(findings.rows), strict=True)
         if accuracy_of(row) is not None and row.get("ci95")
     ]
     if len(rows) > 1:
         size = (7.2, 1.1 + 0.26 * len(rows))
         alt = f"Accuracy of {len(rows)} classifiers with 95 % intervals, best first."
         yield Drawing("leaderboard", alt, size, lambda ax: plots.plot_leaderboard(rows, ax=ax))
+    lines = lines_over_shots(findings.rows)
+    if any(len(line["images_per_class"]) > 1 for line in lines):
+        alt = f"Accuracy against training images a class: {', '.join(line['name'] for line in lines)}."
+        yield Drawing("shots", alt, (6.4, 3.8), lambda ax: plots.plot_shots(lines, ax=ax))
 
 
 def _of_curves(findings: Findings) -> Iterator[Drawing]:

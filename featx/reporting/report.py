@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx.comparison import name_of
 from featx.errors import DataError, FeatxError
 from featx.files import write_whole
 from featx.model import Model, load
-from featx.reporting.board import best_of, comparison_rows, name_of, read_comparison, row_of
+from featx.reporting.board import best_of, comparison_rows, read_comparison, row_of
 from featx.reporting.classifier_page import classifier_page
 from featx.reporting.drawings import drawings
 from featx.reporting.findings import Findings, judge
