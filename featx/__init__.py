@@ -1,53 +1,75 @@
 """featx: run a frozen backbone once, keep its features, fit classifiers on them in seconds.
 
 Everything public is named in ``__all__`` and imported when first used, so that ``import featx``
-stays under 0.2 s and never loads torch.
+stays under 0.2 s and never loads torch. Type checkers and editors see it all.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featx.cluster import RayCluster as RayCluster
+    from featx.comparison import Comparison as Comparison
+    from featx.comparison import compare as compare
+    from featx.datasets import open_dataset as open_dataset
+    from featx.errors import FeatxError as FeatxError
+    from featx.extraction import extract as extract
+    from featx.features import Features as Features
+    from featx.finetuning import FineTuneClassifier as FineTuneClassifier
+    from featx.finetuning import finetune as finetune
+    from featx.heads import CentroidHead as CentroidHead
+    from featx.heads import ConvHead as ConvHead
+    from featx.heads import DenseHead as DenseHead
+    from featx.heads import KNNHead as KNNHead
+    from featx.heads import LogisticHead as LogisticHead
+    from featx.heads import LogisticHeadCV as LogisticHeadCV
+    from featx.heads import RidgeHead as RidgeHead
+    from featx.heads import SVMHead as SVMHead
+    from featx.heads import XGBoostHead as XGBoostHead
+    from featx.model import Model as Model
+    from featx.model import Predictions as Predictions
+    from featx.model import fit as fit
+    from featx.model import load as load
+    from featx.protocols import run_protocol as run_protocol
+    from featx.recipe import Recipe as Recipe
+    from featx.recipe import Request as Request
+    from featx.reporting import Report as Report
+    from featx.reporting.report import report as report
+    from featx.transformer import FeatureExtractor as FeatureExtractor
 
 __version__ = "0.1.0"
 
-#: Public name → module that defines it.
+#: Module → public names that it defines.
 _HOMES = {
-    "CentroidHead": "featx.heads",
-    "Comparison": "featx.comparison",
-    "ConvHead": "featx.heads",
-    "DenseHead": "featx.heads",
-    "FeatureExtractor": "featx.transformer",
-    "Features": "featx.features",
-    "FeatxError": "featx.errors",
-    "FineTuneClassifier": "featx.finetuning",
-    "KNNHead": "featx.heads",
-    "LogisticHead": "featx.heads",
-    "LogisticHeadCV": "featx.heads",
-    "Model": "featx.model",
-    "RayCluster": "featx.cluster",
-    "Recipe": "featx.recipe",
-    "Request": "featx.recipe",
-    "Report": "featx.reporting",
-    "RidgeHead": "featx.heads",
-    "SVMHead": "featx.heads",
-    "XGBoostHead": "featx.heads",
-    "compare": "featx.comparison",
-    "extract": "featx.extraction",
-    "finetune": "featx.finetuning",
-    "fit": "featx.model",
-    "load": "featx.model",
-    "report": "featx.reporting",
-    "run_protocol": "featx.protocols",
+    "cluster": ("RayCluster",),
+    "comparison": ("Comparison", "compare"),
+    "datasets": ("open_dataset",),
+    "errors": ("FeatxError",),
+    "extraction": ("extract",),
+    "features": ("Features",),
+    "finetuning": ("FineTuneClassifier", "finetune"),
+    "heads": (
+        *("CentroidHead", "ConvHead", "DenseHead", "KNNHead", "LogisticHead", "LogisticHeadCV", "RidgeHead"),
+        *("SVMHead", "XGBoostHead"),
+    ),
+    "model": ("Model", "Predictions", "fit", "load"),
+    "protocols": ("run_protocol",),
+    "recipe": ("Recipe", "Request"),
+    "reporting": ("Report", "report"),
+    "transformer": ("FeatureExtractor",),
 }
+_ROOMS = {name: f"featx.{room}" for room, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - every name is a literal above
+__all__ = ["__version__", *sorted(_ROOMS)]  # noqa: PLE0604 - every name is a literal above
 
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'featx' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return getattr(importlib.import_module(_ROOMS[name]), name)
+        raise AttributeError(f"module 'featx' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,7 @@
 """The code keeps its own rules: lint, format, types, import directions, a face that is complete."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,70 @@ def test_the_three_pillars_do_not_know_each_other():
 def test_every_public_name_is_there_and_sorted():
     assert featx.__all__[1:] == sorted(featx.__all__[1:])
     assert all(getattr(featx, name) is not None for name in featx.__all__)
+
+
+def test_type_checkers_see_every_public_name():
+    (seen,) = (
+        [alias.asname for line in node.body for alias in line.names]
+        for node in ast.parse((ROOT / "featx" / "__init__.py").read_text()).body
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
+    )
+
+    assert ["__version__", *sorted(seen)] == featx.__all__
+    assert (ROOT / "featx" / "py.typed").exists()
+    assert "py.typed" in (ROOT / "pyproject.toml").read_text()
+
+
+MISSPELT = """
+import featx
+featx.extract("photos/", backbone="vgg16", layer=["block3_pool", "fc1"], val=0.1, cache="cache")
+featx.fit("table.h5", "mlp", scale="none")
+featx.extract("photos/", bakcbone="vgg16")
+featx.extract("photos/", batch_size="many")
+featx.open_dataset("photos/", vall=0.1)
+featx.fit("table.h5", "mlp", sclae="none")
+featx.FeatureExtractor("vgg16", layr="fc1")
+featx.extarct("photos/")
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["mypy", "--config-file", "pyproject.toml"], ["basedpyright", "--level", "error"]], ids=lambda c: c[0]
+)
+def test_tools_for_types_find_each_misspelt_keyword(tmp_path, command):
+    pytest.importorskip(command[0])
+    (tmp_path / "wrong.py").write_text(MISSPELT)
+    done = subprocess.run(
+        [sys.executable, "-m", *command, str(tmp_path / "wrong.py")],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+
+    found = {
+        int(line.split("wrong.py:")[1].split(":")[0])
+        for line in done.stdout.splitlines()
+        if ": error: " in line or " - error: " in line
+    }
+    assert found == {5, 6, 7, 8, 9, 10}, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: featx.extract("photos/", bakcbone="vgg16"),
+            "featx.extract() has no argument 'bakcbone'. Did you mean 'backbone'?",
+        ),
+        (
+            lambda: featx.open_dataset("photos/", vall=1),
+            "featx.open_dataset() has no argument 'vall'. Did you mean 'val'?",
+        ),
+    ],
+)
+def test_an_unknown_keyword_names_the_function_and_the_nearest_right_one(call, words):
+    with pytest.raises(TypeError) as raised:
+        call()
+
+    assert str(raised.value) == words
 
 
 def test_import_featx_loads_no_heavy_library():
