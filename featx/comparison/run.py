@@ -31,7 +31,7 @@ from featx.extraction import Options, open_store
 from featx.extraction import run as extract
 from featx.extraction.identify import Identity, identify
 from featx.files.disk import Disk
-from featx.files.notes import read_note, write_note
+from featx.files.records import read_record, write_record
 from featx.heads.state import is_exportable
 from featx.model import Accuracy, fit
 from featx.model.parallel import outcomes
@@ -361,7 +361,7 @@ def key_of(**facts: Any) -> str:
 def load_run(context: ComparisonContext, trial: Trial) -> Run | None:
     """Return the run of `trial` that the folder holds, None if it holds none that can be trusted."""
     path = _file(context, trial, "json")
-    found = None if path is None else read_note(Disk(), path)
+    found = None if path is None else read_record(Disk(), path)
     try:
         return None if found is None else Run(**found | {"extract_seconds_now": 0.0})
     except TypeError:
@@ -391,7 +391,7 @@ def _record(context: ComparisonContext, trial: Trial, fitted: Fitted) -> Run:
     }
     run = Run(**json.loads(json.dumps(fields, default=str)))
     if (path := _file(context, trial, "json")) is not None:
-        write_note(Disk(), path, dataclasses.asdict(run))
+        write_record(Disk(), path, dataclasses.asdict(run))
         path.with_suffix(".checkpoint").unlink(missing_ok=True)
     return run
 

@@ -26,6 +26,7 @@ from featx.engines import eager
 from featx.engines.graph import export, trace
 from featx.engines.pixels import blank
 from featx.errors import MissingExtraError, OptionError
+from featx.files import whole_folder
 from featx.probe import distance, tolerance
 from featx.recipe import EPOCH
 
@@ -215,14 +216,10 @@ def _keep(networks: Path | None, key: str, written: Path) -> None:
     if networks is None:
         return
     # Read-only, full, or another process was first: this run has its network either way.
-    with contextlib.suppress(OSError):
-        networks.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=networks))
+    with contextlib.suppress(OSError), whole_folder(networks / key) as folder:
         for name in _FILES:
             shutil.copyfile(written.with_name(name), folder / name)
         (folder / "sha256.json").write_text(json.dumps({name: _sha256(folder / name) for name in _FILES}))
-        shutil.rmtree(networks / key, ignore_errors=True)  # damaged, or we would have read it
-        folder.rename(networks / key)
 
 
 def _write(folder: Path, model: Any) -> Path:

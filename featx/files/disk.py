@@ -10,18 +10,14 @@ import contextlib
 import errno
 import mmap
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featx.errors import CacheError, NoSpaceError
 
 #: End of the name of a file that is not finished.
 TEMPORARY = ".tmp"
-
-#: What `os.link` says on file systems that know no hard links.
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 _NO_ATIME = getattr(os, "O_NOATIME", 0)
 
@@ -145,95 +141,36 @@ def sync_folder(disk: Disk, folder: Path) -> None:
         try:
             disk.sync(fd)
         except OSError as error:
-            if error.errno not in (
-                errno.EINVAL,
-                errno.ENOTSUP,
-                errno.EBADF,
-            ):  # some network file systems sync by themselves
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # network file systems sync by themselves
                 raise
 
 
 def make_folders(disk: Disk, folder: Path) -> None:
-    """Create `folder` and its parents, durably."""
+    """Create `folder` and its parents, durably.
+
+    Raises
+    ------
+    CacheError
+        If something else has that name, or the system takes no folders there (``/proc``).
+    """
+    try:
+        _make_folder(disk, folder)
+    except FileNotFoundError:
+        make_folders(disk, folder.parent)
+        try:
+            _make_folder(disk, folder)
+        except FileNotFoundError:
+            raise CacheError(f"{folder} cannot be: the system takes no folders there. Name another folder.") from None
+
+
+def _make_folder(disk: Disk, folder: Path) -> None:
     try:
         disk.make_folder(folder)
     except FileExistsError:
-        return
-    except FileNotFoundError:
-        make_folders(disk, folder.parent)
-        make_folders(disk, folder)
-        return
-    sync_folder(disk, folder.parent)
-
-
-def commit(
-    disk: Disk,
-    path: Path,
-    fill: Callable[[int], None],
-    *,
-    check: Callable[[Path], None] | None = None,
-    replace: bool = False,
-    durable: bool = True,
-) -> bool:
-    """Bring a file into being under its name, whole or not at all, and durably.
-
-    The content goes to a temporary file beside `path` and is synced; only then does it get its name.
-    Whoever is killed on the way leaves a temporary file, which nobody reads.
-
-    Parameters
-    ----------
-    disk : Disk
-    path : Path
-        The final name. Its folder is made if need be.
-    fill : callable
-        Gets the descriptor of the empty temporary file, and writes it.
-    check : callable, optional
-        Gets the path of the synced temporary file, and raises if it is not as it should be.
-    replace : bool
-        Take the place of a file of that name; by default the first writer wins.
-    durable : bool
-        Off for hints, which may be lost with the power.
-
-    Returns
-    -------
-    bool
-        False if a file of that name was there first. It is left alone.
-    """
-    make_folders(disk, path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
-    try:
-        with opened(disk, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
-            fill(fd)
-            if durable:
-                disk.sync(fd)
-        if check:
-            check(temporary)
-        won = _give_name(disk, temporary, path, replace=replace)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            disk.unlink(temporary)
-        raise
-    if durable:
-        sync_folder(disk, path.parent)
-    return won
-
-
-def _give_name(disk: Disk, temporary: Path, path: Path, *, replace: bool) -> bool:
-    if replace:
-        disk.replace(temporary, path)
-        return True
-    won = True
-    try:
-        disk.link(temporary, path)
-    except FileExistsError:
-        won = False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        disk.replace(temporary, path)  # two writers of one name write the same rows
-        return True
-    disk.unlink(temporary)
-    return won
+        if not folder.is_dir():
+            raise CacheError(f"{folder} is not a folder, or a link to nothing. Name another folder.") from None
+    else:
+        sync_folder(disk, folder.parent)
 
 
 @contextlib.contextmanager
@@ -254,13 +191,30 @@ def explained(action: str, path: Path) -> Iterator[None]:
 def explanation(error: OSError, action: str, path: Path) -> CacheError:
     """Return the one line for an error of the operating system."""
     what = f"Could not {action} {path}: {error.strerror or error}."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    kept = "What was committed is kept:"
+    again = "run the same command again."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(
-            f"{what} What was committed is kept: make room (featx cache gc) or name another folder (--cache DIR), "
-            "and run the same command again."
+            f"{what} {kept} make room (featx cache gc) or name another folder (--cache DIR), and {again}"
         )
+    if error.errno == errno.EFBIG:
+        return NoSpaceError(f"{what} {kept} allow larger files (ulimit -f unlimited), and {again}")
+    if error.errno == errno.ENAMETOOLONG:
+        return CacheError(f"{what} File systems take 255 bytes a name: choose a shorter one.")
+    if error.errno == errno.ENOTDIR:
+        return CacheError(f"{what} Something in this path is a file: name another folder.")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return CacheError(f"{what} Name a cache folder that you may write to: --cache DIR, or FEATX_CACHE.")
+        return CacheError(f"{what} Name a place that you may write to: --cache DIR (or FEATX_CACHE), -o FILE.")
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return CacheError(f"{what} Raise the limit (ulimit -n 1024), and run the same command again.")
-    return CacheError(f"{what} What was committed is kept: run the same command again.")
+        return CacheError(f"{what} Raise the limit (ulimit -n 1024), and {again}")
+    return CacheError(f"{what} {kept} {again}")
+
+
+def remove(disk: Disk, path: Path) -> bool:
+    """Remove a file; False if there was none."""
+    try:
+        with explained("remove", path):
+            disk.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from featx.errors import CorruptFileError, OptionError
-from featx.files.disk import Disk, commit, explained, write_at
+from featx.files import write_whole
+from featx.files.disk import explained
 from featx.finetuning.training import state_from_json
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ def write_checkpoint(path: Path, training: Training, run: dict[str, Any]) -> Non
         "scaler": training.scaler.state_dict(),
     }
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
-    content = memoryview(save(packed, metadata={"featx": json.dumps(words)}))
-    disk = Disk()
+    content = save(packed, metadata={"featx": json.dumps(words)})
     with explained("write the checkpoint", path):
-        commit(disk, path, lambda fd: write_at(disk, fd, content, 0), replace=True)
+        write_whole(path, content)
 
 
 def read_checkpoint(path: Path, training: Training, run: dict[str, Any]) -> None:

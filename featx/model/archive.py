@@ -22,7 +22,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from featx.errors import MissingDataError, ModelFileError, NoSpaceError
-from featx.files.disk import Disk, commit, write_at
+from featx.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,12 +75,13 @@ def write(path: Path, members: Mapping[str, bytes]) -> None:
             raise ModelFileError(f"{name} takes {len(content):,} bytes, a model file holds {MEMBERS[name]:,} at most.")
     if sum(map(len, members.values())) > _MAX_BYTES - _MIB:
         raise ModelFileError("The model takes more than 4 GiB. Save it without the backbone's weights (no --bundle).")
-    disk, archive = Disk(), _zip(members)
     try:
-        commit(disk, path, lambda fd: write_at(disk, fd, archive, 0), replace=True)
+        write_whole(path, _zip(members))
     except OSError as error:
         kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else ModelFileError
-        raise kind(f"Cannot write the model to {path}: {error.strerror}. Name another place: -o FILE") from error
+        raise kind(
+            f"Cannot write the model to {path}: {error.strerror or error}. Name another place: -o FILE"
+        ) from error
 
 
 def _zip(members: Mapping[str, bytes]) -> memoryview:

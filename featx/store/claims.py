@@ -7,8 +7,8 @@ import socket
 import time
 from pathlib import Path
 
-from featx.files.disk import Disk
-from featx.files.notes import read_note, remove, write_note
+from featx.files.disk import Disk, remove
+from featx.files.records import read_record, write_record
 from featx.store.names import clean_name
 
 FOLDER = ".claims"
@@ -45,13 +45,13 @@ class Claims:
             self.path(key, name),
             {"host": socket.gethostname(), "pid": os.getpid(), "start": _start(os.getpid())},
         )
-        if write_note(self._disk, path, owner, replace=False, durable=False):
+        if write_record(self._disk, path, owner, replace=False, durable=False):
             return True
         if path not in self._left and not self.is_over(path):
             return False
         remove(self._disk, path)
         self._left.discard(path)
-        return write_note(self._disk, path, owner, replace=False, durable=False)
+        return write_record(self._disk, path, owner, replace=False, durable=False)
 
     def release(self, key: str, name: str) -> None:
         """Give a claim up; fine if there is none."""
@@ -69,7 +69,7 @@ class Claims:
             age = time.time() - self._disk.stat(path).st_mtime
         except FileNotFoundError:
             return True
-        owner = read_note(self._disk, path) or {}
+        owner = read_record(self._disk, path) or {}
         gone = owner.get("host") == socket.gethostname() and _start(owner.get("pid")) != owner.get("start")
         return gone or age > self.lease_seconds
 

@@ -32,7 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError
-from featx.files.disk import Disk, commit, explained, read_bytes, read_into, write_at
+from featx.files.atomic import commit
+from featx.files.disk import Disk, explained, read_bytes, read_into, write_at
 from featx.store.layout import Extent, gaps_between, lay_out
 from featx.store.payload import DIGEST_BYTES, Payload, block_rows, digest, n_blocks
 

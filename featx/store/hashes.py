@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError
-from featx.files.disk import Disk
-from featx.files.notes import remove
+from featx.files.disk import Disk, remove
 from featx.store.container import Sealed, write_sealed
 from featx.store.lookup import DigestIndex
 from featx.store.segments import list_files

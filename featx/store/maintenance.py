@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
-from featx.files.disk import TEMPORARY
-from featx.files.notes import remove
+from featx.files.disk import TEMPORARY, remove
 from featx.store.claims import FOLDER as CLAIMS
 from featx.store.container import Sealed
 from featx.store.publish import covered_segments, rescue

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
-from featx.files.disk import Disk
-from featx.files.notes import remove
+from featx.files.disk import Disk, remove
 from featx.store.catalog import Catalog, KeyRows, RowsMovedError, missing_rows
 from featx.store.claims import Claims
 from featx.store.container import Rows

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError
-from featx.files.disk import Disk, explained, make_folders
-from featx.files.notes import adopt_note, create_exclusively, read_note, remove, write_note
+from featx.files.disk import Disk, explained, make_folders, opened, remove
+from featx.files.records import adopt_record, read_record, write_record
 from featx.store.catalog import Catalog, RowsMovedError, missing_rows
 from featx.store.claims import LEASE_SECONDS, Claims
 from featx.store.content import TableContent
@@ -100,8 +100,8 @@ class Store:
         self._require_ours()
         probe = self.root / f".writable-{os.getpid()}.tmp"
         with explained("write in", self.root):
-            remove(self.disk, probe)
-            create_exclusively(self.disk, probe)
+            with opened(self.disk, probe, os.O_WRONLY | os.O_CREAT):
+                pass
             remove(self.disk, probe)
 
     def _require_ours(self) -> None:
@@ -109,10 +109,10 @@ class Store:
         if self._is_ours:
             return
         marker = self.root / _MARKER
-        known = read_note(self.disk, marker)
+        known = read_record(self.disk, marker)
         if known is None:
             self._refuse_foreign()
-            write_note(self.disk, marker, _MARKER_TEXT)
+            write_record(self.disk, marker, _MARKER_TEXT)
         elif known != _MARKER_TEXT:
             raise CacheError(
                 f"{self.root} is a cache of format {known.get('format')}, this featx writes {_MARKER_TEXT['format']}. "
@@ -323,8 +323,8 @@ class Store:
     def plan(self, key: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the plan stored under `key`; where there is none, `default` becomes it (without one: empty)."""
         if default is None:
-            return read_note(self.disk, self._plan_path(key)) or {}
-        return adopt_note(self.disk, self._plan_path(key), json.loads(json.dumps(default)))
+            return read_record(self.disk, self._plan_path(key)) or {}
+        return adopt_record(self.disk, self._plan_path(key), json.loads(json.dumps(default)))
 
     def drop_plan(self, key: str) -> None:
         """Forget the plan stored under `key`."""
@@ -335,12 +335,12 @@ class Store:
 
     def note(self, name: str) -> dict[str, Any] | None:
         """Return a note, None if there is none that can be trusted."""
-        return read_note(self.disk, self._note_path(name))
+        return read_record(self.disk, self._note_path(name))
 
     def put_note(self, name: str, note: dict[str, Any]) -> None:
         """Keep a note, in place of an older one of that name."""
         self._require_ours()
-        write_note(self.disk, self._note_path(name), note)
+        write_record(self.disk, self._note_path(name), note)
 
     def drop_note(self, name: str) -> None:
         """Forget a note."""

@@ -16,7 +16,7 @@ from toy_rows import KEY, features, items, publish
 
 from featx.errors import CacheError, CorruptFileError, NoSpaceError
 from featx.features import Features
-from featx.files.notes import write_note
+from featx.files.records import write_record
 from featx.store import Disk, Store
 
 
@@ -194,7 +194,7 @@ def test_row_08_a_folder_of_other_things_is_refused_before_any_work(tmp_path):
 
 
 def test_row_08_a_cache_of_a_later_format_is_refused_before_any_work(tmp_path):
-    write_note(Disk(), tmp_path / ".featx", {"folder": "featx cache", "format": 2})
+    write_record(Disk(), tmp_path / ".featx", {"folder": "featx cache", "format": 2})
 
     with pytest.raises(CacheError, match=r"is a cache of format 2, this featx writes 1"):
         Store(tmp_path).require_writable()
