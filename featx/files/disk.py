@@ -150,8 +150,10 @@ def make_folders(disk: Disk, folder: Path) -> None:
 
     Raises
     ------
-    CacheError
-        If something else has that name, or the system takes no folders there (``/proc``).
+    NotADirectoryError
+        If something else has that name.
+    PermissionError
+        If the system takes no folders there (``/proc``).
     """
     try:
         _make_folder(disk, folder)
@@ -160,7 +162,7 @@ def make_folders(disk: Disk, folder: Path) -> None:
         try:
             _make_folder(disk, folder)
         except FileNotFoundError:
-            raise CacheError(f"{folder} cannot be: the system takes no folders there. Name another folder.") from None
+            raise PermissionError(errno.EACCES, "The system takes no folders there", str(folder)) from None
 
 
 def _make_folder(disk: Disk, folder: Path) -> None:
@@ -168,7 +170,7 @@ def _make_folder(disk: Disk, folder: Path) -> None:
         disk.make_folder(folder)
     except FileExistsError:
         if not folder.is_dir():
-            raise CacheError(f"{folder} is not a folder, or a link to nothing. Name another folder.") from None
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     else:
         sync_folder(disk, folder.parent)
 
@@ -202,7 +204,7 @@ def explanation(error: OSError, action: str, path: Path) -> CacheError:
     if error.errno == errno.ENAMETOOLONG:
         return CacheError(f"{what} File systems take 255 bytes a name: choose a shorter one.")
     if error.errno == errno.ENOTDIR:
-        return CacheError(f"{what} Something in this path is a file: name another folder.")
+        return CacheError(f"{what} Something in this path is a file, or a link to nothing: name another folder.")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return CacheError(f"{what} Name a place that you may write to: --cache DIR (or FEATX_CACHE), -o FILE.")
     if error.errno in (errno.EMFILE, errno.ENFILE):
