@@ -290,7 +290,7 @@ def make_plan(n: int, rows_per_segment: int) -> Plan:
     nothing = np.zeros(1, np.int8)
     dataset = Dataset(
         title="scale", identity=lambda: "scale", ids=Numbered(n), classes=(), images=None,
-        labels=np.broadcast_to(nothing, n), splits=np.broadcast_to(np.array([""]), n),
+        labels=np.broadcast_to(nothing, n), given_splits=np.broadcast_to(np.array([""]), n),
     )  # fmt: skip
     before = memory_bytes("VmRSS")
     identity = Identity(random_ids(n))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.datasets import DEFAULT_VAL
 from featx.errors import OptionError, UnknownNameError
 from featx.features import Features
 from featx.files.sizes import parse_bytes
@@ -25,7 +26,7 @@ from featx.model.accuracy import Accuracy
 from featx.model.calibration import Calibration
 from featx.model.fitting import make_model
 from featx.model.job import Fitted, Job
-from featx.model.rows import DEFAULT_VAL, Rows, choose_rows
+from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _warnings(pixels: Pixels, recipe: Recipe | None) -> list[str]:
     ]
 
 
-def _share(table: Features) -> float | None:
+def _share(table: Features) -> str | None:
     """Return the share of train to choose on, None where the table has validation rows of its own."""
     return None if (table.splits == "val").any() else DEFAULT_VAL
 

@@ -254,7 +254,9 @@ def test_a_damaged_run_is_done_again(shots, cache, tmp_path):
 
 def test_runs_of_earlier_versions_are_found_under_the_same_names():
     """Folders written before this code was rewritten go on: what a name is made of must not change."""
-    context = ComparisonContext(dataset=None, tables="", folder=None, cache=None, views=Views(n=2, augment="flip"))
+    context = ComparisonContext(
+        dataset=None, identity=None, tables="", folder=None, cache=None, views=Views(n=2, augment="flip")
+    )
     context.__dict__["fingerprint"] = "f" * 64
     recipe = types.SimpleNamespace(key="k" * 64)
     request = featx.Request(backbone="toy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import unicodedata
@@ -14,9 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featx.datasets import UNLABELLED, Dataset, item_id, open_dataset, shared_across_splits
-from featx.datasets.arrays import open_array
 from featx.datasets.labels import encode_labels
-from featx.datasets.splits import hold_out
+from featx.datasets.splits import ValidationShare, draw_validation
 from featx.errors import DataError, FeatxError, ImageError, MissingDataError, OptionError
 from featx.images import decode
 
@@ -34,6 +34,14 @@ def tree(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg(level))
     return root
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    """Files of any content."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def labels_of(dataset: Dataset) -> dict[str, str | None]:
@@ -516,45 +524,98 @@ def test_fractions_are_no_labels():
 # Validation part
 
 
-def labelled(counts: dict[str, int], splits=None) -> Dataset:
-    names = [name for name, n in counts.items() for _ in range(n)]
-    dataset = open_array(np.zeros((len(names), 1, 1), np.uint8), names)
-    if splits is not None:
-        object.__setattr__(dataset, "splits", np.array(splits))
-    return dataset
+def contents(numbers) -> np.ndarray:
+    """Hashes as of images with these numbers for their content; zeros for 0."""
+    known = np.array([list(hashlib.sha256(str(k).encode()).digest()) for k in numbers], np.uint8).reshape(-1, 32)
+    return known * (np.array(numbers) > 0)[:, None]
+
+
+def draw(counts: dict[str, int], val, *, splits=None, seed=0, numbers=None, ids=None) -> np.ndarray:
+    labels, classes = encode_labels([name for name, n in counts.items() for _ in range(n)])
+    return draw_validation(
+        ValidationShare.parse(val, seed),
+        splits=np.full(len(labels), "") if splits is None else np.array(splits),
+        labels=labels,
+        classes=classes,
+        item_ids=contents(range(1, len(labels) + 1) if numbers is None else numbers),
+        ids=ids,
+    )
 
 
 @given(
     counts=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 60), min_size=1),
     fraction=st.floats(0.02, 0.9),
-    seed=st.integers(0, 5),
+    seed=st.integers(-2, 5),
 )
 def test_validation_part_is_a_share_of_each_class(counts, fraction, seed):
-    dataset = labelled(counts)
-    try:
-        splits = hold_out(dataset, str(fraction), seed=seed)
-    except DataError:
-        splits = np.full(len(dataset), "train")
-        assert all(fraction * n < 1 or n == 1 for n in counts.values())
+    splits = draw(counts, fraction, seed=seed)
+    names = np.repeat(list(counts), list(counts.values()))
 
     assert set(splits) <= {"train", "val"}
-    for label, name in enumerate(dataset.classes):
-        n_val = int((splits[dataset.labels == label] == "val").sum())
+    for name in counts:
+        n_val = int((splits[names == name] == "val").sum())
         assert n_val < counts[name]
         assert abs(n_val - fraction * counts[name]) <= 1
 
 
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 12), st.integers(-1, 2)), min_size=1, max_size=60),
+    order=st.randoms(use_true_random=False),
+    seed=st.integers(0, 3),
+)
+def test_the_draw_goes_by_content_and_not_by_the_order_of_rows(rows, order, seed):
+    """Identical images, under other labels or under none, come into one part."""
+
+    def drawn(rows):
+        numbers, labels = zip(*rows, strict=True)
+        splits = draw_validation(
+            ValidationShare(0.4, seed=seed),
+            splits=np.full(len(rows), ""),
+            labels=np.array(labels),
+            classes="abc",
+            item_ids=contents(numbers),
+        )
+        return {
+            row: {split for other, split in zip(rows, splits.tolist(), strict=True) if other == row} for row in rows
+        }
+
+    first = drawn(rows)
+    shuffled = list(rows)
+    order.shuffle(shuffled)
+
+    assert first == drawn(shuffled)
+    parts = {}
+    for (number, _), found in first.items():
+        parts.setdefault(number, set()).update(found)
+    assert all(len(part) == 1 for part in parts.values())
+
+
+def test_rows_without_a_content_are_told_apart_by_their_ids():
+    names = [f"row {k}" for k in range(40)]
+    splits = draw({"a": 40}, 0.5, numbers=[0] * 40, ids=names)
+    backwards = draw({"a": 40}, 0.5, numbers=[0] * 40, ids=names[::-1])
+
+    assert (splits == "val").sum() == 20
+    assert splits.tolist() == backwards[::-1].tolist()
+    assert splits.tolist() != draw({"a": 40}, 0.5, numbers=[0] * 40).tolist()
+
+
+def test_the_draw_stays_the_draw():
+    """Another rule would take other rows from data that were used before."""
+    assert np.flatnonzero(draw({"a": 10, "b": 10}, 0.3) == "val").tolist() == [3, 5, 6, 10, 11, 16]
+
+
 def test_many_small_classes_together_give_the_fraction():
-    splits = hold_out(labelled({f"class {k}": 4 for k in range(1000)}), "0.1")
+    splits = draw({f"class {k}": 4 for k in range(1000)}, "0.1")
 
     assert 340 < (splits == "val").sum() < 460
 
 
 def test_validation_part_depends_on_the_seed_and_not_on_the_order(tmp_path):
-    tree(tmp_path, *(f"{c}/{k}.jpg" for c in "ab" for k in range(50)))
+    write(tmp_path, {f"{c}/{k}.jpg": f"{c} {k}" for c in "ab" for k in range(50)})
     first = splits_of(open_dataset(tmp_path, val="0.2"))
     other = splits_of(open_dataset(tmp_path, val="0.2", seed=1))
-    tree(tmp_path, *(f"{c}/_new{k}.jpg" for c in "ab" for k in range(5)))
+    write(tmp_path, {f"{c}/_new{k}.jpg": f"{c} new {k}" for c in "ab" for k in range(5)})
     grown = splits_of(open_dataset(tmp_path, val=0.2))
 
     assert list(first.values()).count("val") == 20
@@ -562,8 +623,18 @@ def test_validation_part_depends_on_the_seed_and_not_on_the_order(tmp_path):
     assert sum(grown[i] != split for i, split in first.items()) <= 4
 
 
+def test_a_renamed_image_stays_in_its_part(tmp_path):
+    write(tmp_path / "x", {f"a/{k}.jpg": str(k) for k in range(20)})
+    write(tmp_path / "y", {f"a/{20 - k}.jpg": str(k) for k in range(20)})
+    first, renamed = (open_dataset(tmp_path / folder, val="0.4") for folder in "xy")
+
+    drawn = [{of.read(i) for i in np.flatnonzero(of.splits == "val")} for of in (first, renamed)]
+    assert len(drawn[0]) == 8
+    assert drawn[0] == drawn[1]
+
+
 def test_last_rows_in_order():
-    splits = hold_out(labelled({"a": 95, "b": 5}), "last:0.1")
+    splits = draw({"a": 95, "b": 5}, "last:0.1")
 
     assert splits.tolist() == ["train"] * 90 + ["val"] * 10
 
@@ -571,27 +642,31 @@ def test_last_rows_in_order():
 def test_rows_for_test_and_validation_are_never_touched():
     given_splits = ["train"] * 10 + ["val"] * 10 + ["test"] * 10 + [""] * 10
     for val in ("0.5", "last:0.5"):
-        splits = hold_out(labelled({"a": 40}, given_splits), val)
+        splits = draw({"a": 40}, val, splits=given_splits)
 
         assert sorted(splits[:10]) == ["train"] * 5 + ["val"] * 5
         assert splits[10:].tolist() == given_splits[10:]
 
 
-def test_unlabelled_rows_stay_in_training():
-    splits = hold_out(labelled({"a": 10, "": 10}), "0.5")
+@pytest.mark.parametrize("val", ["0.5", "last:0.5"])
+def test_unlabelled_rows_stay_in_training(val):
+    splits = draw({"a": 10, "": 10}, val)
 
+    assert (splits[:10] == "val").sum() == 5
     assert splits[10:].tolist() == ["train"] * 10
 
 
 @pytest.mark.parametrize("val", ["0", "1", "1.5", "-0.1", "ten", "first:0.1", "last:", "nan", "last:2"])
 def test_parts_that_are_none_are_refused(val):
     with pytest.raises(OptionError, match=r"--val must be a part between 0 and 1, as 0\.1 or last:0\.1"):
-        hold_out(labelled({"a": 4}), val)
+        open_dataset("digits", val=val)
 
 
 def test_part_of_too_few_images_is_an_error():
+    dataset = open_dataset(np.zeros((1, 1, 1), np.uint8), labels=["a"], val="0.1")
+
     with pytest.raises(DataError, match=r"--val 0\.1 of 1 training images is none. Take a larger part"):
-        hold_out(labelled({"a": 1}), "0.1")
+        dataset.splits  # noqa: B018
 
 
 # Images in two splits

@@ -22,7 +22,8 @@ from featx.comparison.plan import (
 from featx.comparison.run import ComparisonContext, describe, run_or_load
 from featx.comparison.subsets import labelled, with_validation
 from featx.datasets import open_dataset
-from featx.extraction import Options, parse_views
+from featx.extraction import Options, open_store, parse_views
+from featx.extraction.identify import identify
 from featx.recipe import Request
 
 if TYPE_CHECKING:
@@ -119,7 +120,6 @@ def compare(
     by_name = check_settings(heads, networks, settings or {})
     asked, how, about = _sort_options(options)
     opened = open_dataset(data, **about)
-    dataset = with_validation(opened, seed=about.get("seed", 0))
     tuned = {name: asked[name] for name in asked.keys() - _FROZEN_ONLY} | dict(ft or {})
     requests = [
         Request(backbone=name, layers=layers_of(name, layers, backbones), pool=pool, **asked)
@@ -139,9 +139,13 @@ def compare(
         seeds,
         cache,
     )
+    own_rows = opened.validation is not None or {"train", "val"} <= set(opened.given_splits.tolist())
+    identity = identify(opened, open_store(cache), rehash=Options(**how).rehash)
+    dataset = with_validation(opened, identity.item_ids, seed=about.get("seed", 0))
     context = ComparisonContext(
         dataset=dataset,
-        tables=opened.title if dataset is opened else f"{opened.title}-compare",
+        identity=identity,
+        tables=opened.title if own_rows else f"{opened.title}-compare",
         folder=None if output is None else Path(output),
         cache=cache,
         options=Options(**how),

@@ -27,9 +27,8 @@ from featx.comparison.subsets import keep_shots, labelled
 from featx.datasets import shared_across_splits
 from featx.datasets.part import select
 from featx.errors import CacheError
-from featx.extraction import Options, open_store
+from featx.extraction import Options
 from featx.extraction import run as extract
-from featx.extraction.identify import Identity, identify
 from featx.files.disk import Disk
 from featx.files.records import read_record, write_record
 from featx.heads.state import is_exportable
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from featx.comparison.plan import Trial
     from featx.datasets import Dataset
+    from featx.extraction.identify import Identity
     from featx.features import Features
     from featx.model import Model
     from featx.progress import OnProgress
@@ -61,6 +61,8 @@ class ComparisonContext:
     ----------
     dataset : Dataset
         With training and validation rows, and test rows where there are some.
+    identity : Identity
+        Content hashes of all images.
     tables : str
         Title of the dataset that tables of features are kept under: a validation split that was drawn here is not to
         replace that of the user's own tables.
@@ -83,6 +85,7 @@ class ComparisonContext:
     """
 
     dataset: Dataset
+    identity: Identity
     tables: str
     folder: Path | None
     cache: str | Path | None
@@ -92,11 +95,6 @@ class ComparisonContext:
     split: str = "test"
     on_progress: OnProgress | None = None
     note: Callable[[str], None] = lambda _: None
-
-    @cached_property
-    def identity(self) -> Identity:
-        """Content hashes of all images."""
-        return identify(self.dataset, open_store(self.cache), rehash=self.options.rehash)
 
     @cached_property
     def warnings(self) -> list[str]:

@@ -9,19 +9,24 @@ import numpy as np
 
 from featx.datasets import UNLABELLED
 from featx.datasets.part import select
-from featx.datasets.splits import hold_out
+from featx.datasets.splits import DEFAULT_VAL, ValidationShare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
 
-#: Share of train that chooses where the data have no validation rows of their own.
-DEFAULT_VAL = "0.1"
 
-
-def with_validation(dataset: Dataset, *, seed: int = 0) -> Dataset:
+def with_validation(dataset: Dataset, item_ids: NDArray[np.uint8] | None = None, *, seed: int = 0) -> Dataset:
     """Return `dataset` with validation rows: its own, or a tenth of train, the same ones for every row of the board.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    item_ids : ndarray of uint8, shape (n, 32), optional
+        Content hashes, which the draw goes by; the images are read where they are not known.
+    seed : int
+        Of the draw.
 
     Examples
     --------
@@ -29,11 +34,12 @@ def with_validation(dataset: Dataset, *, seed: int = 0) -> Dataset:
     >>> sorted(set(with_validation(open_dataset("digits")).splits.tolist()))
     ['train', 'val']
     """
-    if "train" not in dataset.splits:  # as everywhere, what has no split trains then
-        dataset = dataclasses.replace(dataset, splits=np.where(dataset.splits == "", "train", dataset.splits))
-    if "val" in dataset.splits:
-        return dataset
-    return dataclasses.replace(dataset, splits=hold_out(dataset, DEFAULT_VAL, seed=seed))
+    if dataset.validation is None and "val" not in dataset.given_splits:
+        dataset = dataclasses.replace(dataset, validation=ValidationShare.parse(DEFAULT_VAL, seed))
+    splits = dataset.split_by(item_ids)
+    if "train" not in splits:  # as everywhere, what has no split trains then
+        splits = np.where(splits == "", "train", splits)
+    return dataclasses.replace(dataset, given_splits=splits, validation=None)
 
 
 def keep_shots(dataset: Dataset, shots: int | None, *, seed: int) -> Dataset:
@@ -56,7 +62,7 @@ def keep_shots(dataset: Dataset, shots: int | None, *, seed: int) -> Dataset:
     >>> from featx.datasets import open_dataset
     >>> few = keep_shots(with_validation(open_dataset("digits")), 5, seed=0)
     >>> int((few.splits == "train").sum()), int((few.splits == "val").sum())
-    (50, 181)
+    (50, 179)
     """
     if shots is None:
         return dataset

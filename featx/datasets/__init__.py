@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from featx.datasets.dataset import UNLABELLED, Dataset, ImageData, item_id
 from featx.datasets.opening import Source, open_dataset
-from featx.datasets.splits import shared_across_splits
+from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, shared_across_splits
 
-__all__ = ["UNLABELLED", "Dataset", "ImageData", "Source", "item_id", "open_dataset", "shared_across_splits"]
+__all__ = [
+    "DEFAULT_VAL",
+    "UNLABELLED",
+    "Dataset",
+    "ImageData",
+    "Source",
+    "ValidationShare",
+    "draw_validation",
+    "item_id",
+    "open_dataset",
+    "shared_across_splits",
+]

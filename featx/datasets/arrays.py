@@ -71,7 +71,7 @@ def open_array(pixels: np.ndarray, labels: Sequence[Any] | np.ndarray | None = N
         ids=row_numbers(len(pixels)),
         classes=classes,
         labels=numbers,
-        splits=no_splits(len(pixels)),
+        given_splits=no_splits(len(pixels)),
         images=Arrays([pixels]),
     )
 
@@ -87,7 +87,7 @@ def open_digits() -> Dataset:
         ids=row_numbers(len(digits.images)),
         classes=tuple(str(name) for name in digits.target_names),
         labels=digits.target.astype(np.int64),
-        splits=no_splits(len(digits.images)),
+        given_splits=no_splits(len(digits.images)),
         images=Arrays([as_uint8(digits.images / 16)]),
     )
 
@@ -122,7 +122,7 @@ def open_npz(path: Path) -> Dataset:
         ids=[i for split, part in pixels.items() for i in row_numbers(len(part), split)],
         classes=classes,
         labels=numbers,
-        splits=np.repeat([split_name(split) or "" for split in pixels], [len(part) for part in pixels.values()]),
+        given_splits=np.repeat([split_name(split) or "" for split in pixels], [len(part) for part in pixels.values()]),
         images=Arrays(list(pixels.values()), path.resolve()),
     )
 

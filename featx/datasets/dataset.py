@@ -11,7 +11,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from featx.datasets.naming import dataset_name
-from featx.errors import ImageError
+from featx.datasets.splits import ValidationShare, draw_validation
+from featx.errors import DataError, ImageError
 
 #: An image as `featx.images.decode` takes it: a whole file, or uint8 pixels (h, w), (h, w, 1), (h, w, 3), (h, w, 4).
 ImageData: TypeAlias = bytes | np.ndarray
@@ -49,7 +50,7 @@ class Dataset:
         Class names.
     labels : ndarray of int64, shape (n,)
         Positions in `classes`; -1 for rows without a label.
-    splits : ndarray of str, shape (n,)
+    given_splits : ndarray of str, shape (n,)
         ``train``, ``val``, ``test`` or the source's own words; empty for none.
     images : Images
         Where the images are read from.
@@ -58,6 +59,9 @@ class Dataset:
     source : mapping of str to str
         What `open_dataset` was given to find it again: ``data`` and, where they were given, ``images`` and the
         columns. Empty for objects in memory.
+    validation : ValidationShare, optional
+        Validation rows that are still to be drawn from the training rows. That takes the content of the images:
+        `split_by` draws from known hashes, and `splits`, when it is asked for, hashes them.
     """
 
     title: str
@@ -65,13 +69,14 @@ class Dataset:
     ids: Sequence[str]
     classes: tuple[str, ...]
     labels: np.ndarray
-    splits: np.ndarray
+    given_splits: np.ndarray
     images: Images
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
+    validation: ValidationShare | None = None
 
     def __post_init__(self) -> None:
-        assert len(self.ids) == len(self.labels) == len(self.splits)
+        assert len(self.ids) == len(self.labels) == len(self.given_splits)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,6 +85,60 @@ class Dataset:
     def name(self) -> str:
         """The dataset's folder in a cache: its cleaned title and eight hexadecimal digits of its identity."""
         return dataset_name(self.title, self.identity())
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        """Split of each row, shape (n,): as given, or with the validation rows drawn, which reads every image once."""
+        return self.split_by(None)
+
+    def split_by(self, item_ids: np.ndarray | None, usable: np.ndarray | None = None) -> np.ndarray:
+        """Return the split of each row, with validation rows drawn by content where they are still to be drawn.
+
+        Parameters
+        ----------
+        item_ids : ndarray of uint8, shape (n, 32), or None
+            Content hashes; zeros for images that could not be read. None reads the images.
+        usable : ndarray of bool, shape (n,), optional
+            The rows to draw from; by default those with a hash. With damaged images left out, the draw is that
+            from a table of features, which has no rows of them.
+
+        Returns
+        -------
+        ndarray of str, shape (n,)
+
+        Raises
+        ------
+        DataError
+            If there are too few rows to draw any.
+        """
+        if self.validation is None:
+            return self.given_splits
+        if item_ids is None and not self.validation.last:
+            item_ids = self._hash_all()
+        if usable is not None:
+            rows = np.flatnonzero(usable)
+        else:
+            rows = np.arange(len(self)) if item_ids is None else np.flatnonzero(item_ids.any(axis=1))
+        drawn = draw_validation(
+            self.validation,
+            splits=self.given_splits[rows],
+            labels=self.labels[rows],
+            classes=self.classes,
+            item_ids=None if item_ids is None else item_ids[rows],
+        )
+        splits = self.given_splits.astype(np.promote_types(self.given_splits.dtype, drawn.dtype))
+        splits[rows] = drawn
+        if (drawn == self.given_splits[rows])[drawn == "val"].all():
+            n = int((drawn == "train").sum())
+            raise DataError(f"--val {self.validation} of {n:,} training images is none. Take a larger part: --val 0.5")
+        return splits
+
+    def _hash_all(self) -> np.ndarray:
+        item_ids = np.zeros((len(self), 32), np.uint8)
+        for i, data in self.iterate(range(len(self))):
+            if not isinstance(data, ImageError):
+                item_ids[i] = np.frombuffer(item_id(data), np.uint8)
+        return item_ids
 
     def read(self, i: int) -> ImageData:
         """Read the image of row `i`.

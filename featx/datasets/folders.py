@@ -30,7 +30,7 @@ def open_folder(root: Path, listing: Listing) -> Dataset:
         ids=ids,
         classes=classes,
         labels=labels,
-        splits=np.array(splits, dtype=str),
+        given_splits=np.array(splits, dtype=str),
         images=Files(str(root), listing.images),
         notes=(*listing.notes, *_hints(root, listing, labels, classes)),
     )
@@ -50,7 +50,7 @@ def open_paths(paths: Sequence[str], labels: Sequence[Any] | np.ndarray | None =
         ids=[readable(Path(path).as_posix()) for path in paths],
         classes=classes,
         labels=numbers,
-        splits=no_splits(len(paths)),
+        given_splits=no_splits(len(paths)),
         images=Files(root, paths),
     )
 

@@ -185,7 +185,7 @@ def _joined(
         ids=[i for split, part in parts.items() for i in row_numbers(len(part), split)],
         classes=classes,
         labels=labels,
-        splits=np.repeat([split_name(split) or split for split in parts], [len(part) for part in parts.values()]),
+        given_splits=np.repeat([split_name(split) or split for split in parts], [len(part) for part in parts.values()]),
         images=Parts(list(parts.values()), image_of),
     )
 

@@ -58,7 +58,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         ids=[readable(cell) for cell in cells[image]],
         classes=classes,
         labels=labels,
-        splits=np.array(splits, dtype=str),
+        given_splits=np.array(splits, dtype=str),
         images=Files(str(root), files),
         notes=tuple(notes),
     )

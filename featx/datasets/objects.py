@@ -68,7 +68,7 @@ def open_objects(objects: Sequence[Any], labels: Sequence[Any] | np.ndarray | No
         ids=row_numbers(len(objects)),
         classes=classes,
         labels=numbers,
-        splits=no_splits(len(objects)),
+        given_splits=no_splits(len(objects)),
         images=images,
     )
 
@@ -119,6 +119,6 @@ def open_foreign(source: Foreign) -> Dataset:
         ids=ids,
         classes=classes,
         labels=labels,
-        splits=np.array([str(split) for split in getattr(source, "splits", no_splits(n))]).reshape(n),
+        given_splits=np.array([str(split) for split in getattr(source, "splits", no_splits(n))]).reshape(n),
         images=ForeignImages(source),
     )

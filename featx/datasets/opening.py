@@ -21,7 +21,7 @@ from featx.datasets.labelled_csv import open_csv
 from featx.datasets.listing import IMAGE_SUFFIXES, list_folder
 from featx.datasets.objects import Foreign, open_foreign, open_objects
 from featx.datasets.shards import find_shards, is_glob, open_shards
-from featx.datasets.splits import hold_out
+from featx.datasets.splits import ValidationShare
 from featx.errors import DataError, MissingDataError, OptionError
 from featx.settings import LARGEST_SEED, keywords, option
 
@@ -46,7 +46,7 @@ class Source:
     split_column: str | None = option(None, "Column with train, val or test.", metavar="NAME")
     allow_outside: bool = option(False, "Let a CSV name images outside of their folder.")
     val: str | float | None = option(
-        None, "Validation share of train: stratified at random, or its end.", metavar="0.1|last:0.1"
+        None, "Validation share of train: drawn by class, content and seed, or its end.", metavar="0.1|last:0.1"
     )
     name: str | None = option(None, "Name of the dataset in the cache.", metavar="NAME")
     seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
@@ -111,7 +111,10 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
     if settings.name is not None:
         dataset = dataclasses.replace(dataset, title=settings.name)
     if settings.val is not None:
-        dataset = dataclasses.replace(dataset, splits=hold_out(dataset, str(settings.val), seed=settings.seed))
+        share = ValidationShare.parse(settings.val, settings.seed)
+        if not share.fraction:
+            raise OptionError(f"--val must be a part between 0 and 1, as 0.1 or last:0.1; got {str(settings.val)!r}.")
+        dataset = dataclasses.replace(dataset, validation=share)
     return dataset
 
 

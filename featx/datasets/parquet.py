@@ -144,7 +144,7 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
         ids=ids,
         classes=classes,
         labels=labels,
-        splits=np.array(splits, dtype=str),
+        given_splits=np.array(splits, dtype=str),
         images=ParquetImages([path.resolve() for path in paths], group_rows, roles.bytes),
     )
 

@@ -36,7 +36,8 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
         identity=lambda: f"{dataset.identity()} {rows.tolist()}",
         ids=[dataset.ids[i] for i in rows.tolist()],
         labels=dataset.labels[rows],
-        splits=dataset.splits[rows],
+        given_splits=dataset.splits[rows],
+        validation=None,
         images=_Part(dataset, rows),
     )
 

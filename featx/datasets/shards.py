@@ -159,7 +159,7 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Pa
         ids=ids,
         classes=classes,
         labels=labels,
-        splits=np.array([split for shard in shards for split in shard.splits], dtype=str),
+        given_splits=np.array([split for shard in shards for split in shard.splits], dtype=str),
         images=TarImages(absolute, [shard.places for shard in shards], refused),
         notes=(f"Left out, as no images: {n_others:,} members.",) if n_others else (),
     )

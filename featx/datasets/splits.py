@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from featx.datasets.dataset import UNLABELLED, Dataset
-from featx.errors import DataError, OptionError
+from featx.errors import OptionError
 
 _NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -47,78 +47,140 @@ def no_splits(n: int) -> np.ndarray:
     return np.full(n, "", dtype="<U5")
 
 
-def hold_out(dataset: Dataset, val: str, *, seed: int = 0) -> np.ndarray:
-    """Take a validation part from the training rows.
+#: Share of the training rows that validates where nobody says otherwise.
+DEFAULT_VAL = "0.1"
+
+
+@dataclass(frozen=True)
+class ValidationShare:
+    """How many of the training rows are to validate, and how they are found.
+
+    Attributes
+    ----------
+    fraction : float
+        At least 0, below 1.
+    last : bool
+        Take the last rows in order instead of drawing some.
+    seed : int
+        Another seed draws other rows.
+    """
+
+    fraction: float
+    last: bool = False
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, val: str | float, seed: int = 0) -> ValidationShare:
+        """Read ``--val``: ``0.1`` for a draw, ``last:0.1`` for the last rows, 0 for none.
+
+        Raises
+        ------
+        OptionError
+            If `val` is not of that form.
+        """
+        word, colon, number = str(val).rpartition(":")
+        try:
+            fraction = float(number)
+        except ValueError:
+            fraction = -1.0
+        if not 0 <= fraction < 1 or (colon and word != "last"):
+            raise OptionError(f"--val must be a part between 0 and 1, as 0.1 or last:0.1; got {str(val)!r}.")
+        return cls(fraction, bool(colon), seed)
+
+    def __str__(self) -> str:
+        return f"{'last:' if self.last else ''}{self.fraction:g}"
+
+
+def draw_validation(
+    share: ValidationShare,
+    *,
+    splits: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    item_ids: np.ndarray | None,
+    ids: Sequence[str] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Take validation rows from the training rows: the only such draw, for a data set as for a table of features.
+
+    Of each class the distinct images with the lowest numbers are taken, where an image's number is a hash of its
+    content and the seed. So the order of rows and their names do not matter, images that are added later move
+    (almost) none of the others, and identical images are all taken or all left, those without a label included.
+    Of identical images under several labels, the first class counts. At least one image of each class stays.
 
     Parameters
     ----------
-    dataset : Dataset
+    share : ValidationShare
+        How many, and by which seed.
+    splits : ndarray of str, shape (n,)
         Training rows are those of split ``train``, or, where no row is, those in no split.
-    val : str
-        ``"0.1"``: a tenth of each class, chosen by `seed` and the rows' ids, so that images which are added
-        later move (almost) none of the others; rows without a label stay in training. ``"last:0.1"``: the
-        last tenth in order.
-    seed : int
-        Another seed chooses other rows.
+    labels : ndarray of int, shape (n,)
+        Positions in `classes`, negative for none. Only labelled rows are drawn.
+    classes : sequence of str
+        Names of the classes.
+    item_ids : ndarray of uint8, shape (n, 32), or None
+        Content hashes; zeros for rows of one's own arrays, which are told apart by `ids`. Not needed for the last rows.
+    ids : sequence of str, length n, optional
+        Names of the rows; their positions by default.
 
     Returns
     -------
     ndarray of str, shape (n,)
-        New splits: chosen rows are ``val``, the other training rows ``train``, all others as they were.
+        New splits: drawn rows are ``val``, the other training rows ``train``, all others as they were.
 
-    Raises
-    ------
-    OptionError
-        If `val` is not of that form.
-    DataError
-        If there are too few rows to take any from.
+    Examples
+    --------
+    >>> contents = np.repeat(np.arange(1, 5, dtype=np.uint8), 2)[:, None].repeat(32, axis=1)
+    >>> no, labels = np.full(8, ""), np.zeros(8, int)
+    >>> draw_validation(ValidationShare(0.5), splits=no, labels=labels, classes=["a"], item_ids=contents).tolist()
+    ['val', 'val', 'val', 'val', 'train', 'train', 'train', 'train']
     """
-    last, fraction = _parse(val)
-    splits = dataset.splits.astype(np.dtype(f"<U{max(5, dataset.splits.dtype.itemsize // 4)}"))
+    splits = splits.astype(np.dtype(f"<U{max(5, splits.dtype.itemsize // 4)}"))
     train = np.flatnonzero(splits == ("train" if "train" in splits else ""))
-    tail = len(train) - round(fraction * len(train))
-    chosen = train[tail:] if last else _stratified(dataset, train, fraction, seed)
-    if len(chosen) == 0:
-        raise DataError(f"--val {val} of {len(train):,} training images is none. Take a larger part: --val 0.5")
+    labelled = train[labels[train] >= 0]
     splits[train] = "train"
-    splits[chosen] = "val"
+    if share.last:
+        splits[labelled[len(labelled) - round(share.fraction * len(labelled)) :]] = "val"
+    elif share.fraction and len(labelled):
+        assert item_ids is not None
+        numbers = _content_numbers(item_ids, train, ids, share.seed)
+        drawn = _stratified(numbers[labels[train] >= 0], labels[labelled], classes, share)
+        splits[train[np.isin(numbers, drawn)]] = "val"
     return splits
 
 
-def _parse(val: str) -> tuple[bool, float]:
-    word, colon, number = val.rpartition(":")
-    try:
-        fraction = float(number)
-    except ValueError:
-        fraction = 0.0
-    if not 0 < fraction < 1 or (colon and word != "last"):
-        raise OptionError(f"--val must be a part between 0 and 1, as 0.1 or last:0.1; got {val!r}.")
-    return bool(colon), fraction
+def _content_numbers(
+    item_ids: np.ndarray, rows: np.ndarray, ids: Sequence[str] | np.ndarray | None, seed: int
+) -> np.ndarray:
+    """Return a number for each of `rows`, the same for the same content: its hash, stirred by the seed (SplitMix64)."""
+    hashes = item_ids[rows]
+    x: np.ndarray = np.ascontiguousarray(hashes[:, :8]).view("<u8").ravel()
+    for i in np.flatnonzero(~hashes.any(axis=1)):
+        x[i] = _hash(f"row {rows[i] if ids is None else ids[rows[i]]}")
+    x = x + np.uint64(_hash(f"seed {seed}"))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
-def _stratified(dataset: Dataset, train: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Take, in each class, the rows whose hashed ids come first."""
-    draws = np.array([_draw(seed, dataset.ids[i]) for i in train])
-    labels = dataset.labels[train]
-    order = np.lexsort((draws, labels))
-    chosen = [train[:0]]
-    for label, rows in zip(*_groups(labels[order], order), strict=True):
-        if label != UNLABELLED:
-            # Rounded up or down by the class's own draw: many small classes together still give the fraction.
-            n = int(fraction * len(rows) + _draw(seed, f"class {dataset.classes[label]}"))
-            chosen.append(train[rows[: min(n, len(rows) - 1)]])
-    return np.sort(np.concatenate(chosen))
+def _stratified(numbers: np.ndarray, labels: np.ndarray, classes: Sequence[str], share: ValidationShare) -> np.ndarray:
+    """Return the lowest of the distinct `numbers` of each class, `share` of them."""
+    order = np.lexsort((labels, numbers))
+    numbers, labels = numbers[order], labels[order]
+    first = np.flatnonzero(np.diff(numbers, prepend=~numbers[:1]))  # of identical images the first class counts
+    order = first[np.argsort(labels[first], kind="stable")]
+    values, starts = np.unique(labels[order], return_index=True)
+    drawn = [numbers[:0]]
+    for label, members in zip(values.tolist(), np.split(numbers[order], starts[1:]), strict=True):
+        # Rounded up or down by the class's own draw: many small classes together still give the fraction.
+        n = int(share.fraction * len(members) + _hash(f"class {share.seed} {classes[label]}") / 2**64)
+        drawn.append(members[: min(n, len(members) - 1)])
+    return np.concatenate(drawn)
 
 
-def _draw(seed: int, text: str) -> float:
-    """Return a number in [0, 1) that depends on nothing but seed and text."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {text}".encode(), digest_size=6).digest()) / 2**48
-
-
-def _groups(labels: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndarray]]:
-    """Cut `rows` where the sorted `labels` change."""
-    values, starts = np.unique(labels, return_index=True)
-    return values.tolist(), np.split(rows, starts[1:])
+def _hash(text: str) -> int:
+    """Return a whole number below 2**64 that depends on nothing but the text."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def shared_across_splits(item_ids: np.ndarray, splits: np.ndarray, ids: Sequence[str]) -> list[str]:

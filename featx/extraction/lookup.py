@@ -89,10 +89,14 @@ class Lookup:
 
         These are the rows of split ``train`` or, where no row is, those in no split.
         """
-        splits = np.asarray(self.dataset.splits)
+        splits = self.dataset.split_by(self.identity.item_ids)
         train = splits == "train"
         viewed: np.ndarray = train if train.any() else splits == ""
         return viewed
+
+    def splits(self, recipe: Recipe) -> np.ndarray:
+        """Split of each row, shape (n,); validation rows still to be drawn are drawn from those with features."""
+        return self.dataset.split_by(self.identity.item_ids, self.found(recipe.plain))
 
     @property
     def n_rows(self) -> int:
@@ -150,4 +154,5 @@ def look_up(
             on_progress(Progress("hash", done, total, seconds))
 
     identity = identify(dataset, store, rehash=options.rehash, on_progress=hashed)
+    dataset.split_by(identity.item_ids)  # a share that cannot be drawn is refused before any work
     return Lookup(dataset, identity, resolved, store, views)

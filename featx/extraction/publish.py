@@ -73,7 +73,7 @@ def _publish(lookup: Lookup, recipe: Recipe, ensured: Ensured, wanted: np.ndarra
         item_ids=item_ids[rows],
         y=np.asarray(dataset.labels, dtype=np.int64)[rows],
         classes=list(dataset.classes),
-        splits=dataset.splits[rows].tolist(),
+        splits=lookup.splits(recipe)[rows].tolist(),
         errors=[(dataset.ids[i], reasons[i]) for i in bad],
         error_item_ids=_known_errors_only(lookup, recipe, bad),
         probe=stored_probe(lookup.store, recipe.plain),

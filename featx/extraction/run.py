@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from featx.datasets import shared_across_splits
 from featx.devices import check_device, resolve_device
 from featx.errors import OptionError, ProbeError, TooManyErrors
@@ -196,7 +194,7 @@ def _layer_names(lookup: Lookup) -> list[str]:
 
 def _leaks(lookup: Lookup) -> list[str]:
     """Warn of identical images in different splits: a classifier that saw one in training knows the other."""
-    return shared_across_splits(lookup.identity.item_ids, np.asarray(lookup.dataset.splits), lookup.dataset.ids)
+    return shared_across_splits(lookup.identity.item_ids, lookup.splits(lookup.recipes[0]), lookup.dataset.ids)
 
 
 def _judge_errors(done: Extraction, options: Options) -> None:

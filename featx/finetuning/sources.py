@@ -117,7 +117,7 @@ def decode(
     TooManyErrors
         If more images are bad than ``options.max_errors`` allows.
     """
-    wanted = np.flatnonzero((dataset.labels >= 0) & (test | (dataset.splits != "test")))
+    wanted = np.flatnonzero((dataset.labels >= 0) & (test | (dataset.given_splits != "test")))
     if not len(wanted):
         raise DataError("No image has a label to learn from. Give class folders, or name them: --label-column COLUMN")
     pixels = _allocate((len(wanted), frame.height, frame.width, 3), folder)
@@ -148,11 +148,13 @@ def decode(
         )
     good = np.array([i for i, row in enumerate(wanted.tolist()) if row not in bad], dtype=np.intp)
     rows = wanted[good]
+    item_ids = np.zeros((len(dataset), 32), dtype=np.uint8)
+    item_ids[rows] = hashes[good]
     return DecodedImages(
         pixels,
         good,
         y=dataset.labels[rows],
-        splits=dataset.splits[rows],
+        splits=dataset.split_by(item_ids)[rows],
         item_ids=hashes[good],
         classes=dataset.classes,
         errors=errors,

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation
 from featx.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-#: Share of the training rows that chooses where a table has no validation split of its own.
-DEFAULT_VAL = 0.1
 
 
 class Labelled(Protocol):
@@ -93,35 +91,22 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
             raise OptionError(f"The table has a validation split of {own_val.sum():,} rows: leave out --val.")
         chosen = np.flatnonzero(own_val)
     else:
-        chosen = _carve(features, np.flatnonzero(train), DEFAULT_VAL if val is None else val, seed)
+        share = ValidationShare.parse(DEFAULT_VAL if val is None else val, seed)
+        at, names = np.flatnonzero(train), getattr(features, "ids", None)
+        drawn = draw_validation(
+            share,
+            splits=np.full(len(at), "train"),
+            labels=features.y[at],
+            classes=features.classes,
+            item_ids=features.item_ids[at],
+            ids=at.astype(str) if names is None else np.asarray(names)[at],
+        )
+        chosen = at[drawn == "val"]
         train[chosen] = False
     names = [features.classes[j] for j in np.unique(features.y[train])]
     if len(names) < 2:
         raise DataError(f"A classifier needs at least two classes to train on, got one: {names[0]!r}.")
     return Rows(np.flatnonzero(train), chosen, np.flatnonzero(test))
-
-
-def _carve(features: Labelled, train: NDArray[np.intp], val: float | str, seed: int) -> NDArray[np.intp]:
-    """Take validation rows out of `train`; rows of identical content stay together, on one side."""
-    text = str(val)
-    try:
-        fraction = float(text.removeprefix("last:"))
-    except ValueError:
-        fraction = -1.0
-    if not 0 <= fraction < 1:
-        raise OptionError(f"--val takes a share of the training rows such as 0.1 or last:0.1, got {text!r}.")
-    if text.startswith("last:"):
-        return train[len(train) - round(fraction * len(train)) :]
-    group = content_groups(features, train)
-    first = np.unique(group, return_index=True)[1]
-    labels, rng = features.y[train][first], np.random.default_rng(seed)
-    picked = np.zeros(len(first), dtype=bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        # Rounded up or down by chance, so that many small classes together still give the fraction. At least
-        # one member stays: a class that nothing is learned about cannot be validated either.
-        picked[members[: min(int(fraction * len(members) + rng.random()), len(members) - 1)]] = True
-    return train[picked[group]]
 
 
 def with_views(positions: NDArray[np.intp], origin: NDArray[np.intp] | None) -> NDArray[np.intp]:
