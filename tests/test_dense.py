@@ -14,8 +14,7 @@ from sklearn.metrics import log_loss
 
 from featx.errors import DataError, OptionError
 from featx.features import Features
-from featx.heads.conv import ConvHead
-from featx.heads.dense import DenseHead
+from featx.heads.dense import ConvHead, DenseHead
 from featx.heads.inputs import Rows
 
 X, Y = load_digits(return_X_y=True)

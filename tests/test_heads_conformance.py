@@ -6,8 +6,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx.heads.boosted import XGBoostHead
 from featx.heads.centroid import CentroidHead
-from featx.heads.conv import ConvHead
-from featx.heads.dense import DenseHead
+from featx.heads.dense import ConvHead, DenseHead
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead

@@ -19,8 +19,7 @@ from featx.features import Features
 from featx.heads.boosted import XGBoostHead
 from featx.heads.booster_json import check_booster
 from featx.heads.centroid import CentroidHead
-from featx.heads.conv import ConvHead
-from featx.heads.dense import DenseHead
+from featx.heads.dense import ConvHead, DenseHead
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead

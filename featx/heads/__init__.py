@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "CentroidHead": "featx.heads.centroid",
-    "ConvHead": "featx.heads.conv",
+    "ConvHead": "featx.heads.dense",
     "DenseHead": "featx.heads.dense",
     "KNNHead": "featx.heads.neighbors",
     "LogisticHead": "featx.heads.logistic",

@@ -1,17 +1,226 @@
-"""`DenseHead`: a small multi-layer network, trained straight from the table."""
+"""`DenseHead` and `ConvHead`: small networks, trained straight from the table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from featx.errors import OptionError
-from featx.heads.inputs import Array, ClassWeight
-from featx.heads.layers import FOR_MAPS, Layer, apply_dense, dense_stack, parse_layers
-from featx.heads.network import NetworkClassifier
-from featx.heads.settings import check_number
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from featx.devices import n_cuda_devices, resolve_device
+from featx.errors import DataError, OptionError
+from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_rows, read_training
+from featx.heads.layers import (
+    FOR_MAPS,
+    Layer,
+    Step,
+    apply_dense,
+    build_network,
+    dense_stack,
+    parse_layers,
+    state_shapes,
+    trace,
+)
+from featx.heads.linear import softmax
+from featx.heads.settings import check_choice, check_number
+from featx.heads.solver import as_tensor
+from featx.heads.training import TrainConfig, Trainer, forked_seeds
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from featx.heads.training import Batch
 
 
+class _FittedNetwork:
+    """What a fit finds; `DenseHead` documents it."""
+
+    classes_: Array
+    row_shape_: tuple[int, ...]
+    state_: dict[str, Array]
+    history_: dict[str, list[float]]
+    n_iter_: int
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
+    """A classifier whose scores come from a stack of layers trained by gradient descent.
+
+    A final class says what its layers are and how they are applied; `DenseHead` documents the settings.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    eps: float | None = None
+    epochs: int | str = "auto"
+    batch_size: int = 250
+    schedule: str = "one-cycle"
+    factor: float = 0.1
+    plateau_patience: int = 3
+    min_lr: float = 0.0
+    early_stopping: bool = False
+    patience: int = 10
+    min_delta: float = 0.0
+    monitor: str = "val_loss"
+    validation_fraction: float = 0.1
+    label_smoothing: float = 0.0
+    class_weight: ClassWeight = None
+    init: str = "glorot"
+    precision: str = "fp32"
+    device: str = "auto"
+    random_state: Any = None
+
+    #: Whether rows may be maps.
+    _maps: ClassVar[bool] = False
+
+    def _stack(self) -> tuple[Layer, ...]:
+        """Return the layers before the last, dense one."""
+        raise NotImplementedError
+
+    def _scores(self, block: Array) -> Array:
+        """Return the scores (n, k) of rows."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        memory: int | str | None = None,
+    ) -> Self:
+        """Train on X or Features with labels y (n,) and weights (n,).
+
+        Parameters
+        ----------
+        X_val, y_val : as `X` and `y`
+            Rows for the history, early stopping and the plateau schedule. Without them, a
+            ``validation_fraction`` of the training rows is held out where the settings need it.
+        memory : int, str or None
+            See `featx.heads.inputs.read_training`.
+        """
+        config = self._config()
+        training = read_training(
+            self, X, y, sample_weight, class_weight=self.class_weight, memory=memory, maps=self._maps
+        )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        validation = None if X_val is None else read_labelled(self, X_val, y_val, maps=self._maps)
+        if validation is None and config.watches_validation:
+            training, validation = self._hold_out(training, seed)
+        self.row_shape_ = training.rows.shape[1:]
+        self._optimizer_state: Any = None
+        trainer = self._train(training, validation, config, seed, fitted=False)
+        self.history_, self.n_iter_ = trainer.state.history, trainer.state.epoch
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train one epoch on X (n, d), at the constant rate ``lr``, from where the head stands.
+
+        Parameters
+        ----------
+        classes : array-like of shape (k,)
+            All labels there will be; needed at the first call.
+        """
+        config = dataclasses.replace(self._config(), schedule="none", epochs=1, early_stopping=False)
+        first = not hasattr(self, "state_")
+        if first and classes is None:
+            raise DataError("The first partial_fit needs classes=, all labels there will be.")
+        if first:
+            self.classes_ = np.unique(classes)
+            self.history_, self.n_iter_ = {"loss": [], "accuracy": []}, 0
+        training = read_labelled(
+            self, X, y, sample_weight, class_weight=self.class_weight, maps=self._maps, reset=first
+        )
+        self.row_shape_ = training.rows.shape[1:]
+        self.n_iter_ += 1
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + self.n_iter_
+        trainer = self._train(training, None, config, seed, fitted=not first)
+        self._optimizer_state = trainer.optimizer.state_dict()
+        for name in ("loss", "accuracy"):
+            self.history_[name] += trainer.state.history[name]
+        return self
+
+    def _train(
+        self, training: Training, validation: Training | None, config: TrainConfig, seed: int, *, fitted: bool
+    ) -> Trainer:
+        """Train a new network, or the `fitted` one, and keep its weights."""
+        device = resolve_device(self.device, "device")
+        with forked_seeds(device, seed):
+            network = self.network_module(fitted=fitted).to(device)
+        held_out = None if validation is None else _TableBatches(validation, config.batch_size, seed, device)
+        trainer = Trainer(
+            network,
+            _TableBatches(training, config.batch_size, seed, device),
+            config,
+            seed=seed,
+            validation=None if held_out is None else held_out.in_order,
+            keep_best=config.early_stopping,
+        )
+        if fitted and getattr(self, "_optimizer_state", None) is not None:
+            trainer.optimizer.load_state_dict(self._optimizer_state)
+        trainer.run()
+        self.keep(network)
+        return trainer
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
+        check_is_fitted(self)
+        rows = read_rows(self, X, maps=self._maps)
+        return softmax(np.concatenate([self._scores(block) for _, block in rows.blocks()]))
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable label of each row, shape (n,)."""
+        codes = self.predict_proba(X).argmax(axis=1)
+        labels: Array = self.classes_[codes]
+        return labels
+
+    def network_module(self, *, fitted: bool = True) -> nn.Sequential:
+        """Return the head as a torch network, with its fitted weights or with new ones."""
+        import torch
+
+        network = build_network(self.network_steps(), init=self.init)
+        if fitted:
+            network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in self.state_.items()})
+        return network
+
+    def network_steps(self) -> list[Step]:
+        """Return the modules that the network has, with their shapes."""
+        return trace(self._stack(), tuple(self.row_shape_), len(self.classes_))
+
+    def keep(self, network: nn.Sequential) -> None:
+        """Take the weights of `network`, which `network_module` made, as the fitted ones."""
+        state = network.state_dict()
+        self.state_ = {name: state[name].cpu().numpy().copy() for name in state_shapes(self.network_steps())}
+
+    def _config(self) -> TrainConfig:
+        check_choice("init", self.init, ("glorot", "he"))
+        check_choice("precision", self.precision, ("fp32", "bf16"))
+        check_number("validation_fraction", self.validation_fraction, above=0, most=0.9)
+        names = {field.name for field in dataclasses.fields(TrainConfig)} & self.get_params().keys()
+        return TrainConfig(**{name: getattr(self, name) for name in names})
+
+    def _hold_out(self, training: Training, seed: int) -> tuple[Training, Training]:
+        """Split rows in two, stratified where every class has two of them."""
+        counts = np.bincount(training.codes)
+        n_held = max(int(self.validation_fraction * len(training.codes)), len(counts))
+        stratify = training.codes if counts.min() > 1 and n_held + len(counts) <= len(training.codes) else None
+        parts = train_test_split(np.arange(len(training.codes)), test_size=n_held, stratify=stratify, random_state=seed)
+        return training.select(np.sort(parts[0])), training.select(np.sort(parts[1]))
+
+
+@dataclass(eq=False, repr=False)
 class DenseHead(NetworkClassifier):
     """Multi-layer perceptron with softmax output.
 
@@ -83,64 +292,12 @@ class DenseHead(NetworkClassifier):
     (True, ['accuracy', 'loss', 'lr'])
     """
 
-    def __init__(
-        self,
-        hidden: int | Sequence[int] = (256, 128, 64),
-        *,
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: str = "relu",
-        layers: str | None = None,
-        optimizer: str = "adamw",
-        lr: float = 2e-3,
-        weight_decay: float = 1e-2,
-        momentum: float = 0.9,
-        eps: float | None = None,
-        epochs: int | str = "auto",
-        batch_size: int = 250,
-        schedule: str = "one-cycle",
-        factor: float = 0.1,
-        plateau_patience: int = 3,
-        min_lr: float = 0.0,
-        early_stopping: bool = False,
-        patience: int = 10,
-        min_delta: float = 0.0,
-        monitor: str = "val_loss",
-        validation_fraction: float = 0.1,
-        label_smoothing: float = 0.0,
-        class_weight: ClassWeight = None,
-        init: str = "glorot",
-        precision: str = "fp32",
-        device: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.batch_norm = batch_norm
-        self.activation = activation
-        self.layers = layers
-        self.optimizer = optimizer
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.momentum = momentum
-        self.eps = eps
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.schedule = schedule
-        self.factor = factor
-        self.plateau_patience = plateau_patience
-        self.min_lr = min_lr
-        self.early_stopping = early_stopping
-        self.patience = patience
-        self.min_delta = min_delta
-        self.monitor = monitor
-        self.validation_fraction = validation_fraction
-        self.label_smoothing = label_smoothing
-        self.class_weight = class_weight
-        self.init = init
-        self.precision = precision
-        self.device = device
-        self.random_state = random_state
+    hidden: int | Sequence[int] = (256, 128, 64)
+    _: KW_ONLY
+    dropout: float = 0.0
+    batch_norm: bool = False
+    activation: str = "relu"
+    layers: str | None = None
 
     def _stack(self) -> tuple[Layer, ...]:
         if self.layers is None:
@@ -156,3 +313,106 @@ class DenseHead(NetworkClassifier):
 
     def _scores(self, block: Array) -> Array:
         return apply_dense(self.network_steps(), self.state_, block)
+
+
+@dataclass(eq=False, repr=False)
+class ConvHead(NetworkClassifier):
+    """Convolutional network over maps (n, c, h, w), with softmax output.
+
+    Vectors (n, d) are taken as maps of d channels and one pixel.
+
+    Parameters
+    ----------
+    layers : str
+        The stack before the last dense layer; see `featx.heads.layers`.
+    optimizer, lr, weight_decay, momentum, eps, epochs, batch_size, schedule, factor, plateau_patience, min_lr
+        As in `DenseHead`, and so are the rest.
+    early_stopping, patience, min_delta, monitor, validation_fraction, label_smoothing, class_weight, init
+    precision, device, random_state
+
+    Attributes
+    ----------
+    classes_, state_, history_, n_iter_
+        As in `DenseHead`.
+    row_shape_ : tuple of int
+        Shape of the rows fitted on.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> maps = X.reshape(-1, 1, 8, 8) / 16
+    >>> ConvHead("conv8 relu max flat 32 relu", lr=1e-2, epochs=8, random_state=0).fit(maps, y).score(maps, y) > 0.95
+    True
+    """
+
+    layers: str = "conv32 relu max conv64 relu max flat 128 relu"
+    _: KW_ONLY
+    batch_size: int = 100
+
+    _maps = True
+
+    def _stack(self) -> tuple[Layer, ...]:
+        return parse_layers(self.layers)
+
+    def _scores(self, block: Array) -> Array:
+        import torch
+
+        # What was fitted on a GPU predicts without one as well.
+        device = resolve_device(self.device, "device") if n_cuda_devices() else "cpu"
+        network = self.network_module().to(device).eval()
+        with torch.inference_mode():
+            parts = [
+                network(as_tensor(block[i : i + 256], device).float()).cpu().numpy() for i in range(0, len(block), 256)
+            ]
+        return np.concatenate(parts)
+
+
+class _TableBatches:
+    """`featx.heads.training.Batches` straight from a table or an array, without workers between."""
+
+    def __init__(self, training: Training, batch_size: int, seed: int, device: str) -> None:
+        import torch
+
+        self._rows, self._batch_size, self._seed, self._device = training.rows, batch_size, seed, device
+        self.n_rows = len(training.rows)
+        self.steps_per_epoch = math.ceil(self.n_rows / batch_size)
+        self._codes = torch.from_numpy(training.codes).to(device)
+        self._weights = torch.from_numpy(training.weights / training.weights.mean()).to(device, torch.float32)
+        source = self._rows.source
+        self._resident = as_tensor(source, device).float() if isinstance(source, np.ndarray) else None
+
+    def steps(self, epoch: int, first: int = 0) -> Iterator[tuple[int, list[Batch]]]:
+        """Yield all rows in an order that seed and epoch decide, in batches of nearly equal size.
+
+        A block of a single row, the last of a streamed table may be one, waits for another epoch.
+        """
+        return itertools.islice(self._steps(self._seed + epoch), first, None)
+
+    def _steps(self, seed: int) -> Iterator[tuple[int, list[Batch]]]:
+        import torch
+
+        shuffle = np.random.default_rng(seed)
+        for indices, X in self._parts(seed):
+            if len(X) == 1 < self.n_rows:
+                continue  # batch normalisation has no variance of one row
+            order = torch.from_numpy(shuffle.permutation(len(X))).to(self._device)
+            codes, weights = self._codes[indices], self._weights[indices]
+            # Equal parts: a rest of one row would leave batch normalisation without a variance.
+            for chosen in torch.tensor_split(order, math.ceil(len(X) / self._batch_size)):
+                yield len(chosen), [(X.index_select(0, chosen), codes[chosen], weights[chosen])]
+
+    def in_order(self, batch_size: int = 4096) -> Iterator[Batch]:
+        """Yield all rows as they stand."""
+        for indices, X in self._parts(None):
+            codes, weights = self._codes[indices], self._weights[indices]
+            for start in range(0, len(X), batch_size):
+                part = slice(start, start + batch_size)
+                yield X[part], codes[part], weights[part]
+
+    def _parts(self, seed: int | None) -> Iterator[tuple[Any, Tensor]]:
+        if self._resident is not None:
+            yield slice(None), self._resident
+            return
+        for indices, block in self._rows.blocks(shuffle=seed is not None, seed=seed or 0):
+            yield indices, as_tensor(block, self._device).float()

@@ -22,7 +22,7 @@ REGISTRY = {
     "ridge": "featx.heads.ridge:RidgeHead",
     "centroid": "featx.heads.centroid:CentroidHead",
     "svm": "featx.heads.svm:SVMHead",
-    "conv": "featx.heads.conv:ConvHead",
+    "conv": "featx.heads.dense:ConvHead",
 }
 
 

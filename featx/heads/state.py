@@ -54,7 +54,7 @@ _FORMS = {
     "CentroidHead": _Form("featx.heads.centroid", {"centroids_": "kd"}),
     "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}),
     "DenseHead": _Form("featx.heads.dense", {}, _NETWORK),
-    "ConvHead": _Form("featx.heads.conv", {}, _NETWORK),
+    "ConvHead": _Form("featx.heads.dense", {}, _NETWORK),
     "XGBoostHead": _Form(
         "featx.heads.boosted",
         {"mean_": "d", "projection_": "dp"},

@@ -1,25 +1,44 @@
-"""How dense and convolutional heads are trained: the loop between a table and a network."""
+"""One training loop for every network here: dense and convolutional heads, and fine-tuning.
+
+Who trains brings a module on its device, its rows as `Batches`, and a `TrainConfig`:
+
+    trainer = Trainer(network, batches, config, seed=0, validation=lambda: held_out.in_order())
+    trainer.run(on_progress=show, checkpoint=save)
+    trainer.state.history                       # one entry an epoch; the network holds the weights to keep
+
+What else differs is passed in: an ``optimizer`` over groups of parameters whose learning rates have a
+``"multiplier"``, ``tensors`` where only a part of the network is trained and worth keeping, ``train_mode`` where
+parts stay in evaluation mode, ``every_step`` for curves over steps.
+
+Nothing in a step depends on what ran before but through `TrainState`, the tensors, the optimiser and the scaler: the
+order of rows follows from the epoch, dropout from seed and step. So a run that gets these four back from a checkpoint
+makes the steps that it would have made.
+"""
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import dataclasses
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from featx.errors import OptionError
 from featx.heads.settings import check_choice, check_number
-from featx.heads.solver import as_tensor
+from featx.progress import Progress
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from featx.heads.inputs import Training
+    from featx.progress import OnProgress
+
+    #: Rows, their class indices (m,) and their weights (m,), of mean 1 over all rows; on the device.
+    Batch = tuple[Tensor, Tensor, Tensor]
 
 OPTIMIZERS = ("adamw", "adam", "adamax", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "plateau", "none")
@@ -33,8 +52,8 @@ WARM_UP = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regimen:
-    """Settings of a training run; `featx.heads.DenseHead` documents them."""
+class TrainConfig:
+    """How a network is trained; `featx.heads.DenseHead` documents the settings, ``warmup`` is counted in epochs."""
 
     optimizer: str
     lr: float
@@ -51,14 +70,15 @@ class Regimen:
     patience: int
     min_delta: float
     monitor: str
-    label_smoothing: float
-    precision: str
+    label_smoothing: float = 0.0
+    precision: str = "fp32"
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("monitor", self.monitor, MONITORS)
-        check_choice("precision", self.precision, ("fp32", "bf16"))
+        check_choice("precision", self.precision, ("fp32", "tf32", "bf16", "fp16"))
         check_number("lr", self.lr, above=0)
         check_number("weight_decay", self.weight_decay, least=0)
         check_number("momentum", self.momentum, least=0, most=1)
@@ -67,6 +87,7 @@ class Regimen:
         check_number("patience", self.patience, least=1, whole=True)
         check_number("plateau_patience", self.plateau_patience, least=1, whole=True)
         check_number("factor", self.factor, above=0, most=1)
+        check_number("warmup", self.warmup, least=0)
         if self.epochs != "auto":
             check_number("epochs", self.epochs, least=1, whole=True)
 
@@ -92,14 +113,386 @@ class Regimen:
         return self.lr
 
 
+class Batches(Protocol):
+    """The rows that a network learns from.
+
+    Attributes
+    ----------
+    n_rows : int
+    steps_per_epoch : int
+        Updates an epoch; the learning rate follows them. An estimate will do where rows come from a stream.
+    """
+
+    n_rows: int
+    steps_per_epoch: int
+
+    def steps(self, epoch: int, first: int = 0) -> Iterator[tuple[int, Iterable[Batch]]]:
+        """Yield, for each update of an epoch from the `first` on, its number of rows and the batches they come in.
+
+        An update of several batches is one of their gradients together, where memory holds no more at a time.
+        """
+
+
+@dataclass
+class TrainState:
+    """Where a run is, apart from its tensors; all of it is ready for JSON.
+
+    Attributes
+    ----------
+    epoch, step_in_epoch, step : int
+        Finished epochs, and steps made in the current one and in all.
+    sums : list of float
+        Of the current epoch: of losses, right rows and weights.
+    rate_scale : float
+        What a plateau schedule has made of the learning rate.
+    best, plateau : list of float
+        Best value of the monitored column and epochs since, for the best epoch and for the plateau.
+    stopped : bool
+        Whether early stopping has ended the run.
+    seconds : float
+        Of training so far.
+    history, iterations : dict of str to list of float
+        Columns with an entry an epoch, and an entry a step: ``loss``, ``accuracy`` (running means over the epoch, as
+        Keras shows them), ``lr`` and, with validation rows, ``val_loss``, ``val_accuracy``.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    rate_scale: float = 1.0
+    best: list[float] = field(default_factory=lambda: [-math.inf, 0])
+    plateau: list[float] = field(default_factory=lambda: [-math.inf, 0])
+    stopped: bool = False
+    seconds: float = 0.0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    iterations: dict[str, list[float]] = field(
+        default_factory=lambda: {
+            name: [] for name in ("step", "loss", "accuracy", "val_step", "val_loss", "val_accuracy")
+        }
+    )
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> TrainState:
+        """Rebuild a state from its `dataclasses.asdict`."""
+        return cls(**{f.name: fields[f.name] for f in dataclasses.fields(cls)})
+
+
+class Trainer:
+    """A network in training.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        On its device, float32; from rows to scores (m, k).
+    batches : Batches
+        Rows learned from.
+    config : TrainConfig
+    seed : int
+        Of what the network draws, with the number of the step.
+    validation : callable, optional
+        Returns the batches of rows that are only looked at, for ``val_loss`` and ``val_accuracy``.
+    optimizer : torch.optim.Optimizer, optional
+        By default `make_optimizer` of all parameters.
+    tensors : callable, optional
+        Returns, by name, every tensor that training changes; by default the network's state dict. The best epoch's
+        are kept, and a checkpoint holds them.
+    train_mode : callable, optional
+        Puts the network into training mode; by default ``network.train``.
+    keep_best : bool
+        Whether to end with the tensors of the best epoch instead of the last.
+    every_step : bool
+        Whether ``state.iterations`` is filled, which waits for the device in every step.
+
+    Attributes
+    ----------
+    state : TrainState
+    best : dict of str to Tensor
+        What `tensors` were after the best epoch; empty before the first.
+    optimizer : torch.optim.Optimizer
+    scaler : torch.amp.GradScaler
+        Of gradients, for ``precision="fp16"``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        batches: Batches,
+        config: TrainConfig,
+        *,
+        seed: int,
+        validation: Callable[[], Iterable[Batch]] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        tensors: Callable[[], dict[str, Tensor]] | None = None,
+        train_mode: Callable[[], object] | None = None,
+        keep_best: bool = False,
+        every_step: bool = False,
+    ) -> None:
+        import torch
+
+        self.network, self.batches, self.config = network, batches, config
+        self.state = TrainState()
+        self.best: dict[str, Tensor] = {}
+        self.tensors = tensors or network.state_dict
+        self.optimizer = optimizer or make_optimizer(network, config)
+        self.device = next(network.parameters()).device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self._seed, self._validation, self._train_mode = seed, validation, train_mode or network.train
+        self._keep_best, self._every_step = keep_best, every_step
+        self._epochs = config.n_epochs(batches.n_rows)
+
+    def run(
+        self,
+        on_progress: OnProgress | None = None,
+        checkpoint: Callable[[], None] | None = None,
+        checkpoint_seconds: float = 300.0,
+    ) -> None:
+        """Train from where `state` is to the end, and leave the network in evaluation mode.
+
+        Parameters
+        ----------
+        on_progress : callable, optional
+            Called with a `Progress` after each step.
+        checkpoint : callable, optional
+            Called after each epoch, and in an epoch every so many seconds.
+        checkpoint_seconds : float
+
+        Raises
+        ------
+        OptionError
+            If the loss is no longer a number.
+        """
+        import torch
+
+        with forked_seeds(self.device):
+            while self.state.epoch < self._epochs and not self.state.stopped:
+                self._run_epoch(on_progress, checkpoint, checkpoint_seconds)
+                self._end_epoch()
+                if checkpoint is not None:
+                    checkpoint()
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(self.best.get(name, tensor))
+        self.network.eval()
+
+    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
+        """Return the mean loss and the accuracy on rows that are not trained on, weighted as the rows are."""
+        import torch
+
+        self.network.eval()
+        sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+        with torch.inference_mode():
+            for X, codes, weights in batches:
+                scores = self.scores(X)
+                losses = torch.nn.functional.cross_entropy(scores, codes, reduction="none")
+                sums += _sums(losses, scores, codes, weights)
+        loss, correct, total = sums.tolist()
+        return loss / total, correct / total
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Return the network's scores of a batch, computed in the config's precision, as float32."""
+        scores: Tensor
+        with self.autocast():
+            scores = self.network(X)
+        return scores.float()
+
+    def autocast(self) -> Any:
+        """Return the context in which the network computes in the config's precision."""
+        import torch
+
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision)
+        return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def _run_epoch(self, on_progress: OnProgress | None, checkpoint: Callable[[], None] | None, seconds: float) -> None:
+        """Make the steps that are left of the current epoch."""
+        import torch
+
+        state = self.state
+        self._train_mode()
+        started, saved = time.perf_counter() - state.seconds, time.perf_counter()
+        sums = torch.tensor(state.sums, dtype=torch.float64, device=self.device)
+        for n_rows, batches in self.batches.steps(state.epoch, state.step_in_epoch):
+            sums += self._step(n_rows, batches)
+            state.seconds = time.perf_counter() - started
+            due = checkpoint is not None and time.perf_counter() - saved >= seconds
+            if due or self._every_step:
+                state.sums = sums.tolist()
+            if on_progress is not None:
+                on_progress(self._progress())
+            if checkpoint is not None and due:
+                checkpoint()
+                saved = time.perf_counter()
+        state.sums = sums.tolist()
+
+    def _step(self, n_rows: int, batches: Iterable[Batch]) -> Tensor:
+        """Make one update; return the sums of losses, right rows and weights."""
+        import torch
+
+        self._seed_step()
+        rate = self._rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("multiplier", 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(3, device=self.device)
+        for X, codes, weights in batches:
+            scores = self.scores(X)
+            losses = torch.nn.functional.cross_entropy(
+                scores, codes, reduction="none", label_smoothing=self.config.label_smoothing
+            )
+            self.scaler.scale((losses @ weights) / n_rows).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                sums += _sums(losses, scores, codes, weights)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.state.step_in_epoch += 1
+        self.state.step += 1
+        if self._every_step:
+            loss, correct, total = sums.tolist()
+            self._note(step=self.state.step, loss=loss / total, accuracy=correct / total)
+        return sums
+
+    def _seed_step(self) -> None:
+        """Seed what the network draws in this step."""
+        seed_draws(self.device, int(np.random.SeedSequence((self._seed, self.state.step)).generate_state(1)[0]))
+
+    def _rate(self) -> float:
+        """Return the learning rate of the coming step: it rises through the warm-up, then follows the schedule."""
+        state, config, per_epoch = self.state, self.config, self.batches.steps_per_epoch
+        warmup = round(config.warmup * per_epoch)
+        if state.step < warmup:
+            return config.lr * (state.step + 1) / (warmup + 1)
+        done = state.epoch * per_epoch + min(state.step_in_epoch, per_epoch) - warmup
+        rate = config.rate(done / (self._epochs * per_epoch - warmup)) * state.rate_scale
+        return max(rate, min(config.min_lr, config.lr))
+
+    def _end_epoch(self) -> None:
+        """Note the epoch, look at the validation rows, and decide about weights, rate and end."""
+        state, config = self.state, self.config
+        loss, correct, total = state.sums
+        if not math.isfinite(loss):
+            raise OptionError(
+                f"The loss is no longer a number after {state.epoch + 1} epochs. Lower lr, now {config.lr:g}: "
+                f"--lr {config.lr / 10:g}, for a head --set lr={config.lr / 10:g}."
+            )
+        noted = {"loss": loss / total, "accuracy": correct / total, "lr": self._rate_noted()}
+        if self._validation is not None:
+            noted["val_loss"], noted["val_accuracy"] = self.evaluate(self._validation())
+            self._note(val_step=state.step, val_loss=noted["val_loss"], val_accuracy=noted["val_accuracy"])
+        for name, value in noted.items():
+            state.history.setdefault(name, []).append(value)
+        state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
+        if self._is_better(state.best) and self._keep_best:
+            self.best = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        state.stopped = config.early_stopping and state.best[1] >= config.patience
+        if config.schedule == "plateau" and not self._is_better(state.plateau):
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        if self.state.plateau[1] >= self.config.plateau_patience:
+            self.state.rate_scale, self.state.plateau[1] = self.state.rate_scale * self.config.factor, 0
+
+    def _is_better(self, kept: list[float]) -> bool:
+        """Hold the last epoch against the best so far, and keep the outcome: [best, epochs since]."""
+        history, name = self.state.history, self.config.monitor
+        name = name if name in history else name.removeprefix("val_")
+        value = history[name][-1] if name.endswith("accuracy") else -history[name][-1]
+        better = value > kept[0] + self.config.min_delta
+        kept[:] = [value, 0] if better else [kept[0], kept[1] + 1]
+        return better
+
+    def _rate_noted(self) -> float:
+        group = self.optimizer.param_groups[-1]
+        multiplier = group.get("multiplier", 1.0)
+        return float(group["lr"] / multiplier) if multiplier else 0.0
+
+    def _note(self, **values: float) -> None:
+        for name, value in values.items():
+            self.state.iterations[name].append(value)
+
+    def _progress(self) -> Progress:
+        total = self.batches.n_rows * self._epochs
+        done = total * self.state.step // max(1, self._epochs * self.batches.steps_per_epoch)
+        return Progress(f"epoch {self.state.epoch + 1}/{self._epochs}", min(done, total), total, self.state.seconds)
+
+
+def _sums(losses: Tensor, scores: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of losses and of right rows, and that of the weights."""
+    import torch
+
+    return torch.stack([losses, scores.argmax(1) == codes, torch.ones_like(weights)]) @ weights
+
+
+def make_optimizer(
+    network: nn.Module | None,
+    config: TrainConfig,
+    groups: list[dict[str, Any]] | None = None,
+    *,
+    nesterov: bool | None = None,
+) -> torch.optim.Optimizer:
+    """Return the optimiser that `config` names.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    config : TrainConfig
+    groups : list of dict, optional
+        Groups of parameters that bring their own weight decay, and perhaps a ``"multiplier"`` of the learning rate.
+        By default all of the network's, where weight decay holds for matrices and filters, not for biases and
+        normalisation.
+    nesterov : bool, optional
+        For ``sgd``; by default wherever there is momentum.
+    """
+    import torch
+
+    if groups is None:
+        assert network is not None
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        vectors = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    options: dict[str, Any] = {"lr": config.lr}
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0 if nesterov is None else nesterov
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=nesterov, fused=True, **options)
+    if config.eps is not None:
+        options["eps"] = config.eps
+    if config.optimizer == "adamax":
+        return torch.optim.Adamax(groups, foreach=True, **options)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, fused=True, **options)
+
+
+@contextlib.contextmanager
+def forked_seeds(device: torch.device | str, seed: int | None = None) -> Iterator[None]:
+    """Leave torch's random state as it was, that of the CPU and of `device`; other devices are not touched."""
+    import torch
+
+    with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
+        if seed is not None:
+            seed_draws(device, seed)
+        yield
+
+
+def seed_draws(device: torch.device | str, seed: int) -> None:
+    """Seed what is drawn on the CPU and on `device`."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if torch.device(device).type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+# Fine-tuning's loop uses these until it is a `Trainer` too.
+Regimen = TrainConfig
+
+
 @dataclass
 class Monitor:
-    """Follows one column of the history: the best epoch, its weights, and how long ago it was."""
+    """Follows one column of the history: the best value, and how many epochs ago it was."""
 
-    regimen: Regimen
+    regimen: TrainConfig
     best: float = -math.inf
     stale: int = 0
-    weights: dict[str, Any] = field(default_factory=dict)
 
     def better(self, history: dict[str, list[float]]) -> bool:
         """Whether the last epoch is the best so far by more than ``min_delta``."""
@@ -112,185 +505,6 @@ class Monitor:
         return False
 
 
-def train(
-    network: nn.Sequential, training: Training, validation: Training | None, regimen: Regimen, *, seed: int, device: str
-) -> dict[str, list[float]]:
-    """Train `network` in place and return its history.
-
-    Parameters
-    ----------
-    network : Sequential
-        On `device`, float32.
-    training, validation : Training
-        Rows learned from, and rows only looked at.
-    regimen : Regimen
-    seed : int
-        Decides the order of rows; the caller seeds torch for dropout.
-    device : str
-
-    Returns
-    -------
-    dict of str to list of float
-        ``loss``, ``accuracy`` (running means over the epoch, as Keras shows them), ``lr``, and with
-        `validation` also ``val_loss``, ``val_accuracy``; one entry an epoch.
-    """
-    optimizer = make_optimizer(network, regimen)
-    epochs = regimen.n_epochs(len(training.rows))
-    columns = ["loss", "accuracy", "lr"] + (["val_loss", "val_accuracy"] if validation else [])
-    history: dict[str, list[float]] = {name: [] for name in columns}
-    monitor, plateau = Monitor(regimen), Monitor(regimen)
-    scale = 1.0
-    source = Batches(training, device)
-    for epoch in range(epochs):
-        means = run_epoch(
-            network, source, optimizer, regimen, seed=seed + epoch, span=(epoch / epochs, 1 / epochs), scale=scale
-        )
-        if not math.isfinite(means[0]):
-            raise OptionError(
-                f"The loss is no longer a number after {epoch + 1} epochs. Lower lr, it is {regimen.lr:g}."
-            )
-        if validation:
-            means += evaluate(network, validation, regimen, device)
-        history["lr"].append(optimizer.param_groups[0]["lr"])
-        for name, value in zip([c for c in columns if c != "lr"], means, strict=True):
-            history[name].append(value)
-        if regimen.early_stopping and monitor.better(history):
-            monitor.weights = copy.deepcopy(network.state_dict())
-        if regimen.early_stopping and monitor.stale >= regimen.patience:
-            break
-        if regimen.schedule == "plateau" and not plateau.better(history) and plateau.stale >= regimen.plateau_patience:
-            scale, plateau.stale = scale * regimen.factor, 0
-    if monitor.weights:
-        network.load_state_dict(monitor.weights)
-    return history
-
-
-def make_optimizer(network: nn.Sequential, regimen: Regimen) -> torch.optim.Optimizer:
-    """Return the optimiser of a head; weight decay holds for matrices and filters, not for biases and normalisation."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": regimen.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return optimizer_of(groups, regimen, nesterov=regimen.momentum > 0)
-
-
-def optimizer_of(groups: list[dict[str, Any]], regimen: Regimen, *, nesterov: bool) -> torch.optim.Optimizer:
-    """Return the optimiser that `regimen` names over groups of parameters, which bring their own weight decay."""
-    import torch
-
-    options: dict[str, Any] = {"lr": regimen.lr}
-    if regimen.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=regimen.momentum, nesterov=nesterov, fused=True, **options)
-    if regimen.eps is not None:
-        options["eps"] = regimen.eps
-    if regimen.optimizer == "adamax":
-        return torch.optim.Adamax(groups, foreach=True, **options)
-    kind = torch.optim.Adam if regimen.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, fused=True, **options)
-
-
-def run_epoch(
-    network: nn.Sequential,
-    source: Batches,
-    optimizer: torch.optim.Optimizer,
-    regimen: Regimen,
-    *,
-    seed: int,
-    span: tuple[float, float] = (0.0, 0.0),
-    scale: float = 1.0,
-) -> list[float]:
-    """Pass over the rows once and return the mean loss and the accuracy, weighted as the rows are.
-
-    `span` is where in the whole run (0–1) the epoch begins, and its length; `scale` multiplies the rate.
-    """
-    import torch
-
-    network.train()
-    sums, seen = torch.zeros(3, device=source.device), 0  # of losses, of right rows, of weights
-    for X, codes, weights in source.batches(regimen.batch_size, seed):
-        rate = max(regimen.rate(span[0] + span[1] * seen / len(source)) * scale, min(regimen.min_lr, regimen.lr))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with _autocast(regimen, X):
-            scores = network(X)
-        losses = torch.nn.functional.cross_entropy(
-            scores.float(), codes, reduction="none", label_smoothing=regimen.label_smoothing
-        )
-        optimizer.zero_grad(set_to_none=True)
-        (losses * weights).mean().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        with torch.no_grad():
-            sums += torch.stack([losses, scores.argmax(1) == codes, torch.ones_like(weights)]) @ weights
-        seen += len(X)
-    loss, correct, total = sums.tolist()
-    return [loss / total, correct / total]
-
-
-def evaluate(network: nn.Sequential, validation: Training, regimen: Regimen, device: str) -> list[float]:
-    """Return the mean loss and the accuracy on rows that are not trained on."""
-    import torch
-
-    network.eval()
-    sums = torch.zeros(3, device=device, dtype=torch.float64)
-    with torch.inference_mode():
-        for X, codes, weights in Batches(validation, device).in_order():
-            with _autocast(regimen, X):
-                scores = network(X)
-            losses = torch.nn.functional.cross_entropy(scores.float(), codes, reduction="none")
-            sums += torch.stack([losses, scores.argmax(1) == codes, torch.ones_like(weights)]) @ weights
-    loss, correct, total = sums.tolist()
-    return [loss / total, correct / total]
-
-
-def _autocast(regimen: Regimen, X: Tensor) -> Any:
-    import torch
-
-    return torch.autocast(X.device.type, torch.bfloat16) if regimen.precision == "bf16" else nullcontext()
-
-
-class Batches:
-    """Batches (rows, class indices, weights with mean 1) straight from a table, without workers between."""
-
-    def __init__(self, training: Training, device: str) -> None:
-        import torch
-
-        self.rows, self.device = training.rows, device
-        self.codes = torch.from_numpy(training.codes).to(device)
-        self.weights = torch.from_numpy(training.weights / training.weights.mean()).to(device, torch.float32)
-        self.resident = (
-            as_tensor(self.rows.source, device).float() if isinstance(self.rows.source, np.ndarray) else None
-        )
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batches(self, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield all rows in an order that `seed` decides, in batches of nearly equal size.
-
-        A block of a single row, the last of a streamed table may be one, waits for another seed.
-        """
-        import torch
-
-        shuffle = np.random.default_rng(seed)
-        for indices, X in self._parts(seed):
-            if len(X) == 1 < len(self):
-                continue  # batch normalisation has no variance of one row
-            order = torch.from_numpy(shuffle.permutation(len(X))).to(self.device)
-            codes, weights = self.codes[indices], self.weights[indices]
-            # Equal parts: a rest of one row would leave batch normalisation without a variance.
-            for chosen in torch.tensor_split(order, math.ceil(len(X) / batch_size)):
-                yield X.index_select(0, chosen), codes[chosen], weights[chosen]
-
-    def in_order(self, batch_size: int = 4096) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield all rows as they stand."""
-        for indices, X in self._parts(None):
-            codes, weights = self.codes[indices], self.weights[indices]
-            for start in range(0, len(X), batch_size):
-                part = slice(start, start + batch_size)
-                yield X[part], codes[part], weights[part]
-
-    def _parts(self, seed: int | None) -> Iterator[tuple[Any, Tensor]]:
-        if self.resident is not None:
-            yield slice(None), self.resident
-            return
-        for indices, block in self.rows.blocks(shuffle=seed is not None, seed=seed or 0):
-            yield indices, as_tensor(block, self.device).float()
+def optimizer_of(groups: list[dict[str, Any]], config: TrainConfig, *, nesterov: bool) -> torch.optim.Optimizer:
+    """Return the optimiser that `config` names over groups of parameters, which bring their own weight decay."""
+    return make_optimizer(None, config, groups, nesterov=nesterov)

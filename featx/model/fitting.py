@@ -15,7 +15,7 @@ from featx.features import Features
 from featx.files.sizes import parse_bytes
 from featx.heads.boosted import XGBoostHead
 from featx.heads.centroid import CentroidHead
-from featx.heads.conv import ConvHead
+from featx.heads.dense import ConvHead
 from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featx.errors import DataError, OptionError
-from featx.heads.conv import ConvHead
+from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
 from featx.model.accuracy import Accuracy
 from featx.model.calibration import Calibration
