@@ -1,10 +1,18 @@
-"""Which device computes: the one meaning of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``."""
+"""Which device computes, the one meaning of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``; and in which arithmetic."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from typing import TYPE_CHECKING, Any
 
 from featx.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
 
 _DEVICES = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
@@ -69,3 +77,75 @@ def n_cuda_devices() -> int:
 
 def _typed(option: str, device: str) -> str:
     return f"Type {option} {device}" if option.startswith("-") else f'Use {option}="{device}"'
+
+
+@contextlib.contextmanager
+def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute in `precision` and nothing else, whatever the process has set; leave its settings as they were.
+
+    The settings are the process's. Threads that want the same share them; one that wants others waits for its turn.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"fp32", "tf32", "bf16", "fp16"}
+        As in `featx.recipe.Recipe`.
+    """
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    autocast = torch.autocast(device.type, dtype, enabled=True) if dtype else contextlib.nullcontext()
+    with _PRODUCTS.set_to("tf32" if precision == "tf32" else "ieee"), autocast:
+        yield
+
+
+class _Products:
+    """How the process multiplies float32 numbers, by torch's newer settings: to read the older beside them fails."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._mode, self._n_inside = "", 0
+        self._before: list[Any] = []
+        self._own = threading.local()
+
+    @contextlib.contextmanager
+    def set_to(self, mode: str) -> Iterator[None]:
+        if getattr(self._own, "mode", None) == mode:  # this thread has it so already
+            yield
+            return
+        if getattr(self._own, "mode", None) is not None:
+            raise RuntimeError("One computation within another wants another arithmetic.")
+        with self._free:
+            self._free.wait_for(lambda: not self._n_inside or self._mode == mode)
+            if not self._n_inside:
+                self._before, self._mode = _set_products([mode] * 4 + [True, False, True]), mode
+            self._n_inside += 1
+            self._own.mode = mode
+        try:
+            yield
+        finally:
+            with self._free:
+                self._own.mode = None
+                self._n_inside -= 1
+                if not self._n_inside:
+                    _set_products(self._before)
+                    self._free.notify_all()
+
+
+def _set_products(values: list[Any]) -> list[Any]:
+    """Set how float32 is multiplied and how cuDNN chooses, and return what was set before."""
+    import torch
+
+    backends: Any = torch.backends
+    places = [
+        (backends.cuda.matmul, "fp32_precision"), (backends.cudnn.conv, "fp32_precision"),
+        (backends.mkldnn.matmul, "fp32_precision"), (backends.mkldnn.conv, "fp32_precision"),
+        (backends.cudnn, "enabled"), (backends.cudnn, "benchmark"), (backends.cudnn, "deterministic"),
+    ]  # fmt: skip
+    before = [getattr(place, name) for place, name in places]
+    for (place, name), value in zip(places, values, strict=True):
+        setattr(place, name, value)
+    return before
+
+
+_PRODUCTS = _Products()

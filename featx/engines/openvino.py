@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from featx.engines import eager
-from featx.engines.graph import export, trace
-from featx.engines.pixels import blank
+from featx.engines.pytorch import blank, eager, export, trace
 from featx.errors import MissingExtraError, OptionError
 from featx.files import whole_folder
 from featx.probe import distance, tolerance
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from featx.backbones import Backbone
-    from featx.engines.eager import Compute
+    from featx.engines.pytorch import Compute
     from featx.recipe import Recipe
 
 #: Said explicitly: by itself OpenVINO computes in bf16 wherever the CPU has it.
@@ -68,7 +66,7 @@ def build(
     request_size: int,
     networks: Path | None = None,
     plain: Compute | None = None,
-) -> Network:
+) -> CompiledNetwork:
     """Return the OpenVINO computation of `recipes` on the CPU, of `request_size` images at a time.
 
     Parameters
@@ -101,7 +99,7 @@ def build(
 
 def _build(
     backbone: Backbone, recipes: list[Recipe], request_size: int, networks: Path | None, plain: Compute | None
-) -> Network:
+) -> CompiledNetwork:
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[recipes[0].precision]}
     path = find(networks, backbone, recipes, request_size)
     if path is not None:
@@ -116,7 +114,7 @@ def _build(
                 why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
                 continue
             network = _open(path, settings, recipes, request_size)
-            plain = plain or eager.build(backbone, recipes, torch.device("cpu"))
+            plain = plain or eager(backbone, recipes, torch.device("cpu"))
             if _agrees(network, plain, recipes, request_size):
                 _keep(networks, _key(backbone, recipes, request_size), path)
                 return network
@@ -124,16 +122,16 @@ def _build(
     raise OptionError(f"openvino cannot convert {backbone.name} ({why}). Type --engine eager.")
 
 
-def _open(path: Path, settings: dict[str, str], recipes: list[Recipe], request_size: int) -> Network:
+def _open(path: Path, settings: dict[str, str], recipes: list[Recipe], request_size: int) -> CompiledNetwork:
     import openvino
 
     core = openvino.Core()
-    network = Network(core.compile_model(core.read_model(path), "CPU", settings))
+    network = CompiledNetwork(core.compile_model(core.read_model(path), "CPU", settings))
     network(blank(recipes, request_size).numpy())
     return network
 
 
-class Network:
+class CompiledNetwork:
     """A compiled network as a function of the images of one request, for as many threads at once as it is good for.
 
     Attributes
@@ -167,7 +165,7 @@ def _convert(graph: Any, recipes: list[Recipe], request_size: int) -> Any:
     return model
 
 
-def _agrees(network: Network, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
+def _agrees(network: CompiledNetwork, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
     """Whether a converted network computes what PyTorch does, on images that it was not traced on, from black to noise.
 
     Tracing follows one way through the network; one that looks at its numbers may have taken another.

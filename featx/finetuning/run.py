@@ -12,7 +12,7 @@ import torch
 from featx import backbones, extraction
 from featx.backbones.weights import seeded
 from featx.devices import resolve_device
-from featx.engines.pixels import from_pixels
+from featx.engines.pytorch import from_pixels
 from featx.errors import OptionError
 from featx.extraction.views import parse_views
 from featx.finetuning.checkpoint import read_checkpoint, write_checkpoint

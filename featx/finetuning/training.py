@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from featx.engines.eager import arithmetic
+from featx.devices import arithmetic
 from featx.errors import OptionError
 from featx.heads.training import Monitor, optimizer_of
 from featx.progress import Progress

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
-from featx.backbones.pooling import MAP_CHANNELS_LAST, apply_pool, layout
-from featx.backbones.trace import n_prefix_tokens
+from featx.backbones.layers import n_prefix_tokens
+from featx.backbones.network import MAP_CHANNELS_LAST, apply_pool, layout
 from featx.errors import OptionError
 
 if TYPE_CHECKING:

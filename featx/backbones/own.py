@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from featx.backbones.loaded import Loaded
-from featx.backbones.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from featx.backbones.loaded import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocessing
 from featx.backbones.weights import as_path, fit_state, read_state, seeded, unknown_tag
 from featx.errors import OptionError, UnknownBackboneError
 from featx.recipe import Frame
