@@ -25,7 +25,7 @@ import numpy as np
 
 from featx.features import Features
 from featx.recipe import Request
-from featx.store import Store, Table
+from featx.store import Store, Table, TableContent
 
 KEY = "ab" * 32
 BACKBONES = {
@@ -60,7 +60,9 @@ def random_ids(n: int, seed: int = 0) -> np.ndarray:
 def publish(store: Store, item_ids: np.ndarray) -> Path:
     n = len(item_ids)
     columns = {"ids": [f"{i:07d}.jpg" for i in range(n)], "y": np.zeros(n, np.int64), "splits": ["train"] * n}
-    return store.publish("bench", "rows", KEY, recipe="", request="", item_ids=item_ids, classes=("one",), **columns)
+    return store.publish(
+        "bench", "rows", TableContent(key=KEY, recipe="", request="", item_ids=item_ids, classes=("one",), **columns)
+    )
 
 
 def overhead(folder: Path, request: Request) -> dict[str, float]:

@@ -28,10 +28,10 @@ with atheris.instrument_imports(include=["featx"]):
     from featx.errors import CacheError, ModelFileError
     from featx.features import Features
     from featx.model import archive, fit, load
-    from featx.store import Disk, Store
+    from featx.store import Disk, Store, TableContent
     from featx.store.container import FORMAT, MAGIC, extent_from_json
-    from featx.store.layout import gaps_between
-    from featx.store.payload import digest
+    from featx.store.hdf5 import gaps_between
+    from featx.store.rows import digest
     from featx.store.segments import Segment
     from featx.store.tables import Table
 
@@ -136,7 +136,9 @@ def seeds(folder: Path) -> None:
             store = Store(Path(name) / str(limit), limit=limit)
             segment = store.commit(KEY, items, np.arange(6, dtype=np.float32).reshape(3, 2))
             shutil.copy(segment, folder / f"segment-{limit}")
-            table = store.publish("photos", "toy", KEY, recipe="{}", request="{}", item_ids=items, **columns)
+            table = store.publish(
+                "photos", "toy", TableContent(key=KEY, recipe="{}", request="{}", item_ids=items, **columns)
+            )
             shutil.copy(table, folder / f"table-{limit}")
     rng = np.random.default_rng(0)
     features = Features.from_arrays(rng.normal(size=(30, 4)), np.arange(30) % 3, classes=("x", "y", "z"))

@@ -39,7 +39,7 @@ from featx.extraction.resolve import Resolved
 from featx.features import Features
 from featx.files.sizes import parse_bytes
 from featx.recipe import Frame, Recipe, Request
-from featx.store import Store
+from featx.store import Store, TableContent
 from featx.store.catalog import KeyRows
 
 COUNTS = (1_000_000, 100_000_000, 10_000_000_000)
@@ -209,11 +209,12 @@ def measure_rows(folder: Path, d: int, n_rows: int) -> tuple[float, float, float
 
 def publish(store: Store, recipe: Recipe, ids: np.ndarray) -> Path:
     n = len(ids)
-    return store.publish(
-        "scale", "rows", recipe.key, recipe=recipe.to_json(), request=Request().to_json(), item_ids=ids,
+    content = TableContent(
+        key=recipe.key, recipe=recipe.to_json(), request=Request().to_json(), item_ids=ids,
         ids=[f"class-{i % 100:03}/image-{i:09}.jpg" for i in range(n)], y=np.arange(n) % 100,
         classes=[f"class-{i:03}" for i in range(100)], splits=["train"] * n,
     )  # fmt: skip
+    return store.publish("scale", "rows", content)
 
 
 def measure_table(folder: Path, n: int) -> dict[str, float]:

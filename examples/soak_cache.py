@@ -40,7 +40,7 @@ from featx.errors import CorruptFileError
 from featx.extraction import Options
 from featx.features import Features
 from featx.recipe import Request
-from featx.store import Disk, Store
+from featx.store import Disk, Store, TableContent
 from featx.store.segments import Segment
 
 N_IMAGES, BATCH, SEGMENT_ROWS = 480, 4, 8
@@ -239,10 +239,8 @@ def flip_all(folder: Path) -> dict[str, int]:
 
 
 def publish_small(store: Store, items: np.ndarray) -> Path:
-    return store.publish(
-        "photos",
-        "toy",
-        "ab" * 32,
+    content = TableContent(
+        key="ab" * 32,
         recipe="{}",
         request="{}",
         ids=[f"{i}.jpg" for i in range(6)],
@@ -254,6 +252,7 @@ def publish_small(store: Store, items: np.ndarray) -> Path:
         probe={"pixels": np.arange(4, dtype=np.uint8)},
         provenance={"host": "here"},
     )
+    return store.publish("photos", "toy", content)
 
 
 def read_all(path: Path) -> None:

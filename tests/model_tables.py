@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from featx.features import Features
 from featx.recipe import Frame, Recipe, Request
-from featx.store import Store
+from featx.store import Store, TableContent
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -47,10 +47,8 @@ def table(cache, X, y, splits, *, classes=NAMES, recipe=None, request=None, name
     item_ids = np.stack([np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8) for row in X])
     store = Store(cache)
     store.commit(recipe.key, item_ids, X)
-    path = store.publish(
-        name,
-        "alexnet-features-avg",
-        recipe.key,
+    content = TableContent(
+        key=recipe.key,
         recipe=recipe.to_json(),
         request=request.to_json(),
         ids=[f"{i:04}.png" for i in range(len(X))],
@@ -60,4 +58,4 @@ def table(cache, X, y, splits, *, classes=NAMES, recipe=None, request=None, name
         splits=list(splits),
         errors=errors,
     )
-    return Features.open(path)
+    return Features.open(store.publish(name, "alexnet-features-avg", content))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featx.store import lookup
-from featx.store.lookup import DigestIndex, first_of_each
+from featx.store import catalog
+from featx.store.catalog import DigestIndex, first_of_each
 
 
 def digests(n, k, *, width=32, alike=False):
@@ -32,7 +32,7 @@ def test_digests_are_found_in_however_many_steps(monkeypatch, alike):
     known = digests(100, 10**6, alike=alike)
     order = np.random.default_rng(1).permutation(100)
     strangers = digests(300, 10**6)[200:]
-    monkeypatch.setattr(lookup, "_AT_ONCE", 7)
+    monkeypatch.setattr(catalog, "_AT_ONCE", 7)
 
     index = DigestIndex(known)
 

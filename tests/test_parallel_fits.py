@@ -88,11 +88,12 @@ def test_a_table_travels_as_its_path(features, tmp_path):
 
 
 def test_rows_of_several_tables_travel_as_their_paths(tmp_path, features):
-    from featx.features.views import Picks, pick
+    from featx.features import Features
+    from featx.features.rows import Picks
 
     other = table(tmp_path / "cache", *digits(100), name="other")
     parts = [Picks(features._table, np.arange(50), np.arange(50)), Picks(other._table, np.arange(20), np.arange(20))]
-    together = pick(features, parts)
+    together = Features(features._picked(parts))
 
     copy = pickle.loads(pickle.dumps(together))
 

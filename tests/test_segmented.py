@@ -20,7 +20,7 @@ from featx.features import Features
 from featx.heads.names import REGISTRY
 from featx.protocols import PROTOCOLS
 from featx.recipe import Request
-from featx.store import Store, Table
+from featx.store import Store, Table, TableContent
 
 N = 1260
 #: More segments than a reader holds open.
@@ -42,12 +42,12 @@ def publish(root, *, limit, maps=False):
     item_ids = np.random.default_rng(0).integers(0, 256, (N, 32), dtype=np.uint8)
     for rows in np.array_split(np.random.default_rng(1).permutation(N), PIECES):
         store.commit(recipe.key, item_ids[rows], X[rows])
-    path = store.publish(
-        "digits", "alexnet-features", recipe.key, recipe=recipe.to_json(),
+    content = TableContent(
+        key=recipe.key, recipe=recipe.to_json(),
         request=Request(backbone="alexnet", weights="none", image_size=64).to_json(),
         ids=[f"{i:04}.png" for i in range(N)], item_ids=item_ids, y=y, classes=NAMES, splits=list(splits),
     )  # fmt: skip
-    return Features.open(path)
+    return Features.open(store.publish("digits", "alexnet-features", content))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["vectors", "maps"])

@@ -386,7 +386,7 @@ def test_a_dropped_note_is_gone(tmp_path):
 
 def test_digests_that_begin_alike_are_found_as_fast_as_others():
     """Stamps of the rows of one file share their first half: a search by prefix would compare each with all."""
-    from featx.store.lookup import DigestIndex
+    from featx.store.catalog import DigestIndex
 
     stamps = np.zeros((20_000, 2), np.uint64)
     stamps[:, 1] = np.arange(20_000)

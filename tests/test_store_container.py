@@ -8,18 +8,17 @@ from hypothesis import strategies as st
 
 from featx.errors import DataError
 from featx.store import Disk, clean_name
-from featx.store.container import Rows, Sealed, write_sealed
-from featx.store.lookup import DigestIndex
-from featx.store.payload import Payload, block_rows
-from featx.store.structure import check_structure
-from featx.store.text import from_utf8, to_utf8
+from featx.store.catalog import DigestIndex
+from featx.store.container import RowStream, Sealed, write_sealed
+from featx.store.hdf5 import from_utf8, to_utf8
+from featx.store.rows import RowBlocks, block_rows
 
 DTYPES = st.sampled_from(["<f2", "<f4", "<f8", "<i8", "|u1", "|S3"])
 SHAPES = st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple)
 
 
 def write(path, arrays=None, X=None, **attributes):
-    rows = None if X is None else Rows(X.dtype, X.shape, lambda start, stop: X[start:stop])
+    rows = None if X is None else RowStream(X.dtype, X.shape, lambda start, stop: X[start:stop])
     write_sealed(Disk(), path, kind="test", attributes=attributes, arrays=arrays or {}, rows=rows)
     return Sealed.open(Disk(), path)
 
@@ -52,8 +51,8 @@ def test_h5py_and_featx_read_the_same(tmp_path_factory, specs, rows, text):
             assert np.array_equal(file.array(name), array)
         if X is not None:
             assert np.array_equal(hdf5["X"][:], X)
-            assert np.array_equal(file.payload().read(0, len(X)), X)
-    check_structure(file)
+            assert np.array_equal(file.row_blocks().read(0, len(X)), X)
+    file.check_structure()
     file.verify()
 
 
@@ -76,45 +75,45 @@ def test_types_that_could_not_be_read_are_not_written(tmp_path, dtype):
 @given(st.data(), st.integers(1, 40), st.sampled_from([1, 5, 3000, 40_000]), st.booleans())
 def test_any_rows_in_any_order(tmp_path_factory, data, n, d, mapped):
     X = np.arange(n * d, dtype=np.float32).reshape(n, d)
-    payload = write(tmp_path_factory.mktemp("files") / "x.h5", {}, X).payload()
+    reader = write(tmp_path_factory.mktemp("files") / "x.h5", {}, X).row_blocks()
     for _ in range(3):
         rows = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=60)), np.int64)
-        assert np.array_equal(payload.take(rows, mapped=mapped), X[rows])
+        assert np.array_equal(reader.take(rows, mapped=mapped), X[rows])
         start = data.draw(st.integers(0, n))
         stop = data.draw(st.integers(start, n))
-        assert np.array_equal(payload.read(start, stop), X[start:stop])
+        assert np.array_equal(reader.read(start, stop), X[start:stop])
 
 
 def test_a_read_into_memory_of_the_caller_fills_it(tmp_path):
     X = np.arange(12, dtype=np.float32).reshape(4, 3)
-    payload, out = write(tmp_path / "x", {}, X).payload(), np.empty((2, 3), np.float32)
+    reader, out = write(tmp_path / "x", {}, X).row_blocks(), np.empty((2, 3), np.float32)
 
-    assert payload.take(np.array([3, 0]), out) is out
+    assert reader.take(np.array([3, 0]), out) is out
     assert np.array_equal(out, X[[3, 0]])
 
 
 def test_rows_out_of_range_are_never_bytes_of_something_else(tmp_path):
     X = np.arange(12, dtype=np.float32).reshape(4, 3)
-    payload = write(tmp_path / "x", {}, X).payload()
+    reader = write(tmp_path / "x", {}, X).row_blocks()
 
     for rows in ([4], [-1], [0, 9]):
         with pytest.raises(IndexError):
-            payload.take(np.array(rows))
+            reader.take(np.array(rows))
 
 
 def test_each_block_is_verified_once(tmp_path):
     """The second read of a row costs no digest: what is damaged after the first is not looked at again."""
     X = np.ones((100, 1000), np.float32)
     file = write(tmp_path / "x", {}, X)
-    payload = file.payload()
-    payload.read(0, 100)
+    reader = file.row_blocks()
+    reader.read(0, 100)
     calls = []
-    payload._compare = lambda *arguments: calls.append(arguments)
-    payload.read(0, 100)
-    payload.take(np.array([5, 99, 3]))
+    reader._compare = lambda *arguments: calls.append(arguments)
+    reader.read(0, 100)
+    reader.take(np.array([5, 99, 3]))
 
     assert calls == []
-    assert isinstance(payload, Payload)
+    assert isinstance(reader, RowBlocks)
     assert block_rows(X.shape, X.dtype) == 16
 
 

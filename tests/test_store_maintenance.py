@@ -75,7 +75,7 @@ def test_verify_passes_sound_files_and_reports_their_bytes(tmp_path):
     store.commit(KEY, ids[4:], features(ids[4:]))
     seen = []
 
-    verdicts = list(verify(store, progress=seen.append))
+    verdicts = list(verify(store, on_bytes=seen.append))
 
     assert [verdict.problem for verdict in verdicts] == [None, None]
     assert 0 < sum(seen) <= sum(verdict.n_bytes for verdict in verdicts)
@@ -128,8 +128,8 @@ def test_verify_names_a_file_that_shows_h5py_something_else(tmp_path):
 def reseal(path):
     """Write the user block of `path` anew, with digests that are right for what the file holds now."""
     from featx.store.container import _PREAMBLE, _seal, extent_from_json
-    from featx.store.layout import gaps_between
-    from featx.store.payload import digest
+    from featx.store.hdf5 import gaps_between
+    from featx.store.rows import digest
 
     data = path.read_bytes()
     user_block = _PREAMBLE.unpack(data[: _PREAMBLE.size])[1]

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 
+from featx.store import TableContent
+
 KEY = "0123456789abcdef" * 4
 
 
@@ -20,6 +22,7 @@ def features(item_ids, d=5, dtype=np.float32):
 def publish(store, item_ids, *, dataset="photos-12345678", y=None, **changes):
     n = len(item_ids)
     arguments = {
+        "key": KEY,
         "recipe": json.dumps({"backbone": "toy"}),
         "request": "{}",
         "ids": [f"{i}.jpg" for i in range(n)],
@@ -28,7 +31,7 @@ def publish(store, item_ids, *, dataset="photos-12345678", y=None, **changes):
         "classes": ("cat", "dog"),
         "splits": ["train"] * n,
     }
-    return store.publish(dataset, "toy-last-avg", KEY, **(arguments | changes))
+    return store.publish(dataset, "toy-last-avg", TableContent(**(arguments | changes)))
 
 
 def segment_files(store):

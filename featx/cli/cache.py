@@ -142,7 +142,7 @@ def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
     started, store = time.perf_counter(), _existing(cache)
     with ProgressLine(quiet=console.quiet) as line:
         counter = line.bytes_counter("verify", total_bytes(store, sealed_files(store)))
-        found = list(verify(store, progress=counter, repair=repair))
+        found = list(verify(store, on_bytes=counter, repair=repair))
     n_bytes, seconds = sum(one.n_bytes for one in found), time.perf_counter() - started
     bad = [one for one in found if one.problem]
     data = {"files": len(found), "bytes": n_bytes, "damaged": [_verdict_dict(one) for one in bad], "seconds": seconds}

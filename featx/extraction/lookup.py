@@ -15,9 +15,8 @@ from featx.extraction.identify import Identity, identify
 from featx.extraction.resolve import Resolved, resolve
 from featx.files.sizes import parse_bytes
 from featx.progress import Progress
-from featx.store import Store
-from featx.store.lookup import first_of_each
-from featx.store.store import LIMIT
+from featx.store import LIMIT, Store
+from featx.store.catalog import first_of_each
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset

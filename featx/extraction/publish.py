@@ -13,6 +13,7 @@ from featx import __version__
 from featx.errors import CorruptFileError, DataError, MissingDataError
 from featx.extraction.probing import stored_probe
 from featx.features import Features
+from featx.store import TableContent
 from featx.threads import n_cores
 
 if TYPE_CHECKING:
@@ -63,10 +64,8 @@ def _publish(lookup: Lookup, recipe: Recipe, ensured: Ensured, wanted: np.ndarra
             f"None of the {len(reasons):,} images gave features; the first: {dataset.ids[index]}: {reasons[index]}."
         )
     bad = sorted(reasons)
-    return lookup.store.publish(
-        dataset.name,
-        stem(recipe),
-        recipe.key,
+    content = TableContent(
+        key=recipe.key,
         recipe=recipe.to_json(),
         request=lookup.resolved.request.to_json(),
         ids=[dataset.ids[i] for i in rows.tolist()],
@@ -76,10 +75,11 @@ def _publish(lookup: Lookup, recipe: Recipe, ensured: Ensured, wanted: np.ndarra
         splits=lookup.splits(recipe)[rows].tolist(),
         errors=[(dataset.ids[i], reasons[i]) for i in bad],
         error_item_ids=_known_errors_only(lookup, recipe, bad),
-        probe=stored_probe(lookup.store, recipe.plain),
+        probe=stored_probe(lookup.store, recipe.plain) or {},
         provenance=_provenance(ensured) | {"source": dict(dataset.source)},
         views=views,
     )
+    return lookup.store.publish(dataset.name, stem(recipe), content)
 
 
 def stem(recipe: Recipe) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -14,18 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import DataError, RowIndexError
-from featx.features.memory import ArrayRows, ArrayTable
-from featx.features.views import Picks, find_items, pick
+from featx.errors import DataError
+from featx.features.rows import ArrayRows, ArrayTable, PickedRows, Picks, find_items, in_order, row_numbers, shuffled
 from featx.recipe import Recipe, Request, Views
 from featx.store import Table, use_table
+from featx.store.rows import Indices
 
-#: Rows that stay together when blocks are shuffled, in bytes.
-_SHUFFLED_BYTES = 1 << 20
-#: At least so many such pieces are mixed in one block.
-_FEWEST_PIECES = 16
-
-Rows = npt.NDArray[np.int64]
 Selection = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | tuple[Any, EllipsisType]
 
 
@@ -62,7 +57,7 @@ class Features:
     ((3, 4), [0, 1, 0])
     """
 
-    def __init__(self, table: Table | ArrayTable, rows: Rows | None = None) -> None:
+    def __init__(self, table: Table | ArrayTable, rows: Indices | None = None) -> None:
         self._table = table
         self._rows = rows
         self.shape: tuple[int, ...] = (len(table.rows) if rows is None else len(rows), *table.shape[1:])
@@ -257,9 +252,9 @@ class Features:
         DataError
             If there is no such view.
         """
-        return self if number == 0 else pick(self, [self._picks(number)])
+        return self if number == 0 else Features(self._picked([self._picks(number)]))
 
-    def all_views(self, n: int | None = None) -> tuple[Features, Rows]:
+    def all_views(self, n: int | None = None) -> tuple[Features, Indices]:
         """Return the rows of view 0, behind them those of view 1, and so on.
 
         Parameters
@@ -279,10 +274,13 @@ class Features:
         DataError
             If there are fewer views.
         """
+        parts = [self._plain, *map(self._picks, range(1, n or self.views))]
+        return Features(self._picked(parts)), np.concatenate([part.origin for part in parts])
+
+    @property
+    def _plain(self) -> Picks:
         everything = np.arange(len(self))
-        plain = Picks(self._table, everything if self._rows is None else self._rows, everything)
-        parts = [plain, *map(self._picks, range(1, n or self.views))]
-        return pick(self, parts), np.concatenate([part.origin for part in parts])
+        return Picks(self._table, everything if self._rows is None else self._rows, everything)
 
     def _picks(self, number: int) -> Picks:
         if not 0 < number < self.views:
@@ -290,7 +288,24 @@ class Features:
                 f"The table has {self.views} views, view {number} is not among them. "
                 f"Compute it: featx extract DATA --views {max(2, number + 1)} --augment SPEC"
             )
-        return find_items(use_table(self._view_paths[number - 1]), self)
+        return find_items(use_table(self._view_paths[number - 1]), self.item_ids, self._table.rows)
+
+    def _picked(self, parts: list[Picks]) -> ArrayTable:
+        """Return the rows of `parts` one behind another, with the labels that they have in this table."""
+        origin = np.concatenate([part.origin for part in parts])
+        return ArrayTable(
+            rows=PickedRows(parts),
+            y=self.y[origin],
+            ids=self.ids[origin],
+            classes=self.classes,
+            splits=self.splits[origin],
+            item_ids=self.item_ids[origin],
+            key=self.key,
+            recipe=self._table.recipe,
+            request=self._table.request,
+            provenance=self.provenance,
+            probe=self.probe,
+        )
 
     # Rows
 
@@ -313,9 +328,9 @@ class Features:
         if isinstance(which, tuple) and len(which) == 2 and which[1] is Ellipsis:
             which = which[0]  # as scikit-learn's splitters ask for rows
         if isinstance(which, int | np.integer):
-            row: npt.NDArray[Any] = self._take(self._indices([int(which)]))[0]
+            row: npt.NDArray[Any] = self._take(row_numbers([int(which)], len(self)))[0]
             return row
-        return self._take(self._indices(which), mapped=True)
+        return self._take(row_numbers(which, len(self)), mapped=True)
 
     def select(self, which: str | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]) -> Features:
         """Return the rows of a split, or any rows by index or mask. Nothing is read.
@@ -325,7 +340,7 @@ class Features:
         DataError
             If no row is of that split.
         """
-        indices = self._of_split(which) if isinstance(which, str) else self._indices(which)
+        indices = self._of_split(which) if isinstance(which, str) else row_numbers(which, len(self))
         return Features(self._table, indices if self._rows is None else self._rows[indices])
 
     def split(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -341,7 +356,7 @@ class Features:
 
     def blocks(
         self, n_bytes: int = 64 << 20, *, shuffle: bool = False, seed: int | Sequence[int] = 0
-    ) -> Iterator[tuple[Rows, npt.NDArray[Any]]]:
+    ) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
         """Yield all rows, once each, in blocks that fit in memory.
 
         Shuffled, the table is cut into pieces of up to 1 MiB of neighbouring rows. Each block takes
@@ -364,47 +379,13 @@ class Features:
         """
         row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
         n_rows = max(1, n_bytes // row_bytes)
-        for indices in self._shuffled(n_rows, row_bytes, seed) if shuffle else self._in_order(n_rows):
+        for indices in shuffled(len(self), n_rows, row_bytes, seed) if shuffle else in_order(len(self), n_rows):
             yield indices, self._take(indices)
 
-    def _in_order(self, n_rows: int) -> Iterator[Rows]:
-        for start in range(0, len(self), n_rows):
-            yield np.arange(start, min(start + n_rows, len(self)))
-
-    def _shuffled(self, n_rows: int, row_bytes: int, seed: int | Sequence[int]) -> Iterator[Rows]:
-        random = np.random.default_rng(seed)
-        piece = max(1, min(n_rows // _FEWEST_PIECES, _SHUFFLED_BYTES // row_bytes))
-        starts = random.permutation(np.arange(0, len(self), piece))
-        per_block = max(1, n_rows // piece)
-        for low in range(0, len(starts), per_block):
-            pieces = [np.arange(start, min(start + piece, len(self))) for start in starts[low : low + per_block]]
-            yield random.permutation(np.concatenate(pieces))
-
-    def _take(self, indices: Rows, *, mapped: bool = False) -> npt.NDArray[Any]:
+    def _take(self, indices: Indices, *, mapped: bool = False) -> npt.NDArray[Any]:
         return self._table.rows.take(indices if self._rows is None else self._rows[indices], mapped=mapped)
 
-    def _indices(self, which: slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]) -> Rows:
-        """Return row numbers, counted from the start, for anything that numpy would take as one index."""
-        if isinstance(which, slice):
-            return np.arange(len(self))[which]
-        chosen = np.asarray(which)
-        if chosen.shape == (0,):
-            return np.empty(0, np.int64)
-        if chosen.ndim != 1 or chosen.dtype.kind not in "iub":
-            raise DataError(f"Rows are chosen by integers or a mask, got {chosen.dtype} of shape {chosen.shape}.")
-        if chosen.dtype == bool and len(chosen) != len(self):
-            raise DataError(f"A mask needs {len(self):,} values, got {len(chosen):,}.")
-        if chosen.dtype == bool:
-            return np.flatnonzero(chosen)
-        length = len(self)
-        rows = chosen.astype(np.int64)  # a copy: it must not follow the caller's array
-        if rows.view(np.uint64).max() >= length:  # so seen, negative ones are large
-            if not -length <= chosen.min() <= chosen.max() < length:
-                raise RowIndexError(f"Rows are 0 to {length - 1:,}, got {chosen.min():,} to {chosen.max():,}.")
-            rows[rows < 0] += length
-        return rows
-
-    def _of_split(self, name: str) -> Rows:
+    def _of_split(self, name: str) -> Indices:
         indices = np.flatnonzero(self.splits == name)
         if not len(indices):
             counts = ", ".join(f"{split or 'none'} ({count:,})" for split, count in self._split_counts().items())
@@ -414,21 +395,45 @@ class Features:
     def _split_counts(self) -> Counter[str]:
         return Counter(self.splits.tolist())
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path, *, columns: bool = False) -> Path:
         """Write the table as ``.npz``, ``.parquet``, ``.csv`` or ``.h5``, a block at a time.
+
+        Parameters
+        ----------
+        path : str or Path
+            Replaced whole if it exists.
+        columns : bool
+            In Parquet a column for each feature (``f0``, ``f1``, …) instead of one column of lists.
 
         Raises
         ------
         OptionError
-            If the name ends otherwise.
+            If the name ends otherwise, or that format has no columns.
         """
         from featx.features.export import export
 
-        return export(self, Path(path))
+        return export(self._whole(), Path(path), columns=columns)
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` of all rows: ``id``, ``label``, ``y``, ``split``, and a column for each feature.
+
+        The columns ``f0``, ``f1``, … are in memory, as `X` is.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        from featx.features.export import to_pandas
+
+        return to_pandas(self._whole())
+
+    def _whole(self) -> ArrayTable:
+        return replace(self._picked([self._plain]), errors=self.errors)
 
     def _repr_html_(self) -> str:
         """Show what the table holds in a notebook."""
-        from featx.features.html import facts_html
+        from featx.features.export import facts_html
 
         recipe = self.recipe
         facts = [

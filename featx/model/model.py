@@ -220,7 +220,7 @@ class Model:
 
     def _repr_html_(self) -> str:
         """Show what the model is and how it fared in a notebook."""
-        from featx.features.html import facts_html
+        from featx.features.export import facts_html
 
         parts = [(name, self.report.get(part)) for name, part in (("validation", "val"), ("test", "test"))]
         facts = [

@@ -7,15 +7,26 @@
         .segments/<key>/<name>.h5                        rows not yet in a table
         .claims/ .hashes/ .notes/ .plans/                hints; may be deleted at any time
 
-From the bottom up: `disk` (file system calls), `layout` (HDF5 structures), `payload` (rows),
-`container` (one sealed file), `segments` and `tables` (kinds of it), `content` (what a table says), `segmented` (rows
-that lie in segments), `catalog` (which file holds a row), `publish` (from segments to tables), `store` (the `Store`),
-`maintenance`.
+From the bottom up: `hdf5` (how HDF5 lays out a file), `rows` (readers of ``X``), `container` (one sealed file, and the
+readers of its formats), `segments` and `tables` (kinds of it), `catalog` (which file holds a row), `hints` (claims and
+remembered hashes), `publish` (from segments to tables), `store` (the `Store`), `maintenance`.
+
+It works on Linux and macOS: it reads and writes by ``preadv`` and ``pwrite``, and syncs folders, which others cannot.
 """
 
 from featx.files import Disk
-from featx.store.names import clean_name, segment_name
-from featx.store.store import LIMIT, Store
-from featx.store.tables import Table, use_table
+from featx.store.segments import clean_name, segment_name
+from featx.store.store import LIMIT, Store, is_cache
+from featx.store.tables import Table, TableContent, use_table
 
-__all__ = ["LIMIT", "Disk", "Store", "Table", "clean_name", "segment_name", "use_table"]
+__all__ = [
+    "LIMIT",
+    "Disk",
+    "Store",
+    "Table",
+    "TableContent",
+    "clean_name",
+    "is_cache",
+    "segment_name",
+    "use_table",
+]

@@ -1,4 +1,4 @@
-"""The rows of one key: every segment and every table of the cache that holds some, as one long list."""
+"""Which file holds a row: every segment and every table of a key that holds some, as one long list."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.files.disk import Disk, explained
-from featx.store.lookup import DigestIndex
-from featx.store.names import KEY_DIGITS
-from featx.store.segments import Segment, list_files, list_segments, set_aside
-from featx.store.tables import RowReader, Table
+from featx.store.rows import RowReader
+from featx.store.segments import KEY_DIGITS, Segment, list_files, list_segments, set_aside
+from featx.store.tables import Table
 
 logger = logging.getLogger("featx.store")
 
@@ -26,7 +25,75 @@ logger = logging.getLogger("featx.store")
 _OPEN_FILES = 16
 #: Times to look at a folder whose tables others keep publishing. Rows missed even then are computed once more.
 _MOST_LOOKS = 8
+#: Digests that are looked up at a time: what that takes is then little beside millions of them.
+_AT_ONCE = 1 << 20
+
 Bytes = npt.NDArray[np.uint8]
+
+
+class DigestIndex:
+    """Find digests among `digests`.
+
+    Parameters
+    ----------
+    digests : ndarray of uint8, shape (n, width)
+        `width` is a multiple of 8 bytes, at least 16. Of equal ones the first is found.
+
+    Examples
+    --------
+    >>> known = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    >>> DigestIndex(known).positions(known[[1, 1, 0]])
+    array([1, 1, 0])
+    """
+
+    def __init__(self, digests: npt.NDArray[np.uint8]) -> None:
+        self._digests = digests
+        words = _words(digests)
+        self._order = np.argsort(words, kind="stable")
+        self._sorted = words[self._order]
+
+    def positions(self, queries: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Return the row of each query in `digests`, -1 where there is none (int64, shape (m,))."""
+        found = np.full(len(queries), -1, np.int64)
+        for start in range(0, len(queries), _AT_ONCE):
+            self._look_up(queries[start : start + _AT_ONCE], found[start : start + _AT_ONCE])
+        return found
+
+    def _look_up(self, queries: npt.NDArray[np.uint8], found: npt.NDArray[np.int64]) -> None:
+        words = _words(queries)
+        slots = np.searchsorted(self._sorted, words)
+        pending = np.arange(len(queries))
+        while len(pending):  # one round, but for equal words
+            inside = slots[pending] < len(self._sorted)
+            pending = pending[inside]
+            pending = pending[self._sorted[slots[pending]] == words[pending]]
+            candidates = self._order[slots[pending]]
+            same = (self._digests[candidates] == queries[pending]).all(axis=1)
+            found[pending[same]] = candidates[same]
+            pending = pending[~same]
+            slots[pending] += 1
+
+
+def first_of_each(digests: Bytes, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return those of `rows` (int64, shape (m,)) that are the first of their digest (uint8, shape (n, width)).
+
+    Examples
+    --------
+    >>> known = np.arange(32, dtype=np.uint8).reshape(2, 16)
+    >>> first_of_each(known[[0, 1, 1, 0]], np.arange(1, 4))
+    array([1, 3])
+    """
+    chosen = digests[rows]
+    is_first: npt.NDArray[np.bool_] = DigestIndex(chosen).positions(chosen) == np.arange(len(rows))
+    return rows[is_first]
+
+
+def _words(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Mix both ends of each digest: stamps of the rows of one file begin alike and differ in their last bytes."""
+    columns = np.ascontiguousarray(digests).view(np.uint64)
+    words: npt.NDArray[np.uint64] = columns[:, -1] * np.uint64(0x9E3779B97F4A7C15)
+    words ^= columns[:, 0]
+    return words
 
 
 class RowsMovedError(Exception):
@@ -63,8 +130,12 @@ class Holding:
 
     def holds_some_of(self, item_ids: Bytes) -> bool:
         """Say whether a row here, or a reason why there is none, is of one of `item_ids`."""
-        failed = np.frombuffer(b"".join(item for item, _ in self.errors), np.uint8).reshape(-1, 32)
-        return bool((DigestIndex(np.concatenate([self.item_ids, failed])).positions(item_ids) >= 0).any())
+        return bool((DigestIndex(np.concatenate([self.item_ids, self.failed])).positions(item_ids) >= 0).any())
+
+    @property
+    def failed(self) -> Bytes:
+        """Item ids of `errors`, shape (n_errors, 32)."""
+        return np.frombuffer(b"".join(item for item, _ in self.errors), np.uint8).reshape(-1, 32)
 
 
 class KeyRows:
@@ -204,19 +275,20 @@ class Catalog:
         found = [holding for holding in tables if holding]
         covered = {name for holding in found for name in holding.segments}
         for path in list_segments(self._disk, self._root, key):
-            read = self._covered_segment if path.stem in covered else self._loose_segment
-            holding = self._unless_known(path, known, read, key)
+            holding = self._unless_known(path, known, self._segment, key, verify=path.stem not in covered)
             if holding:
                 found.append(holding)
         return found
 
-    def _unless_known(self, path: Path, known: dict[Path, Holding], read: Any, key: str) -> Holding | None:
+    def _unless_known(
+        self, path: Path, known: dict[Path, Holding], read: Any, key: str, **options: bool
+    ) -> Holding | None:
         try:
             with explained("read", path):
                 identity = fingerprint(self._disk, path)
             if path in known and known[path].identity == identity:
                 return known[path]
-            holding: Holding | None = read(path, key, identity)
+            holding: Holding | None = read(path, key, identity, **options)
         except (FileNotFoundError, MissingDataError):
             return None  # gone since it was listed
         return holding
@@ -244,12 +316,6 @@ class Catalog:
             logger.warning("%s Its rows are not used. See: featx cache verify", error)
             return None
         return Holding(path, identity, items, errors, table.shape[1:], table.dtype, table.segments, is_table=True)
-
-    def _loose_segment(self, path: Path, key: str, identity: tuple[int, ...]) -> Holding | None:
-        return self._segment(path, key, identity, verify=True)
-
-    def _covered_segment(self, path: Path, key: str, identity: tuple[int, ...]) -> Holding | None:
-        return self._segment(path, key, identity, verify=False)
 
     def _segment(self, path: Path, key: str, identity: tuple[int, ...], *, verify: bool) -> Holding | None:
         try:

@@ -11,12 +11,13 @@ r"""A sealed file: an ordinary HDF5 file whose user block says what every byte b
 Whoever uses h5py sees an HDF5 file. featx itself reads the JSON, and the arrays by ``pread`` at the
 offsets written there: libhdf5 never parses a file here, so a hostile or damaged one cannot reach it.
 Everything is under one root: the digest of the user block covers the digests of all arrays and gaps,
-and the digests of the blocks of ``X`` (64 KiB each, see `featx.store.payload`) are one of the arrays.
+and the digests of the blocks of ``X`` (64 KiB each, see `featx.store.rows`) are one of the arrays.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import re
@@ -34,8 +35,8 @@ import numpy.typing as npt
 from featx.errors import CacheError, CorruptFileError
 from featx.files.atomic import commit
 from featx.files.disk import Disk, explained, read_bytes, read_into, write_at
-from featx.store.layout import Extent, gaps_between, lay_out
-from featx.store.payload import DIGEST_BYTES, Payload, block_rows, digest, n_blocks
+from featx.store.hdf5 import Extent, check_structure, gaps_between, lay_out
+from featx.store.rows import DIGEST_BYTES, RowBlocks, block_rows, digest, n_blocks
 
 MAGIC = b"\x93FEATX\r\n"
 FORMAT = 1
@@ -45,10 +46,11 @@ _LARGEST_USER_BLOCK = 1 << 24
 _STREAMED_BYTES = 8 << 20
 _DTYPE = re.compile(r"<f[248]|<i[48]|\|u1|\|S[1-9][0-9]{0,5}")
 _MOST_DIMENSIONS = 4
+_MOST_BYTES = 1 << 62
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowStream:
     """The large array of a file, ``X``, handed over a slice at a time.
 
     Attributes
@@ -77,7 +79,7 @@ def write_sealed(
     kind: str,
     attributes: Mapping[str, str],
     arrays: Mapping[str, npt.NDArray[Any]],
-    rows: Rows | None = None,
+    rows: RowStream | None = None,
     replace: bool = False,
     verify: bool = False,
 ) -> bool:
@@ -93,7 +95,7 @@ def write_sealed(
         Stored in the user block and as attributes of the HDF5 root group.
     arrays : mapping of str to ndarray
         Small arrays, held in memory.
-    rows : Rows, optional
+    rows : RowStream, optional
         ``X``, streamed.
     replace, verify : bool
         Replace a file of that name; read everything back from the file before it gets its name.
@@ -120,7 +122,7 @@ def _fill(
     kind: str,
     attributes: Mapping[str, str],
     arrays: dict[str, npt.NDArray[Any]],
-    rows: Rows | None,
+    rows: RowStream | None,
 ) -> None:
     specs = {name: Extent(0, array.dtype, array.shape) for name, array in arrays.items()}
     if rows:
@@ -157,7 +159,7 @@ def _refuse_unreadable(specs: Mapping[str, Extent]) -> None:
             ) from error
 
 
-def _stream(disk: Disk, fd: int, rows: Rows, extent: Extent, digests: npt.NDArray[np.uint8]) -> None:
+def _stream(disk: Disk, fd: int, rows: RowStream, extent: Extent, digests: npt.NDArray[np.uint8]) -> None:
     """Write `rows` at their place, and the digest of each of their blocks into `digests`."""
     n, step = rows.shape[0], block_rows(rows.shape, rows.dtype)
     row_bytes = extent.n_bytes // max(1, n)
@@ -191,6 +193,47 @@ def _to_json(extent: Extent) -> dict[str, Any]:
     return {"offset": extent.offset, "dtype": dtype, "shape": list(extent.shape)}
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a user block says, in the words of the newest format.
+
+    Attributes
+    ----------
+    kind : str
+    size : int
+        Of the file, in bytes.
+    attributes : dict of str to str
+    extents : dict of str to Extent
+    digests : dict of str to bytes
+        Of every array but ``X``.
+    gaps : bytes
+        Digest of all that lies outside the user block and the arrays.
+    """
+
+    kind: str
+    size: int
+    attributes: dict[str, str]
+    extents: dict[str, Extent]
+    digests: dict[str, bytes]
+    gaps: bytes
+
+
+def _read_format_1(fields: Any) -> Header:
+    return Header(
+        kind=_text(fields["kind"]),
+        size=fields["size"],
+        attributes={_text(name): _text(value) for name, value in fields["attributes"].items()},
+        extents={_text(name): extent_from_json(extent) for name, extent in fields["arrays"].items()},
+        digests={_text(name): bytes.fromhex(text) for name, text in fields["digests"].items()},
+        gaps=bytes.fromhex(fields["gaps"]),
+    )
+
+
+#: How the user block of each format is read: every format that featx ever wrote stays here. Whoever changes what a
+#: table or a segment holds raises `FORMAT`, and adds the function that says it in the words of the newest one.
+READERS: dict[int, Callable[[Any], Header]] = {1: _read_format_1}
+
+
 class Sealed:
     """A sealed file, open for reading.
 
@@ -213,6 +256,8 @@ class Sealed:
     extents : dict of str to Extent
     size : int
         In bytes.
+    format : int
+        As it was written.
     identity : bytes
         The digest of the user block, and so of the whole file.
 
@@ -254,33 +299,33 @@ class Sealed:
             body = self._bytes(_PREAMBLE.size, user_block - _PREAMBLE.size)
             if digest(preamble[:-DIGEST_BYTES] + body) != seal:
                 raise ValueError("its user block is damaged")
-            if version != FORMAT:
-                raise CacheError(
-                    f"{self.path} is of format {version}, this featx reads {FORMAT}. "
-                    "Update featx, or name another cache folder: --cache DIR"
-                )
-            self.identity = bytes(seal)
-            self._parse(json.loads(body.rstrip(b"\0")), user_block, size)
+            header = self._reader_of(version)(json.loads(body.rstrip(b"\0")))
+            self._check_layout(header, user_block, size)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, CacheError):
                 raise
             raise self._damaged(str(error)) from error
+        self.identity, self.size, self.format = bytes(seal), size, version
+        self.kind, self.attributes, self.extents = header.kind, header.attributes, header.extents
+        self._digests = header.digests
 
-    def _parse(self, header: Any, user_block: int, size: int) -> None:
-        self.size = size
-        if header["size"] != size:
-            raise ValueError(f"it has {size:,} bytes instead of {header['size']:,}")
-        self.kind: str = _text(header["kind"])
-        self.attributes = {_text(name): _text(value) for name, value in header["attributes"].items()}
-        self.extents = {_text(name): extent_from_json(extent) for name, extent in header["arrays"].items()}
-        self._digests = {name: bytes.fromhex(text) for name, text in header["digests"].items()}
-        if set(self._digests) != set(self.extents) - {"X"}:
+    def _reader_of(self, version: int) -> Callable[[Any], Header]:
+        if version in READERS:
+            return READERS[version]
+        raise CacheError(
+            f"{self.path} is of format {version}, this featx reads {', '.join(map(str, READERS))}. "
+            "Update featx (pip install --upgrade featx), or name another cache folder: --cache DIR"
+        )
+
+    def _check_layout(self, header: Header, user_block: int, size: int) -> None:
+        if header.size != size:
+            raise ValueError(f"it has {size:,} bytes instead of {header.size:,}")
+        if set(header.digests) != set(header.extents) - {"X"}:
             raise ValueError("its user block names other digests than arrays")
-        gaps = gaps_between(self.extents, user_block, size)
+        gaps = gaps_between(header.extents, user_block, size)
         if sum(stop - start for start, stop in gaps) > _LARGEST_USER_BLOCK:
             raise ValueError("its arrays do not fill it")
-        found = digest(b"".join(self._bytes(start, stop - start) for start, stop in gaps))
-        if found.hex() != header["gaps"]:
+        if digest(b"".join(self._bytes(start, stop - start) for start, stop in gaps)) != header.gaps:
             raise ValueError("its HDF5 structures are damaged")
 
     def _bytes(self, offset: int, n_bytes: int) -> bytearray:
@@ -329,14 +374,16 @@ class Sealed:
             if found is None or not fits or any(b not in (a, None) for a, b in zip(found.shape, shape, strict=True)):
                 raise self._damaged(f"its {name!r} is not that of a {self.kind}")
 
-    def payload(self) -> Payload:
+    def row_blocks(self) -> RowBlocks:
         """Return a reader of the rows of ``X``."""
         if "X" not in self.extents:
             raise self._damaged("it has no 'X'")
         extent, blocks = self.extents["X"], self.array("X_blocks")
-        if not extent.shape or blocks.shape != (n_blocks(extent.shape, extent.dtype), DIGEST_BYTES):
+        if len(extent.shape) < 2 or extent.dtype.kind != "f":
+            raise self._damaged("its 'X' is not rows of numbers")
+        if blocks.shape != (n_blocks(extent.shape, extent.dtype), DIGEST_BYTES) or blocks.dtype != np.uint8:
             raise self._damaged("it has other blocks than rows")
-        return Payload(self, extent, blocks)
+        return RowBlocks(self, extent, blocks)
 
     def read_parts(self, parts: Iterable[tuple[Sequence[memoryview], int]]) -> None:
         """Fill buffers from the offset that goes with them."""
@@ -355,8 +402,12 @@ class Sealed:
         except OSError:
             return None
 
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
-        """Check every array and every block against its digest; `progress` gets the bytes of each.
+    def check_structure(self) -> None:
+        """Check that h5py sees what featx reads; see `featx.store.hdf5.check_structure`."""
+        check_structure(self.path, self.extents, {**self.attributes, "format": self.format})
+
+    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Check every array and every block against its digest; `on_bytes` gets the bytes of each.
 
         Raises
         ------
@@ -364,12 +415,12 @@ class Sealed:
         """
         for name in self._digests:
             n_bytes = self._verified(name).nbytes
-            if progress:
-                progress(n_bytes)
+            if on_bytes:
+                on_bytes(n_bytes)
         if "X" in self.extents:
-            self.payload().verify(progress)
-        if progress:  # what was checked when the file was opened
-            progress(self.size - sum(extent.n_bytes for extent in self.extents.values()))
+            self.row_blocks().verify(on_bytes)
+        if on_bytes:  # what was checked when the file was opened
+            on_bytes(self.size - sum(extent.n_bytes for extent in self.extents.values()))
 
 
 def _text(value: Any) -> str:
@@ -387,10 +438,12 @@ def extent_from_json(fields: Mapping[str, Any]) -> Extent:
         If featx does not write arrays of that description.
     """
     kinds = fields["dtype"] if isinstance(fields["dtype"], list) else [["", fields["dtype"]]]
-    numbers = [fields["offset"], *fields["shape"]]
+    offset, shape = fields["offset"], fields["shape"]
     if not all(_DTYPE.fullmatch(_text(kind)) for _, kind in kinds):
         raise ValueError(f"its user block names a type that featx does not write ({fields['dtype']})")
-    if len(numbers) > 1 + _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
+    if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < _MOST_BYTES for n in (offset, *shape)):
         raise ValueError("its user block names an impossible shape")
     dtype = np.dtype([(_text(name), kind) for name, kind in kinds] if kinds[0][0] else kinds[0][1])
-    return Extent(fields["offset"], dtype, tuple(fields["shape"]))
+    if math.prod(max(1, n) for n in shape) * dtype.itemsize >= _MOST_BYTES:  # numpy has no such array, not even empty
+        raise ValueError("its user block names an impossible shape")
+    return Extent(offset, dtype, tuple(shape))

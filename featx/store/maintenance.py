@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.files.disk import TEMPORARY, remove
-from featx.store.claims import FOLDER as CLAIMS
+from featx.store.catalog import Holding
 from featx.store.container import Sealed
+from featx.store.hints import CLAIMS
 from featx.store.publish import covered_segments, rescue
-from featx.store.segments import ASIDE, Segment, list_files, list_segments, segment_path, set_aside
+from featx.store.segments import ASIDE, list_files, list_segments, segment_path, set_aside
 from featx.store.segments import FOLDER as SEGMENTS
 from featx.store.store import Store
-from featx.store.structure import check_structure
 from featx.store.tables import Table
 
 #: A temporary file that was not written to for so many leases is nobody's.
 _TEMPORARY_LEASES = 6
 
-Progress = Callable[[int], None]
+OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,46 +107,41 @@ def entries(store: Store) -> list[Entry]:
 def _table_entry(store: Store, path: Path) -> Entry:
     status = store.disk.stat(path)
     used = max(status.st_atime, status.st_mtime)
-    try:
-        table = Table(path, store.disk)
-    except CorruptFileError:
-        return Entry(
-            kind="damaged",
-            path=path,
-            dataset=path.parent.name,
-            name=path.stem,
-            n_bytes=status.st_size,
-            created=status.st_mtime,
-            used=used,
-        )
-    segments = [segment_path(store.root, table.key, name) for name in table.segments]
-    return Entry(
-        kind="table",
+    entry = Entry(
+        kind="damaged",
         path=path,
         dataset=path.parent.name,
         name=path.stem,
+        n_bytes=status.st_size,
+        created=status.st_mtime,
+        used=used,
+    )
+    try:
+        table = Table(path, store.disk)
+    except CorruptFileError:
+        return entry
+    segments = [segment_path(store.root, table.key, name) for name in table.segments]
+    return replace(
+        entry,
+        kind="table",
         key=table.key,
         recipe=table.recipe,
         shape=table.shape,
         dtype=str(table.dtype),
-        n_bytes=table.n_bytes + sum(_size(store, segment) for segment in segments),
-        created=status.st_mtime,
-        used=used,
+        n_bytes=table.n_bytes + total_bytes(store, segments),
         n_errors=len(table.error_item_ids),
     )
 
 
 def _unfinished_entry(store: Store, key: str) -> Entry:
-    paths = _loose_segments(store, key)
-    status = [store.disk.stat(path) for path in paths]
-    n_rows = sum(Segment(store.disk, store.root, key, path).rows.shape[0] for path in paths)
-    changed = max((one.st_mtime for one in status), default=0.0)
+    loose = [(holding, store.disk.stat(holding.path)) for holding in _loose_segments(store, key)]
+    changed = max((status.st_mtime for _, status in loose), default=0.0)
     return Entry(
         kind="unfinished",
         path=store.root / SEGMENTS / key,
         key=key,
-        shape=(n_rows,),
-        n_bytes=sum(one.st_size for one in status),
+        shape=(sum(len(holding.item_ids) for holding, _ in loose),),
+        n_bytes=sum(status.st_size for _, status in loose),
         created=changed,
         used=changed,
     )
@@ -156,11 +151,11 @@ def _keys(store: Store) -> list[str]:
     return [path.name for path in list_files(store.disk, store.root / SEGMENTS, suffix="")]
 
 
-def _loose_segments(store: Store, key: str) -> list[Path]:
+def _loose_segments(store: Store, key: str) -> list[Holding]:
     """Return the sound segments of `key` that no segmented table needs."""
     held = store.catalog.rows(key)
     needed = {name for holding in held.holdings for name in holding.segments}
-    return [h.path for h in held.holdings if not h.is_table and h.path.stem not in needed]
+    return [holding for holding in held.holdings if not holding.is_table and holding.path.stem not in needed]
 
 
 def _size(store: Store, path: Path) -> int:
@@ -181,13 +176,13 @@ def total_bytes(store: Store, paths: Iterable[Path] | None = None) -> int:
     return sum(_size(store, path) for path in (_files_below(store, store.root) if paths is None else paths))
 
 
-def verify(store: Store, *, progress: Progress | None = None, repair: bool = False) -> Iterator[Verdict]:
+def verify(store: Store, *, on_bytes: OnBytes | None = None, repair: bool = False) -> Iterator[Verdict]:
     """Check every byte of every table and segment, and that h5py sees what featx reads.
 
     Parameters
     ----------
     store : Store
-    progress : callable, optional
+    on_bytes : callable, optional
         Gets the bytes that were checked since the last call.
     repair : bool
         Set damaged files aside; sound rows of a damaged table are first copied into segments, so
@@ -197,8 +192,8 @@ def verify(store: Store, *, progress: Progress | None = None, repair: bool = Fal
         n_bytes = _size(store, path)
         try:
             file = Sealed.open(store.disk, path)
-            file.verify(progress)
-            check_structure(file)
+            file.verify(on_bytes)
+            file.check_structure()
         except FileNotFoundError:
             continue  # published, and gone, in the meantime
         except CorruptFileError as error:
@@ -231,14 +226,10 @@ def reclaimable(store: Store, *, orphans: bool = False, max_size: int | None = N
         Bytes that the folder may have: orphans go, oldest first, then the tables used longest ago.
     """
     superfluous = sorted(set(_superfluous(store)))
-    found = [
-        *_rubbish(store),
-        *(Reclaimable(path, _size(store, path), "its rows are in a table") for path in superfluous),
-    ]
-    loose = [path for key in _keys(store) for path in _loose_segments(store, key) if path not in superfluous]
-    unfinished = [
-        Reclaimable(path, _size(store, path), "rows of an unfinished run") for path in _oldest_first(store, loose)
-    ]
+    loose = [held.path for key in _keys(store) for held in _loose_segments(store, key) if held.path not in superfluous]
+    loose.sort(key=lambda path: store.disk.stat(path).st_mtime)
+    found = [*_rubbish(store), *(_reclaimable(store, path, "its rows are in a table") for path in superfluous)]
+    unfinished = [_reclaimable(store, path, "rows of an unfinished run") for path in loose]
     if orphans:
         found, unfinished = found + unfinished, []
     if max_size is not None:
@@ -346,8 +337,8 @@ def _superfluous(store: Store) -> Iterator[Path]:
             yield from covered
 
 
-def _oldest_first(store: Store, paths: list[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: store.disk.stat(path).st_mtime)
+def _reclaimable(store: Store, path: Path, reason: str) -> Reclaimable:
+    return Reclaimable(path, _size(store, path), reason)
 
 
 def _tables_by_use(store: Store) -> list[Reclaimable]:
@@ -359,8 +350,7 @@ def _tables_by_use(store: Store) -> list[Reclaimable]:
 
 
 def _files_below(store: Store, folder: Path) -> Iterator[Path]:
-    for name in store.disk.list_folder(folder):
-        path = folder / name
+    for path in (folder / name for name in store.disk.list_folder(folder)):
         if path.is_dir() and not path.is_symlink():
             yield from _files_below(store, path)
         else:

@@ -12,19 +12,16 @@ import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.files.disk import Disk, remove
-from featx.store.catalog import Catalog, KeyRows, RowsMovedError, missing_rows
-from featx.store.claims import Claims
-from featx.store.container import Rows
-from featx.store.content import TableContent
-from featx.store.lookup import DigestIndex
-from featx.store.payload import block_rows
-from featx.store.segmented import Places
-from featx.store.segments import list_segments, set_aside, write_segment
-from featx.store.tables import Table, write_table
+from featx.store.catalog import Catalog, DigestIndex, KeyRows, RowsMovedError, missing_rows
+from featx.store.container import RowStream
+from featx.store.hints import Claims
+from featx.store.rows import block_rows
+from featx.store.segments import Places, list_segments, set_aside, write_segment
+from featx.store.tables import Table, TableContent, write_table
 
 logger = logging.getLogger("featx.store")
 
-#: Rows that are moved into segments are cut into pieces of this size.
+#: RowStream that are moved into segments are cut into pieces of this size.
 SEGMENT_BYTES = 64 << 20
 _POLL_SECONDS = 0.1
 #: What publishers of one key claim.
@@ -95,12 +92,12 @@ class Publisher:
             else:
                 return
 
-    def _rows(self, content: TableContent) -> Rows | Places:
+    def _rows(self, content: TableContent) -> RowStream | Places:
         held, positions = self._locate(content)
         row_shape, dtype = held.row
         shape = (len(positions), *row_shape)
         if int(np.prod(shape)) * dtype.itemsize <= self._limit:
-            return Rows(dtype, shape, lambda start, stop: held.take(positions[start:stop]))
+            return RowStream(dtype, shape, lambda start, stop: held.take(positions[start:stop]))
         self._move_into_segments(content, held, positions)
         held, positions = self._locate(content, segments_only=True)
         numbers = np.searchsorted(held.starts, positions, side="right") - 1
@@ -119,7 +116,7 @@ class Publisher:
         return held, positions
 
     def _move_into_segments(self, content: TableContent, held: KeyRows, positions: npt.NDArray[np.int64]) -> None:
-        """Rows that so far lie in tables only are copied into segments of their own."""
+        """RowStream that so far lie in tables only are copied into segments of their own."""
         in_table = np.array([holding.is_table for holding in held.holdings])
         numbers = np.searchsorted(held.starts, positions, side="right") - 1
         moving = np.unique(positions[in_table[numbers]])
@@ -156,12 +153,11 @@ def covered_segments(catalog: Catalog, table: Table) -> list[Path]:
     needed = {name for holding in held.holdings for name in holding.segments}
     rows, failed = DigestIndex(table.item_ids), DigestIndex(table.error_item_ids)
     loose = [h for h in held.holdings if not h.is_table and h.path.stem not in needed]
-    covered = []
-    for holding in loose:
-        errors = np.frombuffer(b"".join(item for item, _ in holding.errors), np.uint8).reshape(-1, 32)
-        if (rows.positions(holding.item_ids) >= 0).all() and (failed.positions(errors) >= 0).all():
-            covered.append(holding.path)
-    return covered
+    return [
+        holding.path
+        for holding in loose
+        if (rows.positions(holding.item_ids) >= 0).all() and (failed.positions(holding.failed) >= 0).all()
+    ]
 
 
 def rescue(disk: Disk, root: Path, table: Table, rows: npt.NDArray[np.int64]) -> int:

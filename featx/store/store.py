@@ -17,16 +17,13 @@ from featx.errors import CacheError, CorruptFileError
 from featx.files.disk import Disk, explained, make_folders, opened, remove
 from featx.files.records import adopt_record, read_record, write_record
 from featx.store.catalog import Catalog, RowsMovedError, missing_rows
-from featx.store.claims import LEASE_SECONDS, Claims
-from featx.store.content import TableContent
-from featx.store.hashes import HashMemo
-from featx.store.names import KEY_DIGITS, clean_name, segment_name
+from featx.store.hints import LEASE_SECONDS, Claims, HashMemo
 from featx.store.publish import Publisher
-from featx.store.segments import set_aside, write_segment
-from featx.store.tables import Table, use_table
+from featx.store.segments import KEY_DIGITS, clean_name, segment_name, set_aside, write_segment
+from featx.store.tables import Table, TableContent, use_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 logger = logging.getLogger("featx.store")
 
@@ -211,74 +208,18 @@ class Store:
         """Return where the table of `key` for `dataset` is, or would be."""
         return self.root / clean_name(dataset) / f"{clean_name(stem)}-{key[:KEY_DIGITS]}.h5"
 
-    def publish(
-        self,
-        dataset: str,
-        stem: str,
-        key: str,
-        *,
-        recipe: str,
-        request: str,
-        ids: Sequence[str],
-        item_ids: npt.NDArray[np.uint8],
-        y: npt.NDArray[np.int64],
-        classes: Sequence[str],
-        splits: Sequence[str],
-        errors: Sequence[tuple[str, str]] = (),
-        error_item_ids: npt.NDArray[np.uint8] | None = None,
-        probe: Mapping[str, npt.NDArray[Any]] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-        views: Sequence[str] = (),
-    ) -> Path:
+    def publish(self, dataset: str, stem: str, content: TableContent) -> Path:
         """Make the table ``<dataset>/<stem>-<key8>.h5`` of rows that are all in the cache.
 
         An older table of that name is replaced at once; rows that only it had are kept in segments.
         Segments whose rows are all in the table go. If the table already says the same, nothing is written.
-
-        Parameters
-        ----------
-        dataset, stem, key : str
-        recipe, request : str
-            JSON.
-        ids : sequence of str, length n
-        item_ids : ndarray of uint8, shape (n, 32)
-            Rows are joined by these; several rows may have the same.
-        y : ndarray of int64, shape (n,)
-        classes : sequence of str
-        splits : sequence of str, length n
-        errors : sequence of (str, str)
-            Id and reason of what gave no row.
-        error_item_ids : ndarray of uint8, shape (n_errors, 32), optional
-            Their item ids, zeros where there is none, so that `known_errors` knows them.
-        probe : mapping of str to ndarray, optional
-        provenance : mapping, optional
-            JSON.
-        views : sequence of str, optional
-            Names of the tables in the same folder that hold augmented views 1, 2, … of the items.
 
         Raises
         ------
         CacheError
             If rows are missing.
         """
-        if error_item_ids is None:
-            error_item_ids = np.zeros((len(errors), 32), np.uint8)
-        content = TableContent(
-            key=key,
-            recipe=recipe,
-            request=request,
-            ids=ids,
-            item_ids=item_ids,
-            y=y,
-            classes=classes,
-            splits=splits,
-            errors=errors,
-            error_item_ids=error_item_ids,
-            probe=probe or {},
-            provenance=provenance or {},
-            views=views,
-        )
-        path = self.table_path(dataset, stem, key)
+        path = self.table_path(dataset, stem, content.key)
         Publisher(self.disk, self.root, self.catalog, self.claims, self.limit).publish(path, content)
         return path
 
@@ -310,7 +251,7 @@ class Store:
         for path in [*tables, *(one.path for one in chosen if not one.is_table)]:
             set_aside(self.disk, path, f"{path}, as was asked for.")
 
-    # Hints and notes
+    # Hints and records
 
     def claim(self, key: str, name: str) -> bool:
         """Say that this process works on `name`; False if another one said so less than a lease ago."""

@@ -5,56 +5,122 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import CacheError, CorruptFileError, MissingDataError
+from featx.errors import CacheError, CorruptFileError, DataError, MissingDataError
 from featx.files.disk import Disk
-from featx.store.container import Rows, Sealed, extent_from_json, write_sealed
-from featx.store.content import VIEWS, TableContent
-from featx.store.segmented import Places, SegmentedRows, within
-from featx.store.segments import Segment, segment_path
-from featx.store.text import from_utf8, to_utf8
+from featx.store.container import RowStream, Sealed, as_bytes, extent_from_json, write_sealed
+from featx.store.hdf5 import from_utf8, to_utf8
+from featx.store.rows import RowReader, digest, within
+from featx.store.segments import Places, Segment, SegmentedRows, segment_path
 
 KIND = "table"
+#: The column that names the tables of views, where there are any.
+VIEWS = "views/table"
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
 
 
-class RowReader(Protocol):
-    """Rows of ``X``, wherever they lie: `featx.store.payload.Payload` or `SegmentedRows`."""
+@dataclass(frozen=True, kw_only=True)
+class TableContent:
+    """What a table says, but for its rows.
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    Attributes
+    ----------
+    key, recipe, request : str
+        Key of the rows; JSON of what made them and of what was asked for.
+    ids : sequence of str
+    item_ids : ndarray of uint8, shape (n, 32)
+        Rows are joined by these; several rows may have the same.
+    y : ndarray of int64, shape (n,)
+        -1 where unlabelled.
+    classes : sequence of str
+    splits : sequence of str
+        Empty for none.
+    errors : sequence of (str, str)
+        Id and reason of what gave no row.
+    error_item_ids : ndarray of uint8, shape (n_errors, 32), optional
+        Zeros where an item could not even be hashed, so that it is tried again; all zeros by default.
+    probe : mapping of str to ndarray
+    provenance : mapping
+        JSON.
+    views : sequence of str
+        Names of the tables beside this one that hold augmented views 1, 2, … of its items.
+    """
 
-    def __len__(self) -> int: ...
+    key: str
+    recipe: str
+    request: str
+    ids: Sequence[str]
+    item_ids: npt.NDArray[np.uint8]
+    y: npt.NDArray[np.int64]
+    classes: Sequence[str]
+    splits: Sequence[str]
+    errors: Sequence[tuple[str, str]] = ()
+    error_item_ids: npt.NDArray[np.uint8] | None = None
+    probe: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    views: Sequence[str] = ()
 
-    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return the rows ``start … stop``."""
+    def __post_init__(self) -> None:
+        lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits)}
+        if len(lengths) > 1:
+            raise DataError(f"Rows have ids, item ids, labels and splits; got {sorted(lengths)} of them.")
+        if len(self.y) and not -1 <= np.min(self.y) <= np.max(self.y) < len(self.classes):
+            raise DataError(f"Labels must be -1 or numbers of the {len(self.classes)} classes, got {np.max(self.y)}.")
 
-    def take(
-        self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
-    ) -> npt.NDArray[Any]:
-        """Return any rows in any order, gathered from a memory map if that is allowed and quicker."""
+    def attributes(self) -> dict[str, str]:
+        """Return the attributes of the file."""
+        return {
+            "key": self.key,
+            "recipe": self.recipe,
+            "request": self.request,
+            "provenance": json.dumps(dict(self.provenance), sort_keys=True),
+        }
 
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
-        """Check everything against its digest; `progress` gets the bytes of each part."""
+    @cached_property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """What decides whether a published table still says the same, as arrays of the file."""
+        failed, reasons = to_utf8(name for name, _ in self.errors), to_utf8(reason for _, reason in self.errors)
+        errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
+        errors["id"], errors["reason"] = failed, reasons
+        failed_items = np.zeros((len(errors), 32)) if self.error_item_ids is None else self.error_item_ids
+        views = {VIEWS: to_utf8(self.views)} if self.views else {}
+        return views | {
+            "y": np.asarray(self.y, "<i8"),
+            "ids": to_utf8(self.ids),
+            "classes": to_utf8(self.classes),
+            "split": to_utf8(self.splits),
+            "item_id": np.asarray(self.item_ids, np.uint8),
+            "errors": errors,
+            "error_item_id": np.asarray(failed_items, np.uint8),
+        }
+
+    @cached_property
+    def digests(self) -> dict[str, bytes]:
+        """Digests of `columns`."""
+        return {name: digest(as_bytes(array)) for name, array in self.columns.items()}
+
+    def probe_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the probe, in its group."""
+        return {f"probe/{name}": np.asarray(values) for name, values in self.probe.items()}
 
 
-def write_table(disk: Disk, path: Path, content: TableContent, rows: Rows | Places) -> None:
+def write_table(disk: Disk, path: Path, content: TableContent, rows: RowStream | Places) -> None:
     """Publish a table at `path`, verified before it takes the place of an older one."""
     attributes, arrays = content.attributes(), content.columns | content.probe_arrays()
     if isinstance(rows, Places):
         attributes["segmented"] = json.dumps({"shape": rows.shape, "dtype": rows.dtype.str})
         arrays |= {"segments": to_utf8(rows.segments), "place": rows.place}
-        write_sealed(disk, path, kind=KIND, attributes=attributes, arrays=arrays, replace=True, verify=True)
-    else:
-        write_sealed(disk, path, kind=KIND, attributes=attributes, arrays=arrays, rows=rows, replace=True, verify=True)
+    stream = None if isinstance(rows, Places) else rows
+    write_sealed(disk, path, kind=KIND, attributes=attributes, arrays=arrays, rows=stream, replace=True, verify=True)
 
 
 class Table:
@@ -111,7 +177,7 @@ class Table:
         self.n_bytes = self._file.size
         self.segments: list[str] = []
         self.rows: RowReader = (
-            self._segmented(attributes["segmented"]) if "segmented" in attributes else self._file.payload()
+            self._segmented(attributes["segmented"]) if "segmented" in attributes else self._file.row_blocks()
         )
         self.shape, self.dtype = self.rows.shape, self.rows.dtype
         n = len(self.rows)
@@ -221,16 +287,16 @@ class Table:
             )
         )
 
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
         """Check every byte against its digest, those of segments too.
 
         Raises
         ------
         CorruptFileError
         """
-        self._file.verify(progress)
+        self._file.verify(on_bytes)
         if self.segments:
-            self.rows.verify(progress)
+            self.rows.verify(on_bytes)
 
     def close(self) -> None:
         """Give the file back."""

@@ -6,7 +6,7 @@ Rows, labels and names all follow from the item ids, so that a lost, invented or
 import numpy as np
 from toy_rows import KEY, features, items
 
-from featx.store import Store
+from featx.store import Store, TableContent
 
 N = 16
 ITEMS = items(N)
@@ -42,10 +42,8 @@ def live(store, acknowledged=None):
 
 def publish_rows(store, dataset, rows, shift=0):
     errors = [("bad.jpg", "cut off")] if len(rows) > 8 else []
-    return store.publish(
-        dataset,
-        "toy",
-        KEY,
+    content = TableContent(
+        key=KEY,
         recipe="{}",
         request="{}",
         ids=[name_of(ITEMS[row]) for row in rows],
@@ -57,6 +55,7 @@ def publish_rows(store, dataset, rows, shift=0):
         error_item_ids=np.frombuffer(BAD * len(errors), np.uint8).reshape(-1, 32),
         provenance={"shift": shift},
     )
+    return store.publish(dataset, "toy", content)
 
 
 def name_of(item):

@@ -17,8 +17,8 @@ from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.features import Features
 from featx.store import Disk, Store, Table
 from featx.store.container import FORMAT, MAGIC, Sealed, extent_from_json
-from featx.store.layout import Extent, gaps_between
-from featx.store.payload import digest
+from featx.store.hdf5 import Extent, gaps_between
+from featx.store.rows import digest
 from featx.store.segments import Segment
 
 OTHER = "f" * 64

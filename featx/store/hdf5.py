@@ -1,19 +1,23 @@
-"""HDF5 lays out, the store writes: where each array of a file lies, and the HDF5 structures around it.
+"""HDF5 as featx uses it: it lays files out, holds text, and is asked whether others see what featx reads.
 
-libhdf5 is asked for a file whose datasets are allocated but not written. It runs in memory, so that
-no fault of a disk can reach it; what comes back is the offset of every array and the few kilobytes
-(superblock, object headers, attributes) that make the file an ordinary HDF5 file for everyone else.
+HDF5 lays out, the store writes: libhdf5 is asked for a file whose datasets are allocated but not written. It runs
+in memory, so that no fault of a disk can reach it; what comes back is the offset of every array and the few
+kilobytes (superblock, object headers, attributes) that make the file an ordinary HDF5 file for everyone else.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from featx.errors import CorruptFileError, DataError
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,53 @@ def hdf5_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(h5py.string_dtype("utf-8", dtype.itemsize)) if dtype.kind == "S" else dtype
 
 
+def check_structure(path: Path, extents: Mapping[str, Extent], attributes: Mapping[str, str | int]) -> None:
+    """Check that h5py sees these arrays and attributes in the file at `path`, and nothing else.
+
+    Only links and headers are looked at: every member must be a hard link to a contiguous dataset
+    without filters, external files or virtual sources, at the very bytes that are named.
+
+    Raises
+    ------
+    CorruptFileError
+        If h5py would show anything else than featx does.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found, found_attributes = dict(_seen(file)), dict(file.attrs)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CorruptFileError(f"{path} is damaged: h5py cannot read it ({error}).") from error
+    expected = {
+        name: (extent.offset if extent.n_bytes else 0, str(hdf5_dtype(extent.dtype).descr), extent.shape)
+        for name, extent in extents.items()
+    }
+    if found != expected or found_attributes != dict(attributes):
+        raise CorruptFileError(f"{path} shows h5py something else than featx. Do not trust it.")
+
+
+def _seen(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    import h5py
+
+    for name in group:
+        link = group.get(name, getlink=True)
+        member = group[name] if isinstance(link, h5py.HardLink) else link
+        if isinstance(member, h5py.Group) and not prefix:
+            yield from _seen(member, f"{name}/")
+        else:
+            yield prefix + name, _place(member) if isinstance(member, h5py.Dataset) else type(member).__name__
+
+
+def _place(dataset: Any) -> Any:
+    from h5py import h5d
+
+    properties = dataset.id.get_create_plist()
+    if properties.get_layout() != h5d.CONTIGUOUS or properties.get_nfilters() or properties.get_external_count():
+        return "not contiguous"
+    return dataset.id.get_offset() if dataset.size else 0, str(dataset.dtype.descr), dataset.shape
+
+
 class _Image(io.RawIOBase):
     """A file in memory that remembers what libhdf5 writes and knows a size, but holds no gigabytes of holes."""
 
@@ -177,3 +228,40 @@ class _Image(io.RawIOBase):
             if low < high:
                 data[low - start : high - start] = written[low - offset : high - offset]
         return bytes(data)
+
+
+def to_utf8(texts: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    r"""Encode texts as byte strings, as wide as the longest (at least 1 byte): they need no heap in HDF5.
+
+    File names that are no UTF-8 keep their bytes.
+
+    Raises
+    ------
+    DataError
+        If a text ends with a NUL character, or cannot be encoded.
+
+    Examples
+    --------
+    >>> to_utf8(["a", "ä"])
+    array([b'a', b'\xc3\xa4'], dtype='|S2')
+    """
+    try:
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    except UnicodeEncodeError as error:
+        raise DataError(f"{error.object!r} cannot be written as UTF-8. Rename it.") from error
+    for text in encoded:
+        if text.endswith(b"\0"):
+            raise DataError(f"{text!r} ends with a NUL character. Rename it.")
+    return np.array(encoded, dtype=f"S{max(map(len, encoded), default=1) or 1}")
+
+
+def from_utf8(texts: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    """Decode what `to_utf8` made.
+
+    Examples
+    --------
+    >>> from_utf8(to_utf8(["a", "ä"])).tolist()
+    ['a', 'ä']
+    """
+    decoded = [text.decode("utf-8", "surrogateescape") for text in texts.tolist()]
+    return np.array(decoded, dtype=str) if decoded else np.empty(0, "U1")

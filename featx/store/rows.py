@@ -1,9 +1,9 @@
-"""The rows of ``X`` in one file: found by arithmetic, and verified by the block.
+"""Rows of ``X`` and how they are read: found by arithmetic, and verified by the block.
 
 A block is as many whole rows as fit in 64 KiB (at least one). Its digest is checked the first time
 that one of its rows is asked for, once in the life of a reader.
 
-Rows are read by ``pread`` into the memory that the caller gets, and nothing else is held: that is
+Indices are read by ``pread`` into the memory that the caller gets, and nothing else is held: that is
 what streaming under a memory limit needs. Who has no such limit may have rows from all over the file
 gathered from a memory map, which is three times as fast as a system call a row; pages mapped that
 way are let go when they come to 512 MiB.
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from xxhash import xxh3_128_digest
 
 from featx.errors import CorruptFileError
-from featx.store.layout import Extent
+from featx.store.hdf5 import Extent
 
 BLOCK_BYTES = 1 << 16
 DIGEST_BYTES = 16
@@ -35,7 +35,7 @@ _BLOCKS_AT_ONCE = 8
 #: Buffers that one call of ``preadv`` takes on every system.
 _MOST_BUFFERS = 1024
 
-Rows = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 def digest(data: Any) -> bytes:
@@ -64,25 +64,41 @@ def n_blocks(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return -(-shape[0] // block_rows(shape, dtype))
 
 
-class Source(Protocol):
-    """What a payload reads from: `featx.store.container.Sealed`."""
+class RowReader(Protocol):
+    """Rows of ``X``, wherever they lie: in one file (`RowBlocks`), in segments, or in memory."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``."""
+
+    def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
+        """Return any rows in any order, gathered from a memory map if that is allowed and quicker."""
+
+    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Check everything against its digest; `on_bytes` gets the bytes of each part."""
+
+
+class _File(Protocol):
+    """What rows are read from: `featx.store.container.Sealed`."""
 
     path: Path
 
     @property
-    def mapped(self) -> mmap.mmap | None:
-        """The file in memory, None where the system cannot do that."""
+    def mapped(self) -> mmap.mmap | None: ...
 
-    def read_parts(self, parts: Iterable[tuple[Sequence[memoryview], int]]) -> None:
-        """Fill buffers from the offset that goes with them."""
+    def read_parts(self, parts: Iterable[tuple[Sequence[memoryview], int]]) -> None: ...
 
 
-class Payload:
-    """Verified rows of one file.
+class RowBlocks:
+    """Rows of one file, verified by the block.
 
     Parameters
     ----------
-    source : Source
+    file : Sealed
     extent : Extent
         Of ``X``.
     digests : ndarray of uint8, shape (n_blocks, 16)
@@ -93,9 +109,9 @@ class Payload:
     dtype : numpy.dtype
     """
 
-    def __init__(self, source: Source, extent: Extent, digests: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, file: _File, extent: Extent, digests: npt.NDArray[np.uint8]) -> None:
         self.shape, self.dtype = extent.shape, extent.dtype
-        self._source, self._extent, self._digests = source, extent, digests
+        self._file, self._extent, self._digests = file, extent, digests
         self._block_rows = block_rows(extent.shape, extent.dtype)
         self._row_bytes = math.prod(extent.shape[1:]) * extent.dtype.itemsize
         self._verified = np.zeros(len(digests), bool)
@@ -110,13 +126,13 @@ class Payload:
             out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         data, blocks = out.reshape(-1).view(np.uint8).data, self._blocks_of(start, stop)
         if self._verified[blocks].all():
-            self._source.read_parts([([data], self._offset(start))])
+            self._file.read_parts([([data], self._offset(start))])
             return out
         step = _BLOCKS_AT_ONCE * self._block_rows
         for low in range(start - start % self._block_rows, stop, step):  # verified while warm in the processor's cache
             first, last = max(low, start), min(low + step, stop)
             here = data[(first - start) * self._row_bytes : (last - start) * self._row_bytes]
-            self._source.read_parts([([here], self._offset(first))])
+            self._file.read_parts([([here], self._offset(first))])
             for block in self._blocks_of(first, last).tolist():
                 top, bottom = self._rows_of(block)
                 if first <= top and bottom <= last:
@@ -125,7 +141,7 @@ class Payload:
                     self._touch(np.array([block]))
         return out
 
-    def take(self, rows: Rows, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
+    def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
         """Return any rows in any order.
 
         Parameters
@@ -150,32 +166,32 @@ class Payload:
             self._touch(rows // self._block_rows)
         if mapped and out.nbytes < n_breaks * _LONG_RUN_BYTES and self._gather(rows, out):
             return out
-        self._source.read_parts(self._parts(rows, out))
+        self._file.read_parts(self._parts(rows, out))
         return out
 
-    def verify(self, progress: Callable[[int], None] | None = None) -> None:
-        """Check every block against its digest, seen or not; `progress` gets the bytes of each."""
+    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Check every block against its digest, seen or not; `on_bytes` gets the bytes of each."""
         self._verified[:] = False
         for block in range(len(self._digests)):
             self._touch(np.array([block]))
-            if progress:
+            if on_bytes:
                 start, stop = self._rows_of(block)
-                progress((stop - start) * self._row_bytes)
+                on_bytes((stop - start) * self._row_bytes)
 
-    def _gather(self, rows: Rows, out: npt.NDArray[Any]) -> bool:
+    def _gather(self, rows: Indices, out: npt.NDArray[Any]) -> bool:
         """Copy rows from the map; False if there is none, or numpy would have to copy all of it first."""
-        mapped = self._source.mapped
+        mapped = self._file.mapped
         if mapped is None or self._extent.offset % self.dtype.itemsize:
             return False
         X = np.frombuffer(mapped, self.dtype, math.prod(self.shape), self._extent.offset).reshape(self.shape)
         X.take(rows, axis=0, out=out, mode="clip")  # "raise" would copy once more
         self._mapped_bytes += out.nbytes
-        if self._mapped_bytes > _MOST_MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+        if self._mapped_bytes > _MOST_MAPPED_BYTES:
             mapped.madvise(mmap.MADV_DONTNEED)
             self._mapped_bytes = 0
         return True
 
-    def _parts(self, rows: Rows, out: npt.NDArray[Any]) -> Iterator[tuple[list[memoryview], int]]:
+    def _parts(self, rows: Indices, out: npt.NDArray[Any]) -> Iterator[tuple[list[memoryview], int]]:
         """Yield, for each run of neighbours in the file, where its rows go and where they are."""
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -196,14 +212,14 @@ class Payload:
         for block in np.unique(blocks[~seen]).tolist():
             start, stop = self._rows_of(block)
             here = data[: (stop - start) * self._row_bytes]
-            self._source.read_parts([([here], self._offset(start))])
+            self._file.read_parts([([here], self._offset(start))])
             self._compare(block, here)
 
     def _compare(self, block: int, data: memoryview) -> None:
         if digest(data) != self._digests[block].tobytes():
             start, stop = self._rows_of(block)
             raise CorruptFileError(
-                f"{self._source.path} is damaged in its rows {start:,} to {stop - 1:,}. "
+                f"{self._file.path} is damaged in its rows {start:,} to {stop - 1:,}. "
                 "Save the others and compute these again: featx cache verify --repair, then the same command as before"
             )
         self._verified[block] = True
@@ -211,9 +227,38 @@ class Payload:
     def _offset(self, row: int) -> int:
         return self._extent.offset + row * self._row_bytes
 
-    def _blocks_of(self, start: int, stop: int) -> Rows:
+    def _blocks_of(self, start: int, stop: int) -> Indices:
         return np.arange(start // self._block_rows, -(-stop // self._block_rows))
 
     def _rows_of(self, block: int) -> tuple[int, int]:
         start = block * self._block_rows
         return start, min(start + self._block_rows, len(self))
+
+
+def gather(
+    out: npt.NDArray[Any],
+    sources: Indices,
+    places: Indices,
+    take: Callable[[int, Indices, npt.NDArray[Any] | None], npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    """Fill `out` (m, …) with rows of several readers, and return it.
+
+    Parameters
+    ----------
+    out : ndarray, shape (m, …)
+    sources, places : ndarray of int64, shape (m,)
+        For each row the number of its reader, and its row there.
+    take : callable
+        ``take(source, places, out)`` returns rows of one reader, in `out` where there is one.
+    """
+    for source in np.unique(sources).tolist():
+        here = np.flatnonzero(sources == source)
+        if len(here) == len(out):
+            return take(source, places, out)
+        out[here] = take(source, places[here], None)
+    return out
+
+
+def within(numbers: Indices, length: int) -> bool:
+    """Say whether all are in ``0 … length``."""
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < length)
