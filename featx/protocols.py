@@ -6,6 +6,7 @@ same, so a table made otherwise gets a warning. No protocol here chooses on the 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,13 +22,12 @@ from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead
 from featx.heads.ridge import RidgeHead
-from featx.model import fit
-from featx.model.accuracy import Accuracy
-from featx.model.calibration import Calibration
+from featx.model import Accuracy, FitReport, fit
 from featx.model.fitting import make_model
 from featx.model.job import Fitted, Job
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
+from featx.model.scores import Calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,14 +143,16 @@ def run_protocol(
     protocol = PROTOCOLS[name]
     options = _Options(None if memory is None else parse_bytes(memory), seed)
     model, results = protocol.run(table, options)
-    model.report["seconds"] = round(time.perf_counter() - started, 3)
-    model.report["protocol"] |= {
-        "name": name,
-        "source": protocol.source,
-        "results": results,
-        "warnings": _warnings(protocol.pixels, table.recipe),
-    }
-    return model
+    return model.with_report(
+        seconds=round(time.perf_counter() - started, 3),
+        protocol={
+            "name": name,
+            "source": protocol.source,
+            **(model.report.protocol or {}),
+            "results": results,
+            "warnings": _warnings(protocol.pixels, table.recipe),
+        },
+    )
 
 
 def _warnings(pixels: Pixels, recipe: Recipe | None) -> list[str]:
@@ -184,12 +186,14 @@ def _refitted(table: Features, options: _Options, head: Any) -> tuple[Model, Res
     """Fit on train, choose on validation, fit on both and report on test."""
     share, seed = _share(table), options.seed
     model = fit(table, head, scale="none", val=share, refit=True, test=True, seed=seed, memory=options.memory)
-    report = model.report
-    report["protocol"] = {
-        "chose": _chose(table, report["val"]["n"], seed),
-        "reported": f"{report['test']['n']:,} test rows, after a fit on train and validation rows",
+    val, found = model.report.val, model.report.test
+    assert val is not None
+    assert found is not None
+    told = {
+        "chose": _chose(table, val.n, seed),
+        "reported": f"{found.n:,} test rows, after a fit on train and validation rows",
     }
-    return model, [{"setting": f"C = {model.head.C:.4g}", **report["test"]}]
+    return model.with_report(protocol=told), [{"setting": f"C = {model.head.C:.4g}", **found.to_dict()}]
 
 
 def _clip_lp(table: Features, options: _Options) -> tuple[Model, Results]:
@@ -205,9 +209,8 @@ def _clip_lp(table: Features, options: _Options) -> tuple[Model, Results]:
     tried = halve_around_peak(accuracies, np.arange(-6.0, 7.0, 2.0).tolist(), finest=0.125)
     best = max(tried, key=lambda exponent: (tried[exponent], exponent))  # of equals the strongest penalty
     model, results = _refitted(table, options, LogisticHead(10.0**-best, max_iter=1000))
-    model.report["chosen"] = {"C": model.head.C}
-    model.report["path"] = [{"C": 10.0**-e, "score": tried[e]} for e in sorted(tried, reverse=True)]
-    return model, results
+    path = [{"C": 10.0**-e, "score": tried[e]} for e in sorted(tried, reverse=True)]
+    return model.with_report(chosen={"C": model.head.C}, path=path), results
 
 
 def halve_around_peak(
@@ -246,17 +249,16 @@ def _dino_knn(table: Features, options: _Options) -> tuple[Model, Results]:
     test = choose_rows(table, share, options.seed).test
     rows = ScaledTable(table.select(test), model.scaler)
     similarities, indices = model.head.kneighbors(rows, max(NEIGHBOURS))
-    results = []
+    found = {}
     for k in NEIGHBOURS:
         labels = model.head.classes_[model.head.shares(similarities[:, :k], indices[:, :k]).argmax(axis=1)]
-        accuracy = Accuracy(len(test), int((labels == table.y[test]).sum()))
-        results.append({"setting": f"k = {k}", **accuracy.to_dict()})
-    model.report["test"] = {key: results[1][key] for key in ("n", "accuracy", "ci95")}
-    model.report["protocol"] = {
+        found[k] = Accuracy(len(test), int((labels == table.y[test]).sum()))
+    told = {
         "chose": "nothing was chosen: every k is reported, and the model keeps k = 20",
         "reported": f"{len(test):,} test rows",
     }
-    return model, results
+    results = [{"setting": f"k = {k}", **accuracy.to_dict()} for k, accuracy in found.items()]
+    return model.with_report(test=found[20], protocol=told), results
 
 
 def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Results]:
@@ -280,12 +282,12 @@ def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Resul
     results = [_over_seeds(f"{shots} a class", n, [n_correct[shots, seed] for seed in SEEDS]) for shots in SHOTS]
     largest = (SHOTS[-1], SEEDS[0])
     model = make_model(table, "ridge", fits[largest], draws[largest], rows.val[:0], Calibration(), 0)
-    _report(model, table, fits[largest].report(draws[largest]), Accuracy(n, n_correct[largest]).to_dict())
-    model.report["protocol"] = {
+    report = _report(model, table, train=fits[largest].accuracy(draws[largest]), test=Accuracy(n, n_correct[largest]))
+    told = {
         "chose": "nothing was chosen; the model is the one of 25 images a class and seed 0",
         "reported": f"{n:,} test rows, for {len(SEEDS)} draws of training rows",
     }
-    return model, results
+    return dataclasses.replace(model, report=dataclasses.replace(report, protocol=told)), results
 
 
 def _least_squares(table: Features, support: NDArray[np.intp], k: int, *, penalty: float = 2.0**10) -> Fitted:
@@ -317,37 +319,36 @@ def _vtab_1k(table: Features, options: _Options) -> tuple[Model, Results]:
     if len(rows.train) < 1000:
         raise OptionError(f"--protocol vtab-1k draws 1,000 training rows, and the table has {len(rows.train):,}.")
     job = Job(table, FeatureScaler("standard"), "logreg", options.memory, options.seed)
-    n_correct, models = [], []
+    n_correct: list[int] = []
+    models: list[Model] = []
     for seed in SEEDS:
         drawn = np.random.default_rng(seed).permutation(rows.train)[:1000]
         parts = Rows(np.sort(drawn[:800]), np.sort(drawn[800:]), rows.test)
         choosing = job.fit(LogisticHeadCV(), parts.train, parts.val)
         C = choosing.head.C_
         last = job.fit(LogisticHead(C), parts.train_and_val, parts.val[:0])
-        test = last.report(rows.test)
+        test = last.accuracy(rows.test)
         assert test is not None
-        n_correct.append(round(test["accuracy"] * test["n"]))
+        n_correct.append(test.n_correct)
         model = make_model(table, "logreg", last, parts.train_and_val, parts.val, choosing.calibration(parts.val), 0)
-        _report(model, table, choosing.report(parts.train), test, val=choosing.report(parts.val), chosen={"C": C})
-        models.append(model)
-    models[0].report["protocol"] = {
+        scores = {"train": choosing.accuracy(parts.train), "val": choosing.accuracy(parts.val), "test": test}
+        models.append(dataclasses.replace(model, report=_report(model, table, chosen={"C": C}, **scores)))
+    told = {
         "chose": "200 of 1,000 training rows; the model is the one of seed 0",
         "reported": f"{len(rows.test):,} test rows, for {len(SEEDS)} draws of training rows",
     }
-    return models[0], [_over_seeds("1,000 rows", len(rows.test), n_correct)]
+    return models[0].with_report(protocol=told), [_over_seeds("1,000 rows", len(rows.test), n_correct)]
 
 
-def _report(model: Model, table: Features, train: Any, test: Any, *, val: Any = None, chosen: Any = None) -> None:
-    """Fill in the report of a model that was not made by `featx.fit`."""
-    model.report.update(
+def _report(model: Model, table: Features, **found: Any) -> FitReport:
+    """Return the report of a model that was not made by `featx.fit`."""
+    return FitReport(
         head=model.head_name,
         table=None if table.path is None else str(table.path),
-        train=train,
-        val=val,
-        test=test,
         n_parameters=model.n_parameters,
-        chosen=chosen or {},
         scale=model.scaler.kind,
+        temperature=model.calibration.temperature,
+        **found,
     )
 
 

@@ -12,8 +12,8 @@ from sklearn import metrics as reference
 
 from featx.errors import DataError
 from featx.evaluate import evaluate, evaluate_model, mcnemar
-from featx.evaluate.calibration import reliability
-from featx.evaluate.table import as_text
+from featx.evaluate.evaluation import as_text
+from featx.evaluate.metrics import reliability
 from featx.features import Features
 from featx.model import Accuracy, fit
 

@@ -16,7 +16,7 @@ from featx import backbones
 from featx.cli import cli
 from featx.errors import DataError, ImageSizeError, OptionError, TooManyErrors, UnknownLayerError, WeightsUnavailable
 from featx.finetuning.start import fit_on_features, starting_weights, unfitted_head
-from featx.model.saving import network_of, with_network
+from featx.model.network import network_of
 
 #: Small and quick; no test asks how good the network becomes.
 QUICK = {
@@ -49,7 +49,7 @@ def tune(images, **changes):
 
 def state_of(model):
     """Return the tensors of the network that a model holds."""
-    with with_network(model) as request:
+    with model.loadable_request() as request:
         return {name: tensor.clone() for name, tensor in backbones.load(request).module.state_dict().items()}
 
 

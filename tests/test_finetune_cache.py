@@ -10,7 +10,6 @@ from featx.errors import OptionError
 from featx.finetuning import Settings
 from featx.finetuning.network import Classifier, Trainable
 from featx.finetuning.sources import Activations
-from featx.model.saving import with_network
 
 #: Plain gradient descent: the first steps of Adam turn rounding into whole steps.
 HOW = {"init_head": "none", "optimizer": "sgd", "momentum": 0.0, "lr": 1e-3, "schedule": "none", "batch_size": 8,
@@ -31,7 +30,7 @@ def tune(images, cache, **changes):
 
 
 def state_of(model):
-    with with_network(model) as request:
+    with model.loadable_request() as request:
         return backbones.load(request).module.state_dict()
 
 

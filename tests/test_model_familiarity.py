@@ -10,8 +10,8 @@ from featx.cli import main
 from featx.errors import ModelFileError, OptionError
 from featx.features import Features
 from featx.model import fit, load
-from featx.model.familiarity import FEWEST_ROWS, MOST_BYTES, MOST_ROWS, Familiarity
 from featx.model.scaling import FeatureScaler
+from featx.model.scores import FEWEST_ROWS, MOST_BYTES, MOST_ROWS, OODScore
 
 X, Y, SPLITS = digits(1500)
 
@@ -40,12 +40,12 @@ def test_distances_are_those_to_the_fifth_nearest():
     features = Features.from_arrays(rows)
     train, val = np.arange(120), np.arange(120, 200)
 
-    found = Familiarity.learn(features, FeatureScaler("none"), train, val, seed=0)
+    found = OODScore.learn(features, FeatureScaler("none"), train, val, seed=0)
 
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     expected = np.sort(1 - np.sort(units[val] @ units[train].T, axis=1)[:, -5])
     np.testing.assert_allclose(found.distances, expected, atol=2e-3)
-    assert found.share(rows[val][[0]])[0] == pytest.approx(
+    assert found.familiarity(rows[val][[0]])[0] == pytest.approx(
         np.mean(expected >= 1 - np.sort(units[val[0]] @ units[train].T)[-5]), abs=0.03
     )
 
@@ -53,7 +53,7 @@ def test_distances_are_those_to_the_fifth_nearest():
 def test_the_sample_is_small_and_never_measured_against_itself():
     wide = Features.from_arrays(np.random.default_rng(0).normal(size=(3000, 2000)).astype(np.float32))
 
-    found = Familiarity.learn(wide, FeatureScaler("none"), np.arange(3000), np.arange(0), seed=0)
+    found = OODScore.learn(wide, FeatureScaler("none"), np.arange(3000), np.arange(0), seed=0)
 
     assert found.units.nbytes <= MOST_BYTES
     assert FEWEST_ROWS <= len(found.units) <= MOST_ROWS
@@ -63,7 +63,7 @@ def test_the_sample_is_small_and_never_measured_against_itself():
 def test_few_rows_tell_nothing():
     model = fit(Features.from_arrays(X[:60], Y[:60]), "ridge")
 
-    assert model.familiarity is None
+    assert model.ood is None
     assert model.classify(Features.from_arrays(X[:3])).to_dict()["predictions"][0]["familiarity"] is None
     with pytest.raises(OptionError, match="does not know how familiar rows are"):
         model.classify(Features.from_arrays(X[:3]), min_familiarity=0.1)
@@ -96,8 +96,8 @@ def test_it_travels_in_the_model_file(model, tmp_path):
     ],
 )
 def test_a_strange_sample_is_refused(model, tmp_path, change):
-    good = vars(model.familiarity)
-    spoiled = type(model)(**vars(model) | {"familiarity": Familiarity(**good | change)})
+    good = vars(model.ood)
+    spoiled = type(model)(**vars(model) | {"ood": OODScore(**good | change)})
 
     with pytest.raises(ModelFileError, match="its sample of training rows is not one"):
         load(spoiled.save(tmp_path / "m.featx"))

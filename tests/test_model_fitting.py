@@ -14,9 +14,9 @@ from featx.evaluate import evaluate_model
 from featx.features import Features
 from featx.heads import LogisticHead, RidgeHead
 from featx.model import fit, load
-from featx.model.calibration import Calibration
 from featx.model.rows import choose_rows
 from featx.model.scaling import FeatureScaler, ScaledTable
+from featx.model.scores import Calibration
 
 #: A path of C that takes no time.
 QUICK = {"tol": 1e-2}
@@ -35,7 +35,7 @@ def in_memory(**changes):
 
 def test_the_report_has_the_documented_form(features):
     model = fit(features, "logreg", settings=QUICK, test=True)
-    report = json.loads(json.dumps(model.report, allow_nan=False))
+    report = json.loads(json.dumps(model.report.to_dict(), allow_nan=False))
 
     assert {"head", "table", "train", "val", "test", "seconds", "n_parameters", "chosen"} <= set(report)
     assert report["head"] == "logreg"

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 import featx
 from featx.cli import main
 from featx.errors import OptionError
-from featx.model.parallel import outcomes
+from featx.model.search import outcomes
 
 SEARCH = "alpha=0.1,1,10,100 "
 

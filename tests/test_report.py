@@ -1,6 +1,5 @@
 """Reports: complete in one file, right about the model, and unmoved by names that mean harm."""
 
-import dataclasses
 import io
 import json
 import re
@@ -271,7 +270,7 @@ def test_what_is_no_comparison_is_refused(tmp_path):
 
 
 def test_a_model_without_its_table_is_still_described(toy, tmp_path):
-    lost = dataclasses.replace(toy.model, report=toy.model.report | {"table": str(tmp_path / "gone.h5")})
+    lost = toy.model.with_report(table=str(tmp_path / "gone.h5"))
     made = featx.report(lost)
 
     assert "--data DATA" in _Elements(made.html).text

@@ -11,9 +11,10 @@ from featx.cli import main
 from featx.errors import DataError, ModelFileError, OptionError
 from featx.features import Features
 from featx.heads import make_head
-from featx.model.card import Card
 from featx.model.fitting import fit
 from featx.model.job import Job
+from featx.model.manifest import Manifest
+from featx.model.report import FitReport
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
 
@@ -107,7 +108,7 @@ def folded(rows, labels, origin):
     """Accuracy of the nearest neighbour over four folds of the plain rows, which come first."""
     job = Job(Features.from_arrays(rows, labels[origin]), FeatureScaler("none"), "knn", None, 0, origin)
     nobody = np.arange(0)
-    return job.try_settings(featx.KNNHead(k=1), Rows(np.arange(len(labels)), nobody, nobody), None, 4).cv["accuracy"]
+    return job.try_settings(featx.KNNHead(k=1), Rows(np.arange(len(labels)), nobody, nobody), None, 4).cv.accuracy
 
 
 def test_no_view_of_an_image_is_on_the_other_side_of_a_fold():
@@ -139,8 +140,8 @@ def test_what_a_view_gives_away_is_not_counted_as_learned():
 
     fitted = job.fit(featx.KNNHead(k=1), train, train[:0])
 
-    assert fitted.report(train)["accuracy"] == 1
-    assert fitted.report_train(train, 0)["accuracy"] < 0.7
+    assert fitted.accuracy(train).value == 1
+    assert fitted.train_accuracy(train, 0).value < 0.7
 
 
 def test_views_of_a_table_larger_than_memory_are_streamed(table):
@@ -214,7 +215,7 @@ def test_a_saved_model_remembers_its_views(table, images, tmp_path):
 )
 def test_views_in_a_model_file_are_not_believed(table, views):
     model = fit(table, "ridge")
-    card = Card(
+    card = Manifest(
         featx="0",
         recipe=None,
         request=None,
@@ -223,14 +224,14 @@ def test_views_in_a_model_file_are_not_believed(table, views):
         head_name="ridge",
         head={},
         calibration=model.calibration,
-        report={},
+        report=FitReport(),
         views=model.views,
     )
     fields = json.loads(card.to_json({}))
-    assert Card.from_json(json.dumps(fields).encode(), {}).views == model.views
+    assert Manifest.from_json(json.dumps(fields).encode(), {}).views == model.views
 
     with pytest.raises((ModelFileError, OptionError)):
-        Card.from_json(json.dumps(fields | {"views": views}).encode(), {})
+        Manifest.from_json(json.dumps(fields | {"views": views}).encode(), {})
 
 
 def test_averaging_without_views_is_refused(table, images):

@@ -41,13 +41,13 @@ def demo(console: Console, cache: Path, full: bool) -> None:
     models = _fit_all(console, done.tables[0])
     best = max(models, key=lambda model: model.report["val"]["accuracy"])
     path = best.save(cache / "demo.featx")
-    rows = [_row(model.report) for model in models]
+    rows = [_row(model.report.to_dict()) for model in models]
     page = _write_report(console, models, cache / "demo.html") if full else None
     console.note(f"\nChosen on validation: {best.head_name}, saved as {path}")
     console.result(
         {
             "extraction": done.to_dict(),
-            "rows": [model.report for model in models],
+            "rows": [model.report.to_dict() for model in models],
             "best": best.head_name,
             "model": str(path),
             "report": page and str(page),
@@ -62,7 +62,7 @@ def _fit_all(console: Console, features: Features) -> list[Model]:
     models = []
     for head in HEADS:
         models.append(fit(features, head))
-        console.note(f"   {head}: {seconds_text(models[-1].report['seconds'])}")
+        console.note(f"   {head}: {seconds_text(models[-1].report.seconds)}")
     return models
 
 

@@ -54,11 +54,10 @@ def evaluate(
         raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
     from featx.evaluate import evaluate_model
     from featx.model import load
-    from featx.model.saving import with_network
     from featx.reporting import report
 
     classifier = load(model, allow_code=options.pop("allow_code"), unsafe_pickle=options.pop("unsafe_pickle"))
-    with with_network(classifier) if classifier.request else nullcontext() as request:
+    with classifier.loadable_request() if classifier.request else nullcontext() as request:
         if source is None:
             table = own_table(classifier)
         else:
@@ -75,7 +74,7 @@ def own_table(classifier: Model) -> Features:
     """Return the table that a model was fitted on."""
     table = classifier.table()
     if table is None:
-        path = classifier.report.get("table")
+        path = classifier.report.table
         why = f"{path}, on which it was fitted, is not there any more" if path else "it was not fitted on a table"
         raise DataError(f"Say what the model is to be judged on: {why}. Type: featx evaluate MODEL TABLE|DATA")
     return table

@@ -33,7 +33,7 @@ from featx.files.disk import Disk
 from featx.files.records import read_record, write_record
 from featx.heads.state import is_exportable
 from featx.model import Accuracy, fit
-from featx.model.parallel import outcomes
+from featx.model.search import outcomes
 from featx.store import clean_name
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ def _train(context: ComparisonContext, trial: Trial) -> Fitted:
     )
     found = model.classify(select(context.dataset, context.evaluated), device=options.device, workers=options.workers)
     facts = {"layer": None, "pool": None, "extract_seconds": None, "extract_seconds_now": 0.0}
-    return Fitted(model, found.ids, found.best, model.report["seconds"], facts)
+    return Fitted(model, found.ids, found.best, model.report.seconds, facts)
 
 
 # What is kept
@@ -373,8 +373,7 @@ def _record(context: ComparisonContext, trial: Trial, fitted: Fitted) -> Run:
     readable, model = classes >= 0, fitted.model
     if context.split == "test" and readable.any():
         n_correct = int((classes == context.truth)[readable].sum())
-        test = Accuracy(int(readable.sum()), n_correct).to_dict()
-        model = dataclasses.replace(model, report=model.report | {"test": test})
+        model = model.with_report(test=Accuracy(int(readable.sum()), n_correct))
     assert model.recipe is not None
     frame, report = model.recipe.frame, {"settings": {}, **model.report}
     fields = {

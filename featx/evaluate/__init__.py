@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-from featx.evaluate.calibration import ReliabilityBin
 from featx.evaluate.evaluation import Evaluation, evaluate
-from featx.evaluate.mcnemar import McNemar, mcnemar
-from featx.evaluate.metrics import ClassScores, Confusion
+from featx.evaluate.metrics import ClassScores, Confusion, McNemar, ReliabilityBin, mcnemar
 from featx.evaluate.on_table import HeldOut, evaluate_model, held_out
 
 __all__ = [

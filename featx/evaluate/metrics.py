@@ -1,12 +1,13 @@
-"""The arithmetic of classification metrics, from class indices and probabilities."""
+"""The arithmetic of evaluation: scores of classes, calibration, and whether two classifiers differ by chance."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_fscore_support
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -69,48 +70,14 @@ def class_scores(y_true: Indices, y_pred: Indices, classes: tuple[str, ...]) -> 
     (1.0, 0.5, 0.5, 0.5)
     """
     k = len(classes)
-    hits = np.bincount(y_true[y_true == y_pred], minlength=k)
-    support, predicted = np.bincount(y_true, minlength=k), np.bincount(y_pred, minlength=k)
-    columns = (
-        _share(hits, predicted),
-        _share(hits, support),
-        _share(2 * hits, support + predicted),
-        _share(predicted - hits, len(y_true) - support),
-        support,
-        predicted,
+    precision, recall, f1, support = precision_recall_fscore_support(
+        y_true, y_pred, labels=range(k), zero_division=np.nan
     )
+    false = np.bincount(y_pred[y_true != y_pred], minlength=k)
+    others = len(y_true) - support
+    false_positive_rate = np.divide(false, others, out=np.full(k, np.nan), where=others > 0)
+    columns = (precision, recall, f1, false_positive_rate, support, np.bincount(y_pred, minlength=k))
     return tuple(ClassScores(label, *row) for label, *row in zip(classes, *(c.tolist() for c in columns), strict=True))
-
-
-def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """Divide, with NaN for 0/0: a class that never occurs has no recall, not a recall of zero."""
-    shares = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=shares, where=whole > 0)
-    return shares
-
-
-def confusion_counts(y_true: Indices, y_pred: Indices, n_classes: int) -> Indices:
-    """Count rows by true and predicted class.
-
-    Parameters
-    ----------
-    y_true, y_pred : ndarray of int, shape (n,)
-        Class indices in 0 … `n_classes` - 1.
-    n_classes : int
-        Number of classes k.
-
-    Returns
-    -------
-    ndarray of int64, shape (k, k)
-        ``counts[i, j]`` rows are of class i and were taken for class j.
-
-    Examples
-    --------
-    >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    pairs = np.bincount(y_true * n_classes + y_pred, minlength=n_classes**2)
-    return pairs.reshape(n_classes, n_classes)
 
 
 def most_confused(y_true: Indices, y_pred: Indices, classes: tuple[str, ...], limit: int) -> tuple[Confusion, ...]:
@@ -127,20 +94,6 @@ def most_confused(y_true: Indices, y_pred: Indices, classes: tuple[str, ...], li
     return tuple(Confusion(classes[pairs[i, 0]], classes[pairs[i, 1]], int(counts[i])) for i in order)
 
 
-def log_loss(y_true: Indices, probabilities: Floats) -> float:
-    """Mean of ``-log p(true class)`` in nats.
-
-    Probabilities are clipped at float64's epsilon, so one sure mistake costs 36 nats and not infinity.
-
-    Examples
-    --------
-    >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]])), 4)
-    0.6931
-    """
-    right = probabilities[np.arange(len(y_true)), y_true]
-    return float(-np.log(np.clip(right, np.finfo(np.float64).eps, 1.0)).mean())
-
-
 def top_k_accuracy(y_true: Indices, probabilities: Floats, k: int) -> float:
     """Share of rows whose true class is among the `k` most probable ones.
 
@@ -154,3 +107,105 @@ def top_k_accuracy(y_true: Indices, probabilities: Floats, k: int) -> float:
     right = probabilities[np.arange(len(y_true)), y_true]
     n_at_least_as_good = (probabilities >= right[:, None]).sum(axis=1)
     return float((n_at_least_as_good <= k).mean())
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows whose confidence, the probability of the predicted class, lies within (`low`, `high`].
+
+    Attributes
+    ----------
+    low, high : float
+        Bounds of the confidence.
+    n : int
+        Rows; empty bins are left out of a diagram.
+    confidence, accuracy : float
+        Mean confidence of the rows, and the share of them that is right.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], n_bins: int = 15
+) -> tuple[ReliabilityBin, ...]:
+    """Return the bins of a reliability diagram, ascending.
+
+    Parameters
+    ----------
+    confidence : ndarray, shape (n,)
+        Probability of the predicted class.
+    correct : ndarray of bool, shape (n,)
+        Whether it is the true one.
+    n_bins : int
+        Bins of equal width over 0-1.
+
+    Examples
+    --------
+    >>> reliability(np.array([0.8, 0.9, 0.9]), np.array([True, True, False]), n_bins=1)
+    (ReliabilityBin(low=0.0, high=1.0, n=3, confidence=0.86..., accuracy=0.66...),)
+    """
+    edges = np.linspace(0, 1, n_bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, n_bins - 1)
+    n = np.bincount(place, minlength=n_bins)
+    sums = (np.bincount(place, weights=values, minlength=n_bins) for values in (confidence, correct))
+    means = np.column_stack([total / np.maximum(n, 1) for total in sums]).tolist()
+    return tuple(ReliabilityBin(float(edges[i]), float(edges[i + 1]), int(n[i]), *means[i]) for i in np.flatnonzero(n))
+
+
+def calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
+    """Return the expected calibration error (ECE): the mean over rows of their bin's |accuracy - confidence|.
+
+    M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
+    binning", AAAI 2015.
+    """
+    return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / sum(b.n for b in bins)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Outcome of McNemar's test.
+
+    Attributes
+    ----------
+    only_a, only_b : int
+        Rows that only the first, or only the second classifier has right. Rows on which both are right
+        or both are wrong say nothing about their difference.
+    p_value : float
+        Two-sided, exact: how often a fair coin would split those rows at least as unevenly.
+    """
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def mcnemar(y_true: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
+    """Test whether predictions `a` and `b` of the same rows are right equally often.
+
+    Parameters
+    ----------
+    y_true, a, b : array_like, shape (n,)
+        True labels and two vectors of predicted ones.
+
+    Notes
+    -----
+    The exact binomial form: Q. McNemar, "Note on the sampling error of the difference between correlated
+    proportions", Psychometrika 1947.
+
+    Examples
+    --------
+    >>> mcnemar([0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1])
+    McNemar(only_a=6, only_b=0, p_value=0.03125)
+    """
+    truth, first, second = (np.asarray(labels) for labels in (y_true, a, b))
+    if not truth.shape == first.shape == second.shape or truth.ndim != 1:
+        raise ValueError(f"need three vectors of one length, got {truth.shape}, {first.shape} and {second.shape}")
+    a_right, b_right = first == truth, second == truth
+    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, p_value)

@@ -200,8 +200,7 @@ def finetune(
         settings, request, dataset, cache, Options(device=device, workers=workers, max_errors=max_errors), on_progress
     )
     model = run.finetune(path, checkpoint_minutes, val=0 if none_held_out else None, test=test)
-    model.report["seconds"] = round(time.perf_counter() - started, 3)
-    return model
+    return model.with_report(seconds=round(time.perf_counter() - started, 3))
 
 
 def _pool(pool: str, head_layers: str) -> str:

@@ -166,7 +166,7 @@ class FineTuneClassifier(ClassifierMixin, BaseEstimator):
         # Names that sort as the classes do, so that the model's columns are theirs.
         labels = [f"{code:09d}" for code in codes]
         self.model_: Model = finetune(X, labels=labels, max_errors="0", **self.get_params(deep=False))
-        self.history_: dict[str, list[float]] = self.model_.report["history"]
+        self.history_: dict[str, list[float]] = dict(self.model_.report.history)
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:

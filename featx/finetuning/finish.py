@@ -12,11 +12,10 @@ from featx import backbones
 from featx.engines import open_engine
 from featx.features import Features
 from featx.images import prepare
-from featx.model import Accuracy, Model
-from featx.model.calibration import Calibration
-from featx.model.familiarity import MOST_REFERENCES, MOST_ROWS, Familiarity
-from featx.model.saving import network_of, with_network
+from featx.model import Accuracy, FitReport, Model
+from featx.model.network import network_of
 from featx.model.scaling import FeatureScaler
+from featx.model.scores import MOST_REFERENCES, MOST_ROWS, Calibration, OODScore
 from featx.probe import measure
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def make_model(
     """
     parts = {"train": rows.train, "val": rows.val, "test": rows.test}
     scores = {name: training.scores(positions) for name, positions in parts.items()}
-    familiarity = _familiarity(training, rows)
+    ood = _ood(training, rows)
     training.network.to("cpu").to(memory_format=torch.contiguous_format)
     head.keep(training.network.head)
     head.history_ = training.state.history
@@ -70,37 +69,39 @@ def make_model(
         classes=source.classes,
         scaler=FeatureScaler("none"),
         calibration=_calibration(scores["val"], source.y[rows.val], training.known),
-        familiarity=familiarity,
+        ood=ood,
         request=request,
         trained_on=source.item_ids[rows.train],
         chosen_on=source.item_ids[rows.val],
         network=network_of(backbone, training.trainable.used()),
     )
-    model = _with_recipe(model)
-    model.report.update(
+    accuracies: dict[str, Any] = {
+        name: _accuracy(scores[name], source.y[part], training.known) for name, part in parts.items()
+    }
+    report = FitReport(
         head=layers,
-        table=None,
-        **{name: _accuracy(scores[name], source.y[part], training.known) for name, part in parts.items()},
+        temperature=model.calibration.temperature,
+        **accuracies,
         chosen={"epoch": _best_epoch(training)},
         history=training.state.history,
         iterations=thinned(training.state.iterations),
     )
-    return model
+    return dataclasses.replace(_with_recipe(model), report=report)
 
 
 def _with_recipe(model: Model) -> Model:
     """Return `model` with what its own network comes to when it is loaded, and computes for the probe images."""
-    with with_network(model) as request:
+    with model.loadable_request() as request:
         saved, (recipe,) = backbones.resolve(request)
     (probe,) = measure(prepare, open_engine(saved, [recipe], engine="eager", n_images=1), recipe.frame)
     contiguous = {name: np.ascontiguousarray(array) for name, array in probe.items()}  # a file holds no strides
     return dataclasses.replace(model, recipe=recipe, probe=contiguous)
 
 
-def _accuracy(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.int64]) -> dict[str, Any] | None:
+def _accuracy(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.int64]) -> Accuracy | None:
     if not len(y):
         return None
-    return Accuracy(len(y), int((known[scores.argmax(axis=1)] == y).sum())).to_dict()
+    return Accuracy(len(y), int((known[scores.argmax(axis=1)] == y).sum()))
 
 
 def _calibration(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.int64]) -> Calibration:
@@ -111,14 +112,14 @@ def _calibration(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.i
     return Calibration.fit(relative - relative.max(axis=1, keepdims=True), np.searchsorted(known, y[seen]))
 
 
-def _familiarity(training: Training, rows: Rows) -> Familiarity | None:
+def _ood(training: Training, rows: Rows) -> OODScore | None:
     """Learn what training rows look like to the head, from as many as a model carries."""
     rng = np.random.default_rng(0)
     train = np.sort(rng.permutation(rows.train)[: 2 * MOST_ROWS])
     val = np.sort(rng.permutation(rows.val)[:MOST_REFERENCES])
     table = Features.from_arrays(training.features(np.concatenate([train, val])))
     order = np.arange(len(table))
-    return Familiarity.learn(table, FeatureScaler("none"), order[: len(train)], order[len(train) :], seed=0)
+    return OODScore.learn(table, FeatureScaler("none"), order[: len(train)], order[len(train) :], seed=0)
 
 
 def _best_epoch(training: Training) -> int:

@@ -77,17 +77,14 @@ class Run:
         save = None if checkpoint is None else lambda: write_checkpoint(checkpoint, training, identity)
         training.run(self.on_progress, save, minutes)
         model = make_model(training, backbone, self.request, head, source, rows)
-        model.report.update(
+        return model.with_report(
             kind="scratch" if self.request.weights == "none" else "finetune",
             dataset=self.dataset.name,
             source=dict(self.dataset.source),
             n_parameters=n_parameters,
             errors=len(source.errors),
             settings=self.settings.to_dict(),
-            temperature=model.calibration.temperature,
-            scale="none",
         )
-        return model
 
     def _source(
         self, backbone: Backbone, recipe: Recipe, trainable: Trainable, *, test: bool

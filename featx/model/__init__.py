@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from featx.model.accuracy import Accuracy
 from featx.model.fitting import fit
-from featx.model.model import Model, Network
+from featx.model.model import Model, load
+from featx.model.network import Network
 from featx.model.predictions import Predictions
-from featx.model.saving import load
+from featx.model.report import Accuracy, FitReport
 from featx.model.tabulate import write_csv
 
-__all__ = ["Accuracy", "Model", "Network", "Predictions", "fit", "load", "write_csv"]
+__all__ = ["Accuracy", "FitReport", "Model", "Network", "Predictions", "fit", "load", "write_csv"]

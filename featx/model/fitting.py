@@ -20,20 +20,20 @@ from featx.heads.logistic import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
 from featx.heads.neighbors import KNNHead
-from featx.model.familiarity import Familiarity
 from featx.model.job import Job
 from featx.model.model import Model
+from featx.model.report import FitReport, spelled
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
-from featx.model.search import spelled
+from featx.model.scores import OODScore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from featx.model.calibration import Calibration
     from featx.model.job import Fitted
+    from featx.model.scores import Calibration
     from featx.recipe import Request, Views
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
@@ -131,14 +131,14 @@ def fit(
         last = job.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
     model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed, used)
-    model.report.update(
+    report = FitReport(
         head=name,
         table=None if table.path is None else str(table.path),
         views=used.n if used else 1,
         augment=used.augment if used else None,
-        train=first.report_train(rows.train, seed),
-        val=first.report(rows.val),
-        test=last.report(rows.test) if test else None,
+        train=first.train_accuracy(rows.train, seed),
+        val=first.accuracy(rows.val),
+        test=last.accuracy(rows.test) if test else None,
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
         chosen=spelled(tried.best | own_choice),
@@ -149,9 +149,9 @@ def fit(
         cv=tried.cv,
         path=_path(first.head),
         history=getattr(first.head, "history_", {}),
-        warnings=_leaks(table, rows if test else dataclasses.replace(rows, test=rows.test[:0])),
+        warnings=tuple(_leaks(table, rows if test else dataclasses.replace(rows, test=rows.test[:0]))),
     )
-    return model
+    return dataclasses.replace(model, report=report)
 
 
 def make_model(
@@ -171,7 +171,7 @@ def make_model(
         classes=table.classes,
         scaler=fitted.scaler,
         calibration=calibration,
-        familiarity=Familiarity.learn(
+        ood=OODScore.learn(
             table, fitted.scaler, trained_on, np.setdiff1d(chosen_on, trained_on, assume_unique=True), seed
         ),
         recipe=table.recipe,

@@ -14,12 +14,11 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from featx.errors import DataError, OptionError
 from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
-from featx.model.accuracy import Accuracy
-from featx.model.calibration import Calibration
 from featx.model.model import BLOCK_BYTES
+from featx.model.report import Accuracy, Trial
 from featx.model.rows import content_groups, with_views
 from featx.model.scaling import FeatureScaler, ScaledTable
-from featx.model.scores import relative_scores
+from featx.model.scores import Calibration, relative_scores
 from featx.model.search import grid_search, parse_search
 
 if TYPE_CHECKING:
@@ -38,11 +37,11 @@ LEFT_OUT = 2000
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of trying settings: the best of them, and the JSON forms of the search and of the folds."""
+    """What came of trying settings: the best of them, the alternatives of the search, and the folds of the best."""
 
     best: dict[str, Any] = field(default_factory=dict)
-    search: list[dict[str, Any]] | None = None
-    cv: dict[str, Any] | None = None
+    search: tuple[Trial, ...] | None = None
+    cv: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -65,27 +64,27 @@ class Fitted:
         codes = np.searchsorted(self.head.classes_, self.table.y[known])
         return Calibration.fit(scores, codes, votes=not hasattr(self.head, "decision_function"))
 
-    def report(self, positions: Positions) -> dict[str, Any] | None:
-        """Return the accuracy on some rows as ``{"n", "accuracy", "ci95"}``; None for no rows."""
+    def accuracy(self, positions: Positions) -> Accuracy | None:
+        """Return the accuracy on some rows; None for no rows."""
         y, known = self.table.y[positions], np.asarray(self.head.classes_)
         n_correct = sum(int((known[s.argmax(axis=1)] == y[where]).sum()) for where, s in self._blocks(positions))
-        return Accuracy(len(y), n_correct).to_dict() if len(y) else None
+        return Accuracy(len(y), n_correct) if len(y) else None
 
-    def report_train(self, positions: Positions, seed: int) -> dict[str, Any] | None:
+    def train_accuracy(self, positions: Positions, seed: int) -> Accuracy | None:
         """Return the accuracy on the very rows that were fitted, all of them ascending.
 
         The nearest neighbour of a training row is that row. A nearest-neighbour head is therefore asked about a
         sample of rows, with each left out of its own vote, its augmented views too, and the report says so.
         """
         if not isinstance(self.head, KNNHead):
-            return self.report(positions)
+            return self.accuracy(positions)
         sample = np.arange(len(positions))
         if len(sample) > LEFT_OUT:
             sample = np.sort(np.random.default_rng(seed).choice(sample, LEFT_OUT, replace=False))
         groups = None if self.origin is None else self.origin[with_views(positions, self.origin)]
         labels = self.head.predict_left_out(self.scaler.transform(self.table[positions[sample]]), sample, groups)
         n_correct = int((labels == self.table.y[positions[sample]]).sum())
-        return Accuracy(len(sample), n_correct).to_dict() | {"left_out": True}
+        return Accuracy(len(sample), n_correct, left_out=True)
 
     def _blocks(self, positions: Positions) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
         for where, X in self.table.select(positions).blocks(self.block_bytes):
@@ -165,16 +164,16 @@ class Job:
         best = max(trials, key=lambda trial: trial.accuracy)  # of equals the first
         return Tried(
             best.settings,
-            search=None if search is None else [trial.to_dict() for trial in trials],
-            cv=None if cv is None else {"k": cv, **best.to_dict()},
+            search=None if search is None else tuple(trials),
+            cv=None if cv is None else best,
         )
 
     def _accuracy(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
         """Return the accuracy on the second rows of `fold`, after a fit on the first and on all their views."""
         fitted, held = fold
-        report = self.fit(estimator, fitted, held[:0]).report(held)
-        assert report is not None
-        return float(report["accuracy"])
+        found = self.fit(estimator, fitted, held[:0]).accuracy(held)
+        assert found is not None
+        return found.value
 
     def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
         """Cut plain rows into `k` stratified folds of positions; rows of identical content share one."""

@@ -1,10 +1,10 @@
-"""`Model`: a recipe, a scaling step, a fitted head and its classes; from image files to labels."""
+"""`Model`: a recipe, a scaling step, a fitted head and its classes; from image files to labels, and from files."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,48 +12,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import DataError, OptionError
-from featx.model.calibration import Calibration
-from featx.model.parameters import count_parameters
+from featx.heads.state import export_state, is_exportable
+from featx.model.network import unpacked
 from featx.model.predictions import Predictions, check_thresholds
+from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from typing import Self
+
     from numpy.typing import NDArray
 
     from featx.extraction import RowMaker
     from featx.features import Features
-    from featx.model.familiarity import Familiarity
-    from featx.model.scaling import FeatureScaler
-    from featx.recipe import Recipe, Request, Views
+    from featx.recipe import Request
 
     Floats = NDArray[np.float64]
 
+#: Fitted arrays that describe a fit, or are statistics, instead of being trained.
+_NOT_TRAINED = ("classes_", "codes_", "Cs_", "scores_", "n_iter_", "running_mean", "running_var", "num_batches_tracked")
 #: A table is scaled and predicted this much at a time, in bytes.
 BLOCK_BYTES = 64 << 20
 
 
-def _no_items() -> NDArray[np.uint8]:
-    return np.zeros((0, 32), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A backbone's state.
-
-    Attributes
-    ----------
-    tensors : bytes
-        As safetensors.
-    file : str
-        Name of the weights file. The libraries tell by it what preprocessing belongs to the weights.
-    """
-
-    tensors: bytes
-    file: str = "network.safetensors"
-
-
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Model:
+class Model(ModelParts):
     """A classifier of images that remembers how its features are made.
 
     Made by `featx.fit` and `featx.load`.
@@ -70,12 +55,12 @@ class Model:
         The step before the head, learned on the training rows.
     calibration : Calibration
         From the head's scores to probabilities, fitted on the validation rows.
-    familiarity : Familiarity or None
+    ood : OODScore or None
         How far from the training rows others lie; None where there were too few to tell.
     recipe, request : Recipe, Request or None
         How rows are made from images; None for a model of rows that came from elsewhere.
-    report : dict
-        The JSON form of ``featx fit``.
+    report : FitReport
+        What the fit came to; also reads as the JSON form of ``featx fit``: ``report["val"]["accuracy"]``.
     probe : dict of str to ndarray
         What this recipe made of the built-in images where the model was fitted.
     trained_on, chosen_on : ndarray of uint8, shape (n, 32)
@@ -86,26 +71,11 @@ class Model:
         The augmented views it was fitted on, which ``tta=True`` averages over.
     """
 
-    head: Any
-    head_name: str
-    classes: tuple[str, ...]
-    scaler: FeatureScaler
-    calibration: Calibration = field(default_factory=Calibration)
-    familiarity: Familiarity | None = None
-    recipe: Recipe | None = None
-    request: Request | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-    probe: dict[str, NDArray[Any]] = field(default_factory=dict)
-    trained_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
-    chosen_on: NDArray[np.uint8] = field(default_factory=_no_items, repr=False)
-    network: Network | None = field(default=None, repr=False)
-    views: Views | None = None
-
     def table(self) -> Features | None:
         """Return the table that the head was fitted on; None if that is not there any more."""
         from featx.features import Features
 
-        path = self.report.get("table")
+        path = self.report.table
         if not path or not Path(path).exists():
             return None
         table = Features.open(path)
@@ -149,21 +119,21 @@ class Model:
         """
         from featx.features import Features
 
-        check_thresholds(min_probability, min_familiarity, knows_familiarity=self.familiarity is not None)
+        check_thresholds(min_probability, min_familiarity, knows_familiarity=self.ood is not None)
         if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):
-            probabilities, familiarity = self._judge_table(source, tta=tta)
+            probabilities, familiarity = self._predict_table(source, tta=tta)
             ids = tuple(source.ids)
             reasons: dict[int, str] = {}
         else:
-            ids, probabilities, familiarity, reasons = self._judge_images(source, options, tta=tta)
+            ids, probabilities, familiarity, reasons = self._predict_images(source, options, tta=tta)
         return Predictions(
             ids=ids,
             classes=self.classes,
             probabilities=probabilities,
             errors=reasons,
-            familiarity=None if self.familiarity is None else familiarity,
+            familiarity=None if self.ood is None else familiarity,
             min_probability=min_probability,
             min_familiarity=min_familiarity,
         )
@@ -186,7 +156,7 @@ class Model:
 
     @property
     def n_parameters(self) -> int:
-        """Number of values that the head has learned; see `featx.model.parameters.count_parameters`."""
+        """Number of values that the head has learned; see `count_parameters`."""
         return count_parameters(self.head)
 
     def save(self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
@@ -206,33 +176,39 @@ class Model:
         ModelFileError
             If the head has no data-only form and `unsafe_pickle` is not set, or the file cannot be written.
         """
-        from featx.model.saving import save
+        return write(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
 
-        return save(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
+    def with_report(self, **changes: Any) -> Self:
+        """Return the same model with fields of its `FitReport` changed."""
+        return dataclasses.replace(self, report=dataclasses.replace(self.report, **changes))
+
+    def loadable_request(self) -> AbstractContextManager[Request]:
+        """Hold a request that loads the backbone: with the user's own weights, or those in the model, unpacked."""
+        assert self.request is not None
+        return unpacked(self.request, self.network)
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
         on = f" on {self.recipe.backbone} {self.recipe.layer}" if self.recipe else ""
-        scores = [
-            f"{part} {100 * self.report[part]['accuracy']:.2f} %" for part in ("val", "test") if self.report.get(part)
-        ]
+        parts = [("val", self.report.val), ("test", self.report.test)]
+        scores = [f"{name} {100 * found.value:.2f} %" for name, found in parts if found]
         return f"<Model: {', '.join([f'{self.head_name}{on}', f'{len(self.classes)} classes', *scores])}>"
 
     def _repr_html_(self) -> str:
         """Show what the model is and how it fared in a notebook."""
         from featx.features.export import facts_html
 
-        parts = [(name, self.report.get(part)) for name, part in (("validation", "val"), ("test", "test"))]
+        parts = [("validation", self.report.val), ("test", self.report.test)]
         facts = [
             ("head", self.head_name),
             ("on", f"{self.recipe.backbone} {self.recipe.layer} {self.recipe.pool}" if self.recipe else "arrays"),
             ("classes", f"{len(self.classes):,}: {', '.join(self.classes[:10])}{', …' * (len(self.classes) > 10)}"),
             ("parameters", f"{self.n_parameters:,}"),
-            *((name, f"{found['accuracy']:.1%} of {found['n']:,}") for name, found in parts if found),
+            *((name, f"{found.value:.1%} of {found.n:,}") for name, found in parts if found),
         ]
         return facts_html("Model", facts)
 
-    def _judge(self, X: NDArray[Any]) -> tuple[Floats, Floats]:
+    def _predict_rows(self, X: NDArray[Any]) -> tuple[Floats, Floats]:
         """Return probabilities (n, k) and familiarity (n,) of rows; NaN for the latter where the model has none."""
         rows = self.scaler.transform(X)
         found = np.zeros((len(X), len(self.classes)))  # a class that train did not have is never predicted
@@ -240,12 +216,12 @@ class Model:
         found[:, np.asarray(self.head.classes_, dtype=np.intp)] = self.calibration.probabilities(scores)
         if not np.isfinite(found).all():
             raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
-        return found, np.full(len(X), np.nan) if self.familiarity is None else self.familiarity.share(rows)
+        return found, np.full(len(X), np.nan) if self.ood is None else self.ood.familiarity(rows)
 
-    def _judge_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
+    def _predict_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
         if table.key != (self.recipe.key if self.recipe else ""):
             raise DataError(self._other_recipe(table))
-        probabilities, familiarity = self._judge_rows(table)
+        probabilities, familiarity = self._predict_blocks(table)
         if not tta:
             return probabilities, familiarity
         views = [table.view(number) for number in range(1, table.views)]
@@ -255,15 +231,15 @@ class Model:
                 f"--tta averages over augmented views, and {len(table) - fewest:,} of the table's {len(table):,} rows "
                 "have none: they are made of training images. Give it images, whose views are made now."
             )
-        return np.mean([probabilities, *(self._judge_rows(view)[0] for view in views)], axis=0), familiarity
+        return np.mean([probabilities, *(self._predict_blocks(view)[0] for view in views)], axis=0), familiarity
 
-    def _judge_rows(self, table: Features) -> tuple[Floats, Floats]:
+    def _predict_blocks(self, table: Features) -> tuple[Floats, Floats]:
         probabilities, familiarity = np.empty((len(table), len(self.classes))), np.empty(len(table))
         for indices, X in table.blocks(BLOCK_BYTES):
-            probabilities[indices], familiarity[indices] = self._judge(X)
+            probabilities[indices], familiarity[indices] = self._predict_rows(X)
         return probabilities, familiarity
 
-    def _judge_images(
+    def _predict_images(
         self, source: Any, options: dict[str, Any], *, tta: bool
     ) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
         """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
@@ -285,19 +261,18 @@ class Model:
         probabilities, familiarity = np.full((n, len(self.classes)), np.nan), np.full(n, np.nan)
         good = np.array([i for i in range(n) if i not in reasons], dtype=np.intp)
         if len(good):
-            judged = [self._judge(X[good]) for X in rows]
-            probabilities[good] = np.mean([found for found, _ in judged], axis=0)
-            familiarity[good] = judged[0][1]
+            of_views = [self._predict_rows(X[good]) for X in rows]
+            probabilities[good] = np.mean([found for found, _ in of_views], axis=0)
+            familiarity[good] = of_views[0][1]
         return tuple(dataset.ids), probabilities, familiarity, reasons
 
     @cached_property
     def _row_maker(self) -> RowMaker:
         """The network that makes rows from images, loaded when the first of them come."""
         from featx.extraction import RowMaker
-        from featx.model.saving import with_network
 
         assert self.recipe is not None
-        with with_network(self) as request:
+        with self.loadable_request() as request:
             return RowMaker(request, self.recipe, self.probe or None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -318,6 +293,29 @@ class Model:
         )
 
 
+def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = False) -> Model:
+    """Read a model that `Model.save` wrote. Nothing in the file is trusted, imported or executed.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    allow_code : bool
+        Accept a model whose backbone is somebody's own ``package.module:function``, which predicting
+        images imports and calls.
+    unsafe_pickle : bool
+        Accept a pickled head, which runs whatever is in it.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such file.
+    ModelFileError
+        If it is damaged, was not written by featx, or needs a permission that was not given.
+    """
+    return read(Model, Path(path), allow_code=allow_code, unsafe_pickle=unsafe_pickle)
+
+
 def extract_command(request: Request) -> str:
     """Return the command that makes a table for `request`.
 
@@ -336,3 +334,32 @@ def extract_command(request: Request) -> str:
             option = "backbone-version" if f.name == "version" else f.name.replace("_", "-")
             words += [f"--{option}", str(value)]
     return shlex.join(words)
+
+
+def count_parameters(head: Any) -> int:
+    """Return the number of trained values of a fitted `head`.
+
+    Weights and biases; the nodes of trees; the rows that a nearest-neighbour head remembers. Of a head
+    that is not featx's, the values of all its fitted arrays.
+
+    Examples
+    --------
+    >>> from featx.heads import LogisticHead
+    >>> count_parameters(LogisticHead().fit([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]], [0, 1, 2]))
+    9
+    """
+    if not is_exportable(head):
+        learned = {name: value for name, value in vars(head).items() if name.endswith("_") and name not in _NOT_TRAINED}
+        return sum(array.size for value in learned.values() for array in _arrays(value))
+    meta, arrays = export_state(head)
+    trees = meta["booster"]["learner"]["gradient_booster"]["model"]["trees"] if "booster" in meta else []
+    n_nodes = sum(len(tree["split_conditions"]) for tree in trees)
+    return n_nodes + sum(array.size for name, array in arrays.items() if not name.endswith(_NOT_TRAINED))
+
+
+def _arrays(value: Any) -> Iterator[np.ndarray[Any, Any]]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _arrays(item)

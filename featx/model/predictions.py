@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import OptionError
-from featx.model.familiarity import FEWEST_ROWS
+from featx.model.scores import FEWEST_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,26 +1,24 @@
-"""Settings chosen by trying them: grids over a head's settings, scored on rows it was not fitted on."""
+"""Settings chosen by trying them, on whatever joblib backend is set: one after another where none is."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from featx.errors import OptionError
 from featx.heads.settings import parse_setting
-from featx.model.parallel import outcomes
+from featx.model.report import Trial
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 Grid = dict[str, list[Any]]
+Made = TypeVar("Made")
 
 
 def parse_search(spec: str, defaults: Mapping[str, Any] | None = None) -> Grid:
@@ -50,39 +48,6 @@ def parse_search(spec: str, defaults: Mapping[str, Any] | None = None) -> Grid:
     return grid
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One combination of settings, and the accuracy on each fold's held-out rows."""
-
-    settings: dict[str, Any]
-    accuracies: tuple[float, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over folds."""
-        return float(np.mean(self.accuracies))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form; the standard deviation is null for a single fold."""
-        sd = float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
-        scores = {"accuracy": self.accuracy, "sd": sd, "accuracies": list(self.accuracies)}
-        return {"settings": spelled(self.settings), **scores}
-
-
-def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with infinity as a word: JSON has no such number, and ``C=inf`` means no penalty.
-
-    Examples
-    --------
-    >>> spelled({"C": float("inf"), "dropout": 0.3})
-    {'C': 'inf', 'dropout': 0.3}
-    """
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in settings.items()
-    }
-
-
 def grid_search(
     accuracy: Callable[[Any, Fold], float], estimator: Any, grid: Grid, folds: Sequence[Fold]
 ) -> list[Trial]:
@@ -104,14 +69,46 @@ def grid_search(
 
     combinations = list(ParameterGrid(grid))
     heads = [clone(estimator).set_params(**settings) for settings in combinations]
-    scores = np.array([_score(found) for found in outcomes(accuracy, itertools.product(heads, folds))])
-    return [
-        Trial(settings, tuple(row))
-        for settings, row in zip(combinations, scores.reshape(-1, len(folds)).tolist(), strict=True)
-    ]
+    scores: list[float] = []
+    for found in outcomes(accuracy, itertools.product(heads, folds)):
+        if isinstance(found, Exception):
+            raise found
+        scores.append(float(found))
+    n = len(folds)
+    return [Trial(settings, tuple(scores[i * n : (i + 1) * n])) for i, settings in enumerate(combinations)]
 
 
-def _score(outcome: float | Exception) -> float:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+def outcomes(work: Callable[..., Made], calls: Iterable[tuple[Any, ...]]) -> Iterator[Made | Exception]:
+    """Yield what `work` returns for each of `calls`, or the exception that it raises, in their order.
+
+    ``joblib.parallel_config`` says where the work is done: in processes (``"loky"``), on a Ray cluster (``"ray"``, once
+    ``ray.util.joblib.register_ray`` was called), on Dask. A `featx.Features` of a file travels as its path, and each
+    process reads the rows it needs; arrays in memory reach ``"loky"`` through a memory map, other backends as they are.
+    Backends that cannot hand over results one by one (Ray's is one of them) hand over all at the end.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module, or a method of something that can be pickled.
+    calls : iterable of tuple
+        Its arguments.
+
+    Examples
+    --------
+    >>> list(outcomes(int, [("7",), ("x",)]))
+    [7, ValueError("invalid literal for int() with base 10: 'x'")]
+    """
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    one_by_one = get_active_backend()[0].supports_return_generator
+    parallel = Parallel(return_as="generator" if one_by_one else "list")
+    yield from parallel(delayed(_attempt)(work, call) for call in calls)
+
+
+def _attempt(work: Callable[..., Made], call: tuple[Any, ...]) -> Made | Exception:
+    """Return exceptions, which backends would wrap in others, each its own way."""
+    try:
+        return work(*call)
+    except Exception as error:  # noqa: BLE001 - whoever asked for the work decides what its failures mean
+        return error

@@ -57,20 +57,21 @@ def comparison_rows(comparison: Any) -> list[Row]:
 def row_of(model: Model) -> Row:
     """Return the row of one model, from what its fit reported."""
     report, recipe, request = model.report, model.recipe, model.request
-    parts = {part: report.get(part) or {} for part in ("train", "val", "test")}
+    parts = {"train": report.train, "val": report.val, "test": report.test}
+    scored = report.test or report.val
     return {
-        "kind": report.get("kind", "frozen"),
+        "kind": report.kind,
         "backbone": request.backbone if request else None,
         "layer": recipe.layer if recipe else None,
         "pool": recipe.pool if recipe else None,
         "head": model.head_name,
         "image_size": recipe.frame.height if recipe else None,
-        **{f"{part}_accuracy": numbers.get("accuracy") for part, numbers in parts.items()},
-        "ci95": (parts["test"] or parts["val"]).get("ci95"),
-        "fit_seconds": report.get("seconds"),
-        "n_parameters": report.get("n_parameters"),
-        "settings": report.get("settings") or report.get("chosen") or {},
-        "history": report.get("history") or {},
+        **{f"{part}_accuracy": found and found.value for part, found in parts.items()},
+        "ci95": scored and list(scored.ci95),
+        "fit_seconds": report.seconds,
+        "n_parameters": report.n_parameters,
+        "settings": dict(report.settings or report.chosen),
+        "history": dict(report.history),
     }
 
 

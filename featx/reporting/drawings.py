@@ -12,6 +12,7 @@ from markupsafe import Markup
 from featx import plots
 from featx.comparison import WAYS, lines_over_shots, names_of
 from featx.files import whole_file
+from featx.model import FitReport
 from featx.reporting.board import accuracy_of
 from featx.reporting.choice import N_PREDICTIONS, confidences
 from featx.reporting.inline import inline_svg
@@ -103,11 +104,11 @@ def _of_board(findings: Findings) -> Iterator[Drawing]:
 
 
 def _of_curves(findings: Findings) -> Iterator[Drawing]:
-    report = findings.model.report if findings.model else {}
-    yield from _curves("", report.get("history") or {}, "epoch")
-    yield from _curves("", report.get("iterations") or {}, "iteration")
+    report = findings.model.report if findings.model else FitReport()
+    yield from _curves("", report.history, "epoch")
+    yield from _curves("", report.iterations, "iteration")
     for i, row in enumerate(findings.rows):
-        if row.get("history") == report.get("history"):  # drawn already
+        if row.get("history") == report.history:  # drawn already
             continue
         yield from _curves(f"row-{i}-", row.get("history") or {}, "epoch")
 

@@ -20,17 +20,17 @@ def provenance(model: Model, table: Features | None) -> list[tuple[str, Facts]]:
     report = model.report
     head: Facts = [
         ("head", model.head_name),
-        ("chosen", _settings(report.get("chosen")) or "nothing was left to choose"),
+        ("chosen", _settings(report.chosen) or "nothing was left to choose"),
         ("scaling", model.scaler.kind),
         ("temperature", f"{model.calibration.temperature:.3g}"),
-        ("parameters", f"{report.get('n_parameters', model.n_parameters):,}"),
+        ("parameters", f"{report.n_parameters:,}"),
         ("fitted on", f"{len(model.trained_on):,} images"),
         ("chosen on", f"{len(model.chosen_on):,} images"),
-        ("fitting took", _seconds(report.get("seconds"))),
+        ("fitting took", _seconds(report.seconds)),
     ]
     found = [("Classifier", head)]
-    if report.get("settings"):
-        found.append(("Training", [(name, str(value)) for name, value in report["settings"].items()]))
+    if report.settings:
+        found.append(("Training", [(name, str(value)) for name, value in report.settings.items()]))
     if model.recipe is not None:
         recipe = {f.name: getattr(model.recipe, f.name) for f in dataclasses.fields(model.recipe)}
         frame = dataclasses.asdict(recipe.pop("frame"))
@@ -70,15 +70,15 @@ def commands(model: Model, table: Features | None, mine: str) -> str:
         The command that made the report.
     """
     lines = []
-    kind = model.report.get("kind", "frozen")
+    kind = model.report.kind
     source = "DATA" if table is None else (table.provenance.get("source") or {}).get("data", "DATA")
     if kind != "frozen":
         backbone = model.request.backbone if model.request else "NAME"
         lines.append(shlex.join(["featx", "finetune", source, "--backbone", backbone]))
     elif model.request is not None:
         lines.append(extract_command(model.request).replace(" DATA", f" {shlex.quote(source)}", 1))
-        words = ["featx", "fit", str(model.report.get("table") or "TABLE"), "--head", model.head_name]
-        for name, value in (model.report.get("chosen") or {}).items():
+        words = ["featx", "fit", model.report.table or "TABLE", "--head", model.head_name]
+        for name, value in model.report.chosen.items():
             words += ["--set", f"{name}={value}"]
         lines.append(shlex.join([*words, "--scale", model.scaler.kind, "-o", "model.featx"]))
     return "\n".join([*lines, mine])

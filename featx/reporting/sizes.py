@@ -58,7 +58,7 @@ def accuracy_by_size(model: Model, table: Features, held: HeldOut, whole: Accura
         Time after which no larger part is begun.
     """
     train = _among(table, model.trained_on)
-    if model.report.get("kind") in ("finetune", "scratch"):
+    if model.report.kind != "frozen":
         return Sizes(note="The network has learned from all training images, so there is nothing to refit.")
     if "epochs" in model.head.get_params():
         return Sizes(note="Not drawn for this head: trained in epochs, it takes as long on few images as on all.")
@@ -71,11 +71,11 @@ def accuracy_by_size(model: Model, table: Features, held: HeldOut, whole: Accura
     for part in _nested(train, table.y[train]):
         started = time.perf_counter()
         try:
-            report: dict[str, Any] | None = job.fit(_unfitted(model), part, val).report(held.positions)
+            accuracy = job.fit(_unfitted(model), part, val).accuracy(held.positions)
         except ValueError:  # a head that cannot learn from so few rows
             continue
-        assert report is not None
-        found.append((len(part), Accuracy(report["n"], round(report["accuracy"] * report["n"]))))
+        assert accuracy is not None
+        found.append((len(part), accuracy))
         now = time.perf_counter()
         if now + _GROWTH * (now - started) > end:
             note = f"Larger parts would have taken more than the {seconds:.0f} s allowed for this picture."

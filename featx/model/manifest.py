@@ -1,0 +1,296 @@
+"""``model.json``: what a model file says about itself, and the checks on it before anything is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featx.augment import Augmentation
+from featx.errors import ModelFileError, OptionError
+from featx.model.report import FitReport
+from featx.model.schema import (
+    FLAG,
+    PLAIN,
+    TEXT,
+    Kind,
+    among,
+    check,
+    dict_of,
+    list_of,
+    number,
+    optional,
+    parse_json,
+    record,
+    text,
+    whole,
+)
+from featx.model.scores import Calibration
+from featx.recipe import DTYPES, INTERPOLATIONS, POOLS, PRECISIONS, RESIZES, Recipe, Request, Views
+
+#: Version of the form that is written. `_READERS` says which are read.
+FORMAT = 1
+_MAX_SIDE = 1 << 15
+_MAX_ROW = 1 << 31
+
+_DIGEST = text("[0-9a-f]{64}")
+_SIDE = whole(1, _MAX_SIDE)
+_THREE = list_of(number(), 3)
+_SHARE = number(0, 1)
+_COUNT = whole(0)
+
+_FIELDS = {
+    "format": whole(1),
+    "featx": TEXT,
+    "recipe": optional(dict_of(PLAIN)),
+    "request": optional(dict_of(PLAIN)),
+    "classes": list_of(TEXT),
+    "scale": among("none", "standard", "l2"),
+    "head_name": TEXT,
+    "head": dict_of(PLAIN),
+    "temperature": number(1e-12),
+    "floor": Kind("a number in 0…1", lambda x: number(0, 1).holds(x) and 0 < x < 1),
+    "report": dict_of(PLAIN),
+    "network_file": optional(text(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.(pth|safetensors)")),
+    "views": optional(record({"n": whole(2, 1000), "augment": text(".+"), "seed": whole()})),
+    "members": dict_of(record({"size": _COUNT, "sha256": _DIGEST})),
+}
+_RECIPE = {
+    "format": whole(),
+    "epoch": whole(),
+    "backbone": TEXT,
+    "weights": TEXT,
+    "weights_digest": _DIGEST,
+    "layer": TEXT,
+    "pool": among(*POOLS),
+    "shape": list_of(whole(1, _MAX_ROW), 1, 3),
+    "dtype": among(*DTYPES),
+    "precision": among(*PRECISIONS),
+    "frame": record(
+        {
+            "height": _SIDE,
+            "width": _SIDE,
+            "resize": among(*RESIZES),
+            "shorter": whole(0, _MAX_SIDE),
+            "interpolation": among(*INTERPOLATIONS),
+            "background": list_of(whole(0, 255), 3),
+            "decode": TEXT,
+        }
+    ),
+    "mean": _THREE,
+    "std": list_of(number(1e-12), 3),
+    "version": optional(TEXT),
+}
+_REQUEST = {
+    **dict.fromkeys((field.name for field in dataclasses.fields(Request)), TEXT),
+    "layers": list_of(TEXT),
+    "image_size": optional(_SIDE),
+    "seed": whole(),
+    "version": optional(TEXT),
+}
+_ACCURACY = {"n": whole(1), "accuracy": _SHARE, "ci95": list_of(_SHARE, 2)}
+_TRIAL = {
+    "settings": dict_of(PLAIN),
+    "accuracy": _SHARE,
+    "sd": optional(number(0)),
+    "accuracies": Kind("a list of shares", lambda x: list_of(_SHARE).holds(x) and len(x) > 0),
+}
+_CURVES = dict_of(list_of(number()))
+_REPORT = {
+    "head": TEXT,
+    "table": optional(TEXT),
+    **dict.fromkeys(("train", "val", "test"), optional(record(_ACCURACY | {"left_out": FLAG}, "left_out"))),
+    "seconds": number(0, 1e12),
+    "n_parameters": _COUNT,
+    "chosen": dict_of(PLAIN),
+    "scale": TEXT,
+    "temperature": number(0),
+    "history": _CURVES,
+    "views": whole(1),
+    "augment": optional(TEXT),
+    "refit": FLAG,
+    "search": optional(list_of(record(_TRIAL))),
+    "cv": optional(record(_TRIAL | {"k": whole(2)})),
+    "path": optional(list_of(record({"C": number(0), "score": number()}))),
+    "warnings": list_of(TEXT),
+    "protocol": optional(
+        record(
+            {
+                "name": TEXT,
+                "source": TEXT,
+                "chose": TEXT,
+                "reported": TEXT,
+                "results": list_of(record(_ACCURACY | {"setting": TEXT, "accuracies": list_of(_SHARE)}, "accuracies")),
+                "warnings": list_of(TEXT),
+            }
+        )
+    ),
+    "kind": among("frozen", "finetune", "scratch"),
+    "dataset": TEXT,
+    "source": dict_of(PLAIN),
+    "errors": _COUNT,
+    "settings": dict_of(PLAIN),
+    "iterations": _CURVES,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything in a model that is not an array.
+
+    Attributes
+    ----------
+    featx : str
+        Version that wrote the file.
+    recipe, request : Recipe, Request or None
+        How its rows are made from images; None for a model of rows that came from elsewhere.
+    classes : tuple of str
+        Names of the classes, in the order of the columns of ``predict_proba``.
+    scale : {"none", "standard", "l2"}
+        The step before the head.
+    head_name : str
+        As the user called it.
+    head : dict
+        What `featx.heads.state` needs beside arrays to rebuild the head.
+    calibration : Calibration
+        From scores to probabilities.
+    report : FitReport
+        What ``fit`` reported.
+    network_file : str or None
+        Name of the weights file whose content is in ``network.safetensors``.
+    views : Views or None
+        Augmented views that it was fitted on.
+    """
+
+    featx: str
+    recipe: Recipe | None
+    request: Request | None
+    classes: tuple[str, ...]
+    scale: str
+    head_name: str
+    head: dict[str, Any]
+    calibration: Calibration
+    report: FitReport
+    network_file: str | None = None
+    views: Views | None = None
+
+    def to_json(self, members: Mapping[str, bytes]) -> bytes:
+        """Return ``model.json`` for a file whose other members are `members`."""
+        fields = {
+            "format": FORMAT,
+            "featx": self.featx,
+            "recipe": self.recipe and json.loads(self.recipe.to_json()),
+            "request": self.request and json.loads(self.request.to_json()),
+            "classes": list(self.classes),
+            "scale": self.scale,
+            "head_name": self.head_name,
+            "head": self.head,
+            "temperature": self.calibration.temperature,
+            "floor": self.calibration.floor,
+            "report": self.report.to_dict(),
+            "network_file": self.network_file,
+            "views": self.views and dataclasses.asdict(self.views),
+            "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
+        }
+        return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False, default=_as_json).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, members: Mapping[str, bytes]) -> Manifest:
+        """Read ``model.json`` of any version that is known, and hold every other member against its digest.
+
+        Raises
+        ------
+        ModelFileError
+            Naming the first thing that is not as it should be, without the file's name.
+        """
+        fields = parse_json(data)
+        version = fields.get("format")
+        if type(version) is not int or version not in _READERS:
+            newer = type(version) is int and version > FORMAT
+            advice = ". Read it with the featx that wrote it, or a later one: pip install --upgrade featx"
+            raise ModelFileError(f"it is of format {version!r}, this featx reads {FORMAT}{advice if newer else ''}")
+        return _READERS[version](fields, members)
+
+
+def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
+    """Read format 1, which all versions of featx up to this one write."""
+    check(fields, _FIELDS, "model.json", "views", "network_file")
+    if fields["members"].keys() != members.keys():
+        raise ModelFileError("model.json lists other members than the file has")
+    for name, content in members.items():
+        if fields["members"][name] != {"size": len(content), "sha256": _sha256(content)}:
+            raise ModelFileError(f"{name} is not the one that model.json describes")
+    classes = fields["classes"]
+    if not classes or len(set(classes)) != len(classes):
+        raise ModelFileError("its classes are not a list of different names")
+    network_file = fields.get("network_file")
+    if "network.safetensors" in members and network_file is None:
+        raise ModelFileError("its network_file is no name of a weights file")
+    return Manifest(
+        featx=fields["featx"],
+        recipe=None if fields["recipe"] is None else _recipe(fields["recipe"]),
+        request=None if fields["request"] is None else _request(fields["request"]),
+        classes=tuple(classes),
+        scale=fields["scale"],
+        head_name=fields["head_name"],
+        head=fields["head"],
+        calibration=Calibration(float(fields["temperature"]), float(fields["floor"])),
+        report=_report(fields["report"]),
+        network_file=network_file if "network.safetensors" in members else None,
+        views=fields.get("views") and _views(fields["views"]),
+    )
+
+
+#: How to read each version of ``model.json``. A new one is written, and this stays as it is for the files there are.
+_READERS: dict[int, Callable[[dict[str, Any], Mapping[str, bytes]], Manifest]] = {1: _read_1}
+
+
+def _as_json(value: Any) -> Any:
+    """Numbers of numpy as Python's; a setting that is anything else, by its name."""
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _recipe(fields: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe whose every value was checked: networks and images are made after them."""
+    check(fields, _RECIPE, "its recipe")
+    if math.prod(fields["shape"]) > _MAX_ROW:
+        raise ModelFileError("its recipe holds values that no recipe has")
+    try:
+        return Recipe.from_json(json.dumps(fields))
+    except OptionError as error:
+        raise ModelFileError(f"its recipe cannot be read: {error}") from error
+
+
+def _request(fields: dict[str, Any]) -> Request:
+    check(fields, _REQUEST, "its request", *_REQUEST)
+    try:
+        return Request.from_json(json.dumps(fields))
+    except OptionError as error:
+        raise ModelFileError(f"its request cannot be read: {error}") from error
+
+
+def _views(fields: dict[str, Any]) -> Views:
+    if str(Augmentation.parse(fields["augment"])) != fields["augment"]:
+        raise ModelFileError("its augmented views are not as featx writes them")
+    return Views(**fields)
+
+
+def _report(fields: dict[str, Any]) -> FitReport:
+    check(fields, _REPORT, "its report", *_REPORT)
+    for part in ("train", "val", "test"):
+        found = fields.get(part)
+        if found is not None:
+            n_correct = found["accuracy"] * found["n"]
+            if abs(n_correct - round(n_correct)) > 1e-6 * max(1, n_correct):
+                raise ModelFileError(f"the accuracy on {part} of its report is of no number of its rows")
+    return FitReport.from_dict(fields)
