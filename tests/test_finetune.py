@@ -137,7 +137,7 @@ def test_the_report_tells_all_that_plots_need(images):
     assert iterations["val_loss"] == history["val_loss"]
     assert np.mean(iterations["loss"][3:]) == pytest.approx(history["loss"][1])
     assert report["settings"]["head_layers"] == "16 leaky.1"
-    json.dumps(report)
+    json.dumps(report.to_dict())
 
 
 def test_the_weights_are_those_of_the_best_epoch(images):

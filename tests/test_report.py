@@ -20,6 +20,7 @@ from featx.datasets import open_dataset
 from featx.errors import DataError, MissingDataError
 from featx.evaluate import evaluate_model, held_out
 from featx.features import Features
+from featx.model import Accuracy
 from featx.reporting import report_predictions
 from featx.reporting.suspects import duplicates, label_errors
 
@@ -241,7 +242,7 @@ def test_several_models_are_set_side_by_side(toy, tmp_path):
 def test_the_curves_of_every_model_are_shown_where_the_best_has_none(toy):
     """A head without epochs won; the networks beside it have curves all the same."""
     network = featx.fit(toy.table, "mlp", settings={"hidden": 4, "epochs": 2})
-    made = featx.report([toy.model, dataclasses.replace(network, report=network.report | {"val": {"accuracy": 0.0}})])
+    made = featx.report([toy.model, network.with_report(val=Accuracy(10, 0))])
     found = _Elements(made.html)
 
     assert "curves" in found.values("id")
