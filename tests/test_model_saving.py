@@ -91,7 +91,7 @@ def test_the_file_says_what_it_is_to_anyone(saved):
         ),
         ("sklearn.linear_model.LogisticRegression", {"max_iter": 2000}, 10 * 64 + 10),
         ("centroid", {}, 10 * 64),
-        ("knn", {}, 291 * 64),
+        ("knn", {}, 290 * 64),
     ],
 )
 def test_parameters_are_those_that_were_learned(features, head, settings, expected):
