@@ -56,7 +56,7 @@ from featx import backbones, extraction
 from featx.engines import open_engine
 from featx.extraction import Options
 from featx.images import decode, fit
-from featx.images.resampling import Resize, by_numba, by_pillow
+from featx.images.resizing import Resize, by_numba, by_pillow
 from featx.recipe import Frame, Request
 
 EFFICIENTNET = Request(backbone="efficientnet_lite0")

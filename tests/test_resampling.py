@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featx.images import DecodePool, prepare, resampling
-from featx.images.resampling import Resizer, by_numba, by_pillow
+from featx.images import DecodePool, prepare, resizing
+from featx.images.resizing import Resizer, by_numba, by_pillow
 from featx.recipe import INTERPOLATIONS, Frame
 
 
@@ -30,7 +30,7 @@ def left_to_pillow(monkeypatch):
         calls.append((image.size, size))
         return by_pillow(image, size, box, interpolation)
 
-    monkeypatch.setattr(resampling, "by_pillow", watched)
+    monkeypatch.setattr(resizing, "by_pillow", watched)
     return calls
 
 
@@ -103,7 +103,7 @@ def compiled(monkeypatch, resize=by_numba):
         calls.append(arguments)
         return resize(*arguments)
 
-    monkeypatch.setattr(resampling, "by_numba", counted)
+    monkeypatch.setattr(resizing, "by_numba", counted)
     return calls
 
 

@@ -25,7 +25,7 @@ from featx.comparison.outcome import Row, Run
 from featx.comparison.plan import DEFAULT_LAYER
 from featx.comparison.subsets import keep_shots, labelled
 from featx.datasets import shared_across_splits
-from featx.datasets.part import select
+from featx.datasets.dataset import select
 from featx.errors import CacheError
 from featx.extraction import Options
 from featx.extraction import run as extract

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.datasets import UNLABELLED
-from featx.datasets.part import select
+from featx.datasets.dataset import select
 from featx.datasets.splits import DEFAULT_VAL, ValidationShare
 
 if TYPE_CHECKING:

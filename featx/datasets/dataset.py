@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
-from featx.datasets.naming import dataset_name
 from featx.datasets.splits import ValidationShare, draw_validation
 from featx.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 #: An image as `featx.images.decode` takes it: a whole file, or uint8 pixels (h, w), (h, w, 1), (h, w, 3), (h, w, 4).
 ImageData: TypeAlias = bytes | np.ndarray
@@ -216,3 +222,83 @@ def one_by_one(
         except OSError as error:  # of the disk, the network, the folder: not of the image
             result = ImageError(f"cannot be read ({error.strerror or error})", transient=True)
         yield int(index), result
+
+
+def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
+    """Return some rows of a dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    rows : ndarray of int, shape (m,)
+        Ascending positions.
+
+    Examples
+    --------
+    >>> from featx.datasets import open_dataset
+    >>> select(open_dataset("digits"), np.array([3, 5])).ids
+    ['3', '5']
+    """
+    return dataclasses.replace(
+        dataset,
+        identity=lambda: f"{dataset.identity()} {rows.tolist()}",
+        ids=[dataset.ids[i] for i in rows.tolist()],
+        labels=dataset.labels[rows],
+        given_splits=dataset.splits[rows],
+        validation=None,
+        images=_Part(dataset, rows),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Images of a dataset at ascending positions, counted from 0."""
+
+    whole: Dataset
+    rows: NDArray[np.intp]
+
+    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
+        """Read images at ascending places among `rows`."""
+        wanted = list(indices)
+        read = self.whole.iterate(self.rows[wanted].tolist())
+        for place, (_, data) in zip(wanted, read, strict=True):
+            yield place, data
+
+    def stamps(self) -> NDArray[np.uint8] | None:
+        """Return what changes when a file does, a row an image; None where the whole dataset has none."""
+        stamps = self.whole.stamps()
+        return None if stamps is None else stamps[self.rows]
+
+
+_MAX_LENGTH = 60
+
+
+def dataset_name(title: str, identity: str) -> str:
+    """Return the cleaned title and eight hexadecimal digits of what tells the source from its namesakes.
+
+    Examples
+    --------
+    >>> dataset_name("My Photos", "/home/eva/My Photos")
+    'my-photos-fda4481a'
+    >>> dataset_name("My Photos", "/home/adam/My Photos")
+    'my-photos-021f6429'
+    """
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    cleaned = re.sub(r"[^a-z0-9._-]", "-", title.lower()).strip("-.")[:_MAX_LENGTH]
+    return f"{cleaned or 'dataset'}-{digest}"
+
+
+def readable(text: str) -> str:
+    r"""Return a file name or label as Unicode that every table can hold and every system composes alike (NFC).
+
+    Examples
+    --------
+    >>> readable("cafe\u0301.jpg") == "caf\u00e9.jpg"
+    True
+    >>> readable("broken\udcff.jpg")
+    'broken\\xff.jpg'
+    """
+    if text.isascii():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.arrays import row_numbers
-from featx.datasets.columns import IMAGE_NAMES, LABEL_NAMES, Columns, find_column
 from featx.datasets.dataset import Dataset, ImageData, one_by_one
-from featx.datasets.files import read_file
-from featx.datasets.labels import encode_labels, numbered_labels
+from featx.datasets.folders import read_file
+from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, Columns, encode_labels, find_column, numbered_labels
+from featx.datasets.memory import row_numbers
 from featx.datasets.splits import split_name
 from featx.errors import DataError, ImageError, MissingExtraError, OptionError, UnknownNameError
 from featx.images import pixels_of

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.datasets.columns import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES, Columns, find_column
-from featx.datasets.dataset import Dataset
-from featx.datasets.files import Files
-from featx.datasets.labels import encode_labels
-from featx.datasets.listing import list_folder
-from featx.datasets.naming import readable
+from featx.datasets.dataset import Dataset, readable
+from featx.datasets.folders import Files, list_folder
+from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES, Columns, encode_labels, find_column
 from featx.datasets.splits import split_name
 from featx.errors import DataError
 

@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.arrays import open_array, open_digits, open_npz
-from featx.datasets.columns import Columns
 from featx.datasets.dataset import Dataset
-from featx.datasets.folders import open_folder, open_paths
+from featx.datasets.folders import IMAGE_SUFFIXES, list_folder, open_folder, open_paths
 from featx.datasets.hub import open_hf, open_torchvision
 from featx.datasets.labelled_csv import open_csv
-from featx.datasets.listing import IMAGE_SUFFIXES, list_folder
-from featx.datasets.objects import Foreign, open_foreign, open_objects
+from featx.datasets.labels import Columns
+from featx.datasets.memory import Foreign, open_array, open_digits, open_foreign, open_npz, open_objects
 from featx.datasets.shards import find_shards, is_glob, open_shards
 from featx.datasets.splits import ValidationShare
 from featx.errors import DataError, MissingDataError, OptionError

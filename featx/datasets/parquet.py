@@ -13,11 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featx.datasets.columns import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES, Columns, find_column
-from featx.datasets.dataset import Dataset, ImageData
-from featx.datasets.files import stamps_of_parts
-from featx.datasets.labels import encode_labels, numbered_labels
-from featx.datasets.naming import readable
+from featx.datasets.dataset import Dataset, ImageData, readable
+from featx.datasets.folders import stamps_of_parts
+from featx.datasets.labels import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    Columns,
+    encode_labels,
+    find_column,
+    numbered_labels,
+)
 from featx.datasets.splits import split_in_path, split_name
 from featx.errors import DataError, ImageError
 

@@ -15,14 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.columns import LABEL_NAMES, Columns, find_column
-from featx.datasets.dataset import Dataset, ImageData
-from featx.datasets.files import stamps_of_parts
-from featx.datasets.labels import encode_labels
-from featx.datasets.listing import is_image_name
-from featx.datasets.naming import readable
-from featx.datasets.placing import place
-from featx.datasets.splits import split_in_path, split_name
+from featx.datasets.dataset import Dataset, ImageData, readable
+from featx.datasets.folders import is_image_name, stamps_of_parts
+from featx.datasets.labels import LABEL_NAMES, Columns, encode_labels, find_column
+from featx.datasets.splits import place, split_in_path, split_name
 from featx.datasets.tar import DAMAGE, open_archive, read_member, walk
 from featx.errors import DataError, ImageError, MissingDataError, OptionError
 

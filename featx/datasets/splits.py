@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test: names, the validation part, and images in two of them."""
+"""Which rows are for training, validation and test: by folders, by the one validation draw; images in two of them."""
 
 from __future__ import annotations
 
@@ -227,3 +227,41 @@ def shared_across_splits(item_ids: np.ndarray, splits: np.ndarray, ids: Sequence
 def _warning(n: int, a: str, b: str, one: str, other: str) -> str:
     images = "1 image is" if n == 1 else f"{n:,} images are"
     return f"{images} in {a} and in {b}, for example {one} = {other}: scores on {b} are too good."
+
+
+def place(paths: Sequence[str]) -> tuple[list[str | None], list[str]]:
+    """Read labels and splits from relative paths.
+
+    The class is the *first* folder below the root, however deep the image lies in it. Where every first
+    folder means a split (train, val, test, or as `split_name` knows them), those are the splits, and the
+    class is the first folder below them. An image in no folder has no label.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Relative POSIX paths.
+
+    Returns
+    -------
+    labels : list of str or None
+    splits : list of str
+        ``train``, ``val``, ``test``, or empty.
+
+    Examples
+    --------
+    >>> place(["cats/1.jpg", "cats/old/2.jpg", "dogs/1.jpg", "3.jpg"])
+    (['cats', 'cats', 'dogs', None], ['', '', '', ''])
+    >>> place(["train/cats/1.jpg", "valid/dogs/1.jpg", "test/1.jpg"])
+    (['cats', 'dogs', None], ['train', 'val', 'test'])
+    """
+    tops = {path[: path.index("/")] for path in paths if "/" in path}
+    splits: dict[str | None, str | None] = {top: split_name(top) for top in tops}
+    if not tops or None in splits.values():
+        return [_first_folder(path) for path in paths], [""] * len(paths)
+    labels = [_first_folder(path[path.find("/") + 1 :]) for path in paths]
+    return labels, [splits.get(_first_folder(path)) or "" for path in paths]
+
+
+def _first_folder(path: str) -> str | None:
+    end = path.find("/")
+    return path[:end] if end >= 0 else None

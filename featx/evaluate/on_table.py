@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.datasets import item_id
-from featx.datasets.part import select
+from featx.datasets.dataset import select
 from featx.errors import DataError, ImageError
 from featx.evaluate.evaluation import Evaluation, evaluate
 

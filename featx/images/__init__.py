@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from featx.images.geometry import fit, prepare
-from featx.images.policy import POLICIES, decode, pixels_of
+from featx.images.policy import POLICIES, READABLE, decode, pixels_of, sniff
 from featx.images.pool import DecodePool
-from featx.images.signatures import READABLE, sniff
+from featx.images.resizing import fit, prepare
 
 __all__ = ["POLICIES", "READABLE", "DecodePool", "decode", "fit", "pixels_of", "prepare", "sniff"]

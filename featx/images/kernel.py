@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# As in featx.images.resampling, but here: numba keeps compiled code for as long as this file is unchanged.
+# As in featx.images.resizing, but here: numba keeps compiled code for as long as this file is unchanged.
 _PLACES, _HALF = np.int32(22), np.int32(1 << 21)
 
 

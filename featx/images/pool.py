@@ -16,7 +16,7 @@ import numpy as np
 
 from featx.errors import FeatxError, ImageError
 from featx.images.decoder import Decoder, Job
-from featx.images.geometry import prepare
+from featx.images.resizing import prepare
 from featx.recipe import Frame
 from featx.threads import n_cores
 

@@ -14,9 +14,8 @@ import warnings
 from typing import Any
 
 from featx.errors import ImageError
-from featx.images.geometry import prepare
-from featx.images.resampling import Resize, Resizer
-from featx.images.slot import IDLE, Parcel, Slot
+from featx.images.decoder import IDLE, Parcel, Slot
+from featx.images.resizing import Resize, Resizer, prepare
 from featx.recipe import Frame
 
 _REASON_LENGTH = 300

@@ -17,7 +17,7 @@ from featx import backbones
 from featx.errors import ProbeError
 from featx.extraction import Options, open_dataset
 from featx.extraction import run as extract
-from featx.images import geometry
+from featx.images import resizing
 from featx.recipe import Frame, Recipe, Request, View
 
 TEXT = st.text(max_size=20)
@@ -169,7 +169,7 @@ def test_row_14_one_grey_level_of_a_resize_is_not_mixed(tmp_path, monkeypatch):
         resized.putpixel((0, 0), (r ^ 1, g, b))
         return resized
 
-    assert geometry.Image is Image
+    assert resizing.Image is Image
     monkeypatch.setattr(Image.Image, "resize", newer_pillow)
     with pytest.raises(ProbeError, match=r"other pixels of the probe images .*Pillow.*--refresh"):
         run(photos, tmp_path / "cache")
