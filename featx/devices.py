@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +71,21 @@ def resolve_device(device: str, option: str = "--device") -> str:
 
 
 def n_cuda_devices() -> int:
-    """Return how many CUDA devices torch can use here."""
+    """Return how many CUDA devices torch can use here; where there is no driver for one, torch is not imported."""
+    if "torch" not in sys.modules and not any(map(_loads, ("libcuda.so.1", "libamdhip64.so"))):
+        return 0
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _loads(library: str) -> bool:
+    """Whether the system has a shared library of this name."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _typed(option: str, device: str) -> str:

@@ -18,7 +18,7 @@ from featx.datasets import DEFAULT_VAL
 from featx.errors import OptionError, UnknownNameError
 from featx.features import Features
 from featx.files.sizes import parse_bytes
-from featx.heads.logistic import LogisticHead
+from featx.heads.linear import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead
 from featx.heads.ridge import RidgeHead

@@ -7,6 +7,7 @@ bounded once.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import functools
@@ -19,6 +20,9 @@ from featx.errors import OptionError
 
 if TYPE_CHECKING:
     from dataclasses import Field
+
+#: What words on the command line stand for.
+_WORDS = {"true": True, "false": False, "none": None, "null": None, "inf": float("inf")}
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -207,6 +211,28 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
     """
     if value not in allowed:
         raise OptionError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}.")
+
+
+def parse_setting(text: str, default: Any = None) -> Any:
+    """Return the value that a text on the command line means.
+
+    Numbers, ``true``, ``false``, ``none`` and Python literals are taken as such, commas make tuples,
+    and everything else stays text. Where the `default` is a word, ``none`` is one too, as in ``schedule=none``.
+
+    Examples
+    --------
+    >>> [parse_setting(text) for text in ("256,128,64", "1e-3", "none", "256 relu", "{0: 1, 1: 3}")]
+    [(256, 128, 64), 0.001, None, '256 relu', {0: 1, 1: 3}]
+    """
+    text = text.strip()
+    if text.lower() in _WORDS:
+        value = _WORDS[text.lower()]
+        return text if value is None and isinstance(default, str) else value
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        parts = [part.strip() for part in text.split(",")]
+        return tuple(map(parse_setting, parts)) if len(parts) > 1 and all(parts) else text
 
 
 def check_number(

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.heads.dense import ConvHead, DenseHead
-from featx.heads.inputs import Rows
+from featx.heads.inputs import Samples
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)
@@ -239,7 +239,7 @@ def test_a_streamed_table_that_ends_in_a_block_of_one_row_is_trained_on():
     """33 rows in blocks of 4, as a limit of 16 blocks makes them."""
     X, y = np.random.default_rng(0).standard_normal((33, 4), dtype=np.float32), np.arange(33) % 3
     table, limit = Features.from_arrays(X, y), 16 * 4 * X[0].nbytes
-    blocks = Rows(table, X.shape, X.dtype, limit).blocks(shuffle=True)
+    blocks = Samples(table, X.shape, X.dtype, limit).blocks(shuffle=True)
     head = DenseHead(hidden=[4], batch_norm=True, batch_size=4, epochs=3)
 
     assert [len(block) for _, block in blocks] == [*[4] * 8, 1]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx.heads.boosted import XGBoostHead
-from featx.heads.centroid import CentroidHead
 from featx.heads.dense import ConvHead, DenseHead
-from featx.heads.logistic import LogisticHead
+from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
-from featx.heads.neighbors import KNNHead
+from featx.heads.neighbors import CentroidHead, KNNHead
 from featx.heads.ridge import RidgeHead
-from featx.heads.svm import SVMHead
 
 HEADS = [
     LogisticHead(tol=1e-9),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils.validation import check_is_fitted
 
 from featx.errors import OptionError, UnknownHeadError
+from featx.features import Features
 from featx.heads import __all__ as public
 from featx.heads import list_heads, make_head
 from featx.heads.layers import parse_layers, trace
-from featx.heads.settings import check_number, parse_setting
+from featx.settings import check_number, parse_setting
 
 
 def test_every_head_of_the_interface_has_a_name():
@@ -152,3 +155,17 @@ def test_public_names_can_be_imported():
 
     for name in public:
         assert getattr(featx.heads, name).__name__ == name
+
+
+def test_heads_that_are_no_networks_are_fitted_without_torch(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 200)
+    table = Features.from_arrays(rng.standard_normal((200, 16), np.float32) + y[:, None], y).export(tmp_path / "t.h5")
+    code = (
+        "import sys; from featx.cli import main\n"
+        "for head in ('ridge', 'centroid', 'knn', 'logreg', 'svm', 'logreg-cv', 'xgboost'):\n"
+        "    assert main(['fit', sys.argv[1], '--head', head, '-o', sys.argv[2], '-q']) == 0\n"
+        "    assert 'torch' not in sys.modules, head"
+    )
+
+    subprocess.run([sys.executable, "-c", code, table, tmp_path / "m.featx"], check=True, cwd=tmp_path)

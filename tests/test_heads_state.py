@@ -18,14 +18,12 @@ from featx.errors import FeatxError, ModelFileError, OptionError
 from featx.features import Features
 from featx.heads.boosted import XGBoostHead
 from featx.heads.booster_json import check_booster
-from featx.heads.centroid import CentroidHead
 from featx.heads.dense import ConvHead, DenseHead
-from featx.heads.logistic import LogisticHead
+from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
-from featx.heads.neighbors import KNNHead
+from featx.heads.neighbors import CentroidHead, KNNHead
 from featx.heads.ridge import RidgeHead
 from featx.heads.state import export_state, is_exportable, restore_state
-from featx.heads.svm import SVMHead
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)

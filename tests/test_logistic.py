@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -13,10 +15,11 @@ from sklearn.svm import LinearSVC
 
 from featx.errors import DataError, OptionError
 from featx.features import Features
-from featx.heads.logistic import LogisticHead
+from featx.heads.inputs import read_training
+from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
+from featx.heads.losses import Multinomial
 from featx.heads.solver import Problem
-from featx.heads.svm import SVMHead
 from featx.model import fit
 
 X, Y = load_digits(return_X_y=True)
@@ -164,6 +167,46 @@ def test_measuring_the_curvature_never_costs_more_than_the_steps_it_serves(monke
     LogisticHeadCV(8, cv=3).fit(wide.astype(np.float32), Y)
 
     assert 0 < spent["curvature"] < spent["evaluate"]
+
+
+@pytest.mark.parametrize("head", [LogisticHead(C=0.1), SVMHead(), LogisticHeadCV(Cs=3, cv=3)], ids=repr)
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_numpy_and_torch_find_the_same(head, n_classes, monkeypatch):
+    X_, y = X.astype(np.float32)[n_classes > Y], Y[n_classes > Y]
+    monkeypatch.setattr("featx.heads.solver.SMALL", 0)
+    by_numpy = clone(head).fit(X_, y)
+    monkeypatch.setattr("featx.heads.solver.NUMPY", 0)
+    by_torch = clone(head).fit(X_, y)
+
+    np.testing.assert_allclose(by_torch.coef_, by_numpy.coef_, atol=2e-2 * abs(by_numpy.coef_).max())
+    np.testing.assert_allclose(by_torch.objective_, by_numpy.objective_, rtol=1e-4)
+
+
+def test_products_of_low_precision_that_the_process_allows_are_not_used(monkeypatch):
+    monkeypatch.setattr("featx.heads.solver.NUMPY", 0)
+    monkeypatch.setattr("featx.heads.solver.SMALL", 0)
+    expected = LogisticHead(C=0.1).fit(X.astype(np.float32), Y)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = LogisticHead(C=0.1).fit(X.astype(np.float32), Y)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+    assert found.n_iter_ == expected.n_iter_
+    np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-5)
+
+
+def test_scores_of_many_classes_are_computed_a_part_at_a_time(monkeypatch):
+    whole = LogisticHead(C=0.1).fit(X, Y)
+    monkeypatch.setattr("featx.heads.solver.SCORES", 0)
+    found = LogisticHead(C=0.1).fit(X, Y)
+
+    assert (
+        len(list(Problem(read_training(found, X, Y), np.full((len(Y), 1), 1 / len(Y)), Multinomial(), "cpu").blocks()))
+        == 2
+    )
+    np.testing.assert_allclose(found.coef_, whole.coef_, atol=1e-8)
 
 
 def test_path_scores_are_those_of_fits_one_by_one():

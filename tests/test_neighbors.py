@@ -7,8 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from featx.heads.centroid import CentroidHead
-from featx.heads.neighbors import KNNHead
+from featx.heads.neighbors import CentroidHead, KNNHead, unit_rows
 
 X, Y = load_digits(return_X_y=True)
 TRAIN, TEST = slice(0, 1200), slice(1200, None)
@@ -108,3 +107,34 @@ def test_probabilities_rank_as_predictions(head):
 
     np.testing.assert_allclose(probabilities.sum(1), 1)
     assert (head.classes_[probabilities.argmax(1)] == head.predict(X[TEST])).all()
+
+
+def rows_of(kind: str, n: int, d: int, rng: np.random.Generator) -> np.ndarray:
+    X = rng.standard_normal((n, d)).astype(np.float32)
+    if kind == "rectified":
+        X = np.maximum(X, 0) + 0.1
+    elif kind == "twins":
+        X = X[rng.integers(0, 3, n)]
+    elif kind == "constant":
+        X[:] = 1
+    elif kind == "outlier":
+        X = 1 + 1e-3 * X
+        X[0] = -X[0]
+    elif kind == "sparse":
+        X *= rng.random(X.shape) < 1 / d  # most rows are zero
+    return X
+
+
+@pytest.mark.parametrize("kind", ["normal", "rectified", "twins", "constant", "outlier", "sparse"])
+def test_neighbours_of_many_queries_are_those_of_a_few_at_a_time(kind):
+    rng = np.random.default_rng(0)
+    X, queries = (rows_of(kind, n, 64, rng) for n in (5000, 2100))
+    head = KNNHead(k=5).fit(X, np.arange(5000) % 3)
+
+    similarities, indices = head.kneighbors(queries)
+
+    expected = np.concatenate([head.kneighbors(part)[0] for part in np.array_split(queries, 3)])
+    np.testing.assert_allclose(similarities, expected, atol=2e-6)
+    exact = (unit_rows(X)[indices] * unit_rows(queries)[:, None]).sum(2)
+    np.testing.assert_allclose(similarities, exact, atol=2e-6)
+    assert all(len(set(row)) == 5 for row in indices.tolist())

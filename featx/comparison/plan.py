@@ -14,8 +14,8 @@ from featx.comparison.board import name_of
 from featx.errors import OptionError, UnknownBackboneError, UnknownNameError
 from featx.extraction import resolved_recipes
 from featx.heads.names import make_head
-from featx.heads.settings import parse_setting
 from featx.recipe import Recipe, Request
+from featx.settings import parse_setting
 
 #: The word for the layer that a backbone is tapped at where none is named.
 DEFAULT_LAYER = "default"

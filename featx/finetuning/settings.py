@@ -8,9 +8,9 @@ from typing import Any
 
 from featx.augment import Augmentation
 from featx.errors import OptionError
-from featx.heads.settings import check_choice, check_number
 from featx.heads.training import Regimen
 from featx.recipe import PRECISIONS
+from featx.settings import check_choice, check_number
 
 SCHEDULES = ("cosine", "plateau", "none")
 

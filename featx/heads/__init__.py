@@ -9,14 +9,14 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "CentroidHead": "featx.heads.centroid",
+    "CentroidHead": "featx.heads.neighbors",
     "ConvHead": "featx.heads.dense",
     "DenseHead": "featx.heads.dense",
     "KNNHead": "featx.heads.neighbors",
-    "LogisticHead": "featx.heads.logistic",
+    "LogisticHead": "featx.heads.linear",
     "LogisticHeadCV": "featx.heads.logistic_cv",
     "RidgeHead": "featx.heads.ridge",
-    "SVMHead": "featx.heads.svm",
+    "SVMHead": "featx.heads.linear",
     "XGBoostHead": "featx.heads.boosted",
     "export_state": "featx.heads.state",
     "list_heads": "featx.heads.names",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
@@ -12,9 +13,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import resolve_device
-from featx.heads.inputs import Array, Training, read_labelled, read_rows, read_training
+from featx.heads.inputs import Array, Samples, read_labelled, read_rows, read_training
 from featx.heads.moments import leading, mean_row, second_moment
-from featx.heads.settings import check_number
+from featx.settings import check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
 _BOOSTER_SETTINGS = (
@@ -38,6 +39,7 @@ _BOOSTER_SETTINGS = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class XGBoostHead(ClassifierMixin, BaseEstimator):
     """Gradient-boosted trees (XGBoost, histograms), on whitened principal components learned on the training rows.
 
@@ -86,54 +88,29 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
     True
     """
 
-    def __init__(
-        self,
-        n_estimators: int = 60,
-        *,
-        components: int | None = 128,
-        max_bin: int = 64,
-        learning_rate: float | None = None,
-        max_depth: int | None = None,
-        max_leaves: int | None = None,
-        grow_policy: str | None = None,
-        min_child_weight: float | None = None,
-        gamma: float | None = None,
-        max_delta_step: float | None = None,
-        subsample: float | None = None,
-        sampling_method: str | None = None,
-        colsample_bytree: float | None = None,
-        colsample_bylevel: float | None = None,
-        colsample_bynode: float | None = None,
-        reg_alpha: float | None = None,
-        reg_lambda: float | None = None,
-        scale_pos_weight: float | None = None,
-        early_stopping_rounds: int | None = None,
-        n_jobs: int | None = None,
-        device: str = "cpu",
-        random_state: Any = None,
-    ) -> None:
-        self.n_estimators = n_estimators
-        self.components = components
-        self.max_bin = max_bin
-        self.learning_rate = learning_rate
-        self.max_depth = max_depth
-        self.max_leaves = max_leaves
-        self.grow_policy = grow_policy
-        self.min_child_weight = min_child_weight
-        self.gamma = gamma
-        self.max_delta_step = max_delta_step
-        self.subsample = subsample
-        self.sampling_method = sampling_method
-        self.colsample_bytree = colsample_bytree
-        self.colsample_bylevel = colsample_bylevel
-        self.colsample_bynode = colsample_bynode
-        self.reg_alpha = reg_alpha
-        self.reg_lambda = reg_lambda
-        self.scale_pos_weight = scale_pos_weight
-        self.early_stopping_rounds = early_stopping_rounds
-        self.n_jobs = n_jobs
-        self.device = device
-        self.random_state = random_state
+    n_estimators: int = 60
+    _: KW_ONLY
+    components: int | None = 128
+    max_bin: int = 64
+    learning_rate: float | None = None
+    max_depth: int | None = None
+    max_leaves: int | None = None
+    grow_policy: str | None = None
+    min_child_weight: float | None = None
+    gamma: float | None = None
+    max_delta_step: float | None = None
+    subsample: float | None = None
+    sampling_method: str | None = None
+    colsample_bytree: float | None = None
+    colsample_bylevel: float | None = None
+    colsample_bynode: float | None = None
+    reg_alpha: float | None = None
+    reg_lambda: float | None = None
+    scale_pos_weight: float | None = None
+    early_stopping_rounds: int | None = None
+    n_jobs: int | None = None
+    device: str = "cpu"
+    random_state: Any = None
 
     def fit(
         self,
@@ -217,9 +194,9 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             "device": resolve_device(self.device, "device"),
         }
 
-    def _learn_projection(self, training: Training) -> tuple[Array | None, Array | None]:
+    def _learn_projection(self, training: Samples) -> tuple[Array | None, Array | None]:
         """Return the mean (d,) and the whitened principal axes (d, components) of the weighted rows."""
-        d, dtype = training.rows.shape[1], training.rows.dtype
+        d, dtype = training.shape[1], training.dtype
         if self.components is None or self.components >= d:
             return None, None
         mean = mean_row(training)
@@ -235,32 +212,30 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
         # products of other shapes, one image instead of many, differ in their last bits.
         return np.round((block - self.mean_) @ self.projection_, 4)
 
-    def _matrix(self, training: Training, folder: str, reference: Any = None) -> Any:
+    def _matrix(self, training: Samples, folder: str, reference: Any = None) -> Any:
         """Return an xgboost matrix of bins, in memory, or in files of `folder` where it would fill the memory limit."""
         import xgboost
 
-        rows = training.rows
-        columns = rows.shape[1] if self.projection_ is None else self.projection_.shape[1]
-        outside = rows.limit is not None and len(rows) * columns > rows.limit // 8
-        if rows.limit is not None and reference is None:
+        columns = training.shape[1] if self.projection_ is None else self.projection_.shape[1]
+        outside = training.limit is not None and len(training) * columns > training.limit // 8
+        if training.limit is not None and reference is None:
             # To find bins XGBoost takes up to half a MiB a column; those of a sample are nearly the same.
-            n_sample = min(len(rows), rows.limit // (16 * columns * rows.dtype.itemsize) + self.max_bin)
-            sample = training.select(np.linspace(0, len(rows) - 1, n_sample).astype(np.intp))
+            n_sample = min(len(training), training.limit // (16 * columns * training.dtype.itemsize) + self.max_bin)
+            sample = training.select(np.linspace(0, len(training) - 1, n_sample).astype(np.intp))
             reference = self._bins(sample, xgboost.QuantileDMatrix)
         kind = xgboost.ExtMemQuantileDMatrix if outside else xgboost.QuantileDMatrix
         return self._bins(training, kind, reference, f"{folder}/rows" if outside else None)
 
-    def _bins(self, training: Training, kind: Any, reference: Any = None, cache_prefix: str | None = None) -> Any:
+    def _bins(self, training: Samples, kind: Any, reference: Any = None, cache_prefix: str | None = None) -> Any:
         """Return a matrix of `kind` with the bins of `reference`, or of its own."""
         blocks = _iterator(lambda: self._batches(training), cache_prefix)
         return kind(blocks, max_bin=self.max_bin, ref=reference, nthread=self.n_jobs or 0)
 
-    def _batches(self, training: Training) -> Iterator[dict[str, Array]]:
+    def _batches(self, training: Samples) -> Iterator[dict[str, Array]]:
         """Yield projected rows, labels and weights, in batches about as large as the blocks they come from."""
-        rows = training.rows
         batch: list[tuple[Array, Array, Array]] = []
         n_bytes = 0
-        for indices, block in rows.blocks():
+        for indices, block in training.blocks():
             batch.append((self._project(block), training.codes[indices], training.weights[indices]))
             n_bytes += batch[-1][0].nbytes
             if n_bytes >= block.nbytes:

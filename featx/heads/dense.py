@@ -15,9 +15,17 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from featx.devices import n_cuda_devices, resolve_device
+from featx.devices import arithmetic, n_cuda_devices, resolve_device
 from featx.errors import DataError, OptionError
-from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_rows, read_training
+from featx.heads.inputs import (
+    Array,
+    ClassWeight,
+    Samples,
+    as_tensor,
+    read_labelled,
+    read_rows,
+    read_training,
+)
 from featx.heads.layers import (
     FOR_MAPS,
     Layer,
@@ -30,9 +38,8 @@ from featx.heads.layers import (
     trace,
 )
 from featx.heads.linear import softmax
-from featx.heads.settings import check_choice, check_number
-from featx.heads.solver import as_tensor
 from featx.heads.training import TrainConfig, Trainer, forked_seeds
+from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,7 +126,7 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         validation = None if X_val is None else read_labelled(self, X_val, y_val, maps=self._maps)
         if validation is None and config.watches_validation:
             training, validation = self._hold_out(training, seed)
-        self.row_shape_ = training.rows.shape[1:]
+        self.row_shape_ = training.shape[1:]
         self._optimizer_state: Any = None
         trainer = self._train(training, validation, config, seed, fitted=False)
         self.history_, self.n_iter_ = trainer.state.history, trainer.state.epoch
@@ -143,7 +150,7 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         training = read_labelled(
             self, X, y, sample_weight, class_weight=self.class_weight, maps=self._maps, reset=first
         )
-        self.row_shape_ = training.rows.shape[1:]
+        self.row_shape_ = training.shape[1:]
         self.n_iter_ += 1
         seed = int(check_random_state(self.random_state).randint(2**31 - 1)) + self.n_iter_
         trainer = self._train(training, None, config, seed, fitted=not first)
@@ -153,7 +160,7 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         return self
 
     def _train(
-        self, training: Training, validation: Training | None, config: TrainConfig, seed: int, *, fitted: bool
+        self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int, *, fitted: bool
     ) -> Trainer:
         """Train a new network, or the `fitted` one, and keep its weights."""
         device = resolve_device(self.device, "device")
@@ -170,7 +177,8 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         )
         if fitted and getattr(self, "_optimizer_state", None) is not None:
             trainer.optimizer.load_state_dict(self._optimizer_state)
-        trainer.run()
+        with arithmetic(trainer.device, "fp32"):  # whatever the process allows
+            trainer.run()
         self.keep(network)
         return trainer
 
@@ -211,7 +219,7 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         names = {field.name for field in dataclasses.fields(TrainConfig)} & self.get_params().keys()
         return TrainConfig(**{name: getattr(self, name) for name in names})
 
-    def _hold_out(self, training: Training, seed: int) -> tuple[Training, Training]:
+    def _hold_out(self, training: Samples, seed: int) -> tuple[Samples, Samples]:
         """Split rows in two, stratified where every class has two of them."""
         counts = np.bincount(training.codes)
         n_held = max(int(self.validation_fraction * len(training.codes)), len(counts))
@@ -371,11 +379,11 @@ class ConvHead(NetworkClassifier):
 class _TableBatches:
     """`featx.heads.training.Batches` straight from a table or an array, without workers between."""
 
-    def __init__(self, training: Training, batch_size: int, seed: int, device: str) -> None:
+    def __init__(self, training: Samples, batch_size: int, seed: int, device: str) -> None:
         import torch
 
-        self._rows, self._batch_size, self._seed, self._device = training.rows, batch_size, seed, device
-        self.n_rows = len(training.rows)
+        self._rows, self._batch_size, self._seed, self._device = training, batch_size, seed, device
+        self.n_rows = len(training)
         self.steps_per_epoch = math.ceil(self.n_rows / batch_size)
         self._codes = torch.from_numpy(training.codes).to(device)
         self._weights = torch.from_numpy(training.weights / training.weights.mean()).to(device, torch.float32)

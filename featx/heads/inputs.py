@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeGuard
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.errors import DataError, OptionError
 from featx.files.sizes import parse_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 ClassWeight = dict[Any, float] | str | None
@@ -46,8 +50,8 @@ def is_table(X: object) -> TypeGuard[Table]:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of an array or a table, in blocks of bounded size.
+class Samples:
+    """What a head is given: rows of an array or a table, read in blocks of bounded size, and what is known of each.
 
     Attributes
     ----------
@@ -59,12 +63,21 @@ class Rows:
         float32 or float64: what blocks are given as.
     limit : int or None
         Bytes that whoever reads them may use in all; None for no limit.
+    codes : ndarray of int64, shape (n,)
+        Index into `classes`; empty where labels are unknown, as in prediction, and so are the rest.
+    weights : ndarray of float64, shape (n,)
+        Sample weight times class weight.
+    classes : ndarray, shape (k,)
+        Sorted labels.
     """
 
     source: Array | Table
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     limit: int | None = None
+    codes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    classes: Array = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -99,42 +112,21 @@ class Rows:
         for indices, block in self.source.blocks(n_bytes, shuffle=shuffle, seed=seed):
             yield indices, block.astype(self.dtype, copy=False)
 
+    def select(self, indices: NDArray[np.intp]) -> Samples:
+        """Return the part at ascending `indices`; a table's rows stay where they are."""
+        source = self.source[indices] if isinstance(self.source, np.ndarray) else self.source.select(indices)
+        shape = (len(indices), *self.shape[1:])
+        labelled: dict[str, Any] = (
+            {"codes": self.codes[indices], "weights": self.weights[indices]} if len(self.codes) else {}
+        )
+        return replace(self, source=source, shape=shape, **labelled)
+
     def take(self, indices: NDArray[np.intp]) -> Array:
         """Return the rows at ascending `indices` as one array."""
         if isinstance(self.source, np.ndarray):
             return np.asarray(self.source[indices], self.dtype)
         # Blocks are read, where rows asked for by number may be mapped, and mapped pages count as memory.
-        part = replace(self, source=self.source.select(indices), shape=(len(indices), *self.shape[1:]))
-        return np.concatenate([block for _, block in part.blocks()])
-
-
-@dataclass(frozen=True)
-class Training:
-    """Rows with what is known about each.
-
-    Attributes
-    ----------
-    rows : Rows
-        n rows.
-    codes : ndarray of int64, shape (n,)
-        Index into `classes`.
-    weights : ndarray of float64, shape (n,)
-        Sample weight times class weight.
-    classes : ndarray, shape (k,)
-        Sorted labels.
-    """
-
-    rows: Rows
-    codes: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    classes: Array
-
-    def select(self, indices: NDArray[np.intp]) -> Training:
-        """Return the part at ascending `indices`; a table's rows stay where they are."""
-        source = self.rows.source
-        part = source[indices] if isinstance(source, np.ndarray) else source.select(indices)
-        rows = replace(self.rows, source=part, shape=(len(indices), *self.rows.shape[1:]))
-        return Training(rows, self.codes[indices], self.weights[indices], self.classes)
+        return np.concatenate([block for _, block in self.select(indices).blocks()])
 
 
 def read_training(
@@ -146,7 +138,7 @@ def read_training(
     class_weight: ClassWeight = None,
     memory: int | str | None = None,
     maps: bool = False,
-) -> Training:
+) -> Samples:
     """Check what was given to ``fit``, and set ``n_features_in_`` and ``classes_`` of `head`.
 
     Parameters
@@ -175,10 +167,9 @@ def read_training(
     if is_table(X):
         limit = None if memory is None else parse_bytes(memory)
         if y is None:
+            if (X.y < 0).any():
+                X = X.select(np.flatnonzero(X.y >= 0))
             y = X.y
-            if (np.asarray(y) < 0).any():
-                X = X.select(np.flatnonzero(np.asarray(y) >= 0))
-                y = X.y
         rows = _table_rows(head, X, limit, maps=maps)
     else:
         rows = _array_rows(head, X, reset=True, maps=maps)
@@ -189,7 +180,7 @@ def read_training(
     head.classes_ = classes
     weights = _row_weights(sample_weight, len(rows))
     weights *= _class_weights(class_weight, classes, codes, weights)[codes]
-    return Training(rows, codes.astype(np.int64), weights, classes)
+    return replace(rows, codes=codes.astype(np.int64), weights=weights, classes=classes)
 
 
 def read_labelled(
@@ -201,7 +192,7 @@ def read_labelled(
     class_weight: ClassWeight = None,
     maps: bool = False,
     reset: bool = False,
-) -> Training:
+) -> Samples:
     """Check further rows with labels, for a `head` whose ``classes_`` are known.
 
     Raises
@@ -223,20 +214,20 @@ def read_labelled(
     codes = np.searchsorted(head.classes_, labels)
     weights = _row_weights(sample_weight, len(rows))
     weights *= _class_weights(class_weight, head.classes_, codes, weights)[codes]
-    return Training(rows, codes.astype(np.int64), weights, head.classes_)
+    return replace(rows, codes=codes.astype(np.int64), weights=weights, classes=head.classes_)
 
 
-def read_rows(head: Any, X: Any, *, maps: bool = False) -> Rows:
+def read_rows(head: Any, X: Any, *, maps: bool = False) -> Samples:
     """Check what was given to ``predict`` of a fitted `head`; a table is read in blocks."""
     if is_table(X):
         expected = head.n_features_in_
         if math.prod(X.shape[1:]) != expected or (len(X.shape) > 2 and not maps):
             raise DataError(f"{type(head).__name__} was fitted on rows of {expected} values, got a table of {X.shape}.")
-        return Rows(X, X.shape, _computing_dtype(X.dtype))
+        return Samples(X, X.shape, _computing_dtype(X.dtype))
     return _array_rows(head, X, reset=False, maps=maps)
 
 
-def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Rows:
+def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Samples:
     kinds = [np.float32, np.float64]
     if maps and getattr(X, "ndim", 2) > 2:  # of which scikit-learn would count the first side only
         array = check_array(X, dtype=kinds, allow_nd=True)
@@ -246,7 +237,7 @@ def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Rows:
         head.n_features_in_ = width
     else:
         array = validate_data(head, X, reset=reset, dtype=kinds)
-    return Rows(array, array.shape, array.dtype)
+    return Samples(array, array.shape, array.dtype)
 
 
 def _check_labels(head: Any, y: Any, n: int) -> Array:
@@ -260,7 +251,7 @@ def _check_labels(head: Any, y: Any, n: int) -> Array:
     return labels
 
 
-def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:
+def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Samples:
     if len(X.shape) > 2 and not maps:
         raise DataError(
             f"{type(head).__name__} needs one vector an image, got maps of {X.shape[1:]}. "
@@ -276,8 +267,8 @@ def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Rows:
     whole = math.prod(X.shape) * dtype.itemsize
     if limit is None or 2 * whole <= limit:
         array = np.asarray(X.X, dtype)
-        return Rows(array, array.shape, dtype)
-    return Rows(X, X.shape, dtype, limit)
+        return Samples(array, array.shape, dtype)
+    return Samples(X, X.shape, dtype, limit)
 
 
 def _computing_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -311,3 +302,13 @@ def _row_weights(sample_weight: Any, n: int) -> NDArray[np.float64]:
     if (weights < 0).any() or not weights.any():
         raise DataError("sample_weight must not be negative, and not all of it zero.")
     return weights
+
+
+def as_tensor(X: Array, device: str) -> Tensor:
+    """Return `X` as a tensor that shares its memory where it can."""
+    import torch
+
+    with warnings.catch_warnings():
+        # Nothing here writes to the rows, so a read-only array may be shared.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(X)).to(device)

@@ -1,26 +1,21 @@
-"""What linear heads share: fitting through the solver, and scores from ``coef_`` and ``intercept_``."""
+"""Linear heads: `LogisticHead`, `SVMHead`, and what they share with the others that have ``coef_``."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from featx.devices import resolve_device
-from featx.heads.inputs import Array, Training, read_rows, read_training
-from featx.heads.losses import Multinomial
-from featx.heads.settings import check_number
-from featx.heads.solver import Minimiser, Problem
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from featx.heads.losses import Loss
-    from featx.heads.solver import Solution
+from featx.heads.inputs import Array, ClassWeight, read_rows, read_training
+from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge
+from featx.heads.solver import Minimiser, Problem, Solution, to_numpy
+from featx.settings import check_number
 
 
 class LinearClassifier(ClassifierMixin):
@@ -50,23 +45,135 @@ class LinearClassifier(ClassifierMixin):
         return labels
 
 
-def fit_linear(
+@dataclass(eq=False, repr=False)
+class LogisticHead(LinearClassifier, BaseEstimator):
+    """Multinomial logistic regression with an L2 penalty.
+
+    Minimises the objective of `sklearn.linear_model.LogisticRegression`,
+
+        C · Σ_i s_i · loss_i + ½ ‖coef‖²,
+
+    with the intercept unpenalised and, for two classes, one vector of coefficients.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of the penalty, above 0; ``inf`` for none.
+    tol : float
+        The fit ends when no entry of the gradient of the *mean* objective (the above over C · Σ s_i) is
+        larger, scikit-learn's own criterion.
+    max_iter : int
+        Most iterations; a `ConvergenceWarning` says when they did not suffice.
+    class_weight : dict, "balanced" or None
+        As in scikit-learn.
+    device : {"auto", "cpu", "cuda"}
+        Where the fit computes. Prediction needs numpy alone.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (k, d), or (1, d) for two classes
+    intercept_ : ndarray of shape (k,) or (1,)
+    classes_ : ndarray of shape (k,)
+    objective_ : float
+        Value of the objective above.
+    gradient_norm_ : float
+        Largest absolute entry of the mean objective's gradient.
+    n_iter_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> head = LogisticHead(C=0.01).fit(X, y)
+    >>> head.coef_.shape, bool(head.gradient_norm_ <= head.tol), round(head.score(X, y), 2)
+    ((10, 64), True, 0.99)
+    """
+
+    C: float = 1.0
+    _: KW_ONLY
+    tol: float = 1e-5
+    max_iter: int = 1000
+    class_weight: ClassWeight = None
+    device: str = "auto"
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
+        _fit(self, X, y, sample_weight, memory, two_classes=Binomial(), more=Multinomial())
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
+        return softmax(self.decision_function(X))
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return logarithms of `predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+
+@dataclass(eq=False, repr=False)
+class SVMHead(LinearClassifier, BaseEstimator):
+    """Linear support vector machine with the squared hinge, each class against the rest.
+
+    Minimises C · Σ_i s_i Σ_k max(0, 1 - t_ik z_ik)² + ½ ‖coef‖², t = ±1: the primal objective of
+    `sklearn.svm.LinearSVC`, except that the intercept is not penalised.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of the penalty, above 0.
+    tol : float
+        Largest entry of the gradient of the mean objective (the above over C · Σ s_i) at the end.
+    max_iter : int
+    class_weight : dict, "balanced" or None
+        As in scikit-learn.
+    device : {"auto", "cpu", "cuda"}
+        Where the fit computes. Prediction needs numpy alone.
+
+    Attributes
+    ----------
+    coef_, intercept_, classes_, objective_, gradient_norm_, n_iter_
+        As in `LogisticHead`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> round(SVMHead(C=0.01).fit(X, y).score(X, y), 2)
+    0.99
+    """
+
+    C: float = 0.01
+    _: KW_ONLY
+    tol: float = 1e-5
+    max_iter: int = 1000
+    class_weight: ClassWeight = None
+    device: str = "auto"
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
+        _fit(self, X, y, sample_weight, memory, two_classes=SquaredHinge(), more=SquaredHinge())
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the softmax of the scores, shape (n, k): ranked like them, but not calibrated."""
+        return softmax(self.decision_function(X))
+
+
+def _fit(
     head: Any, X: Any, y: Any, sample_weight: Any, memory: int | str | None, *, two_classes: Loss, more: Loss
 ) -> None:
     """Fit `head`, which has the settings C, tol, max_iter, class_weight and device, by the loss its classes need.
 
     Sets ``coef_``, ``intercept_``, ``objective_``, ``gradient_norm_`` and ``n_iter_``.
     """
-    import torch
-
     check_number("C", head.C, above=0)
     check_number("tol", head.tol, above=0)
     check_number("max_iter", head.max_iter, least=1, whole=True)
-    training = read_training(head, X, y, sample_weight, class_weight=head.class_weight, memory=memory)
-    loss = more if len(training.classes) > 2 else two_classes
-    total = float(training.weights.sum())
-    problem = make_problem(training, training.weights[:, None] / total, loss, head.device)
-    penalties = torch.tensor([1 / (head.C * total)], dtype=torch.float64, device=problem.device)
+    samples = read_training(head, X, y, sample_weight, class_weight=head.class_weight, memory=memory)
+    total = float(samples.weights.sum())
+    loss = more if len(samples.classes) > 2 else two_classes
+    problem = Problem(samples, samples.weights[:, None] / total, loss, head.device)
+    penalties = problem.penalties(np.array([1 / (head.C * total)]))
     solution = Minimiser(problem).minimise(penalties, tol=head.tol, max_iter=head.max_iter)
     keep_solution(head, problem, solution, total=total, C=head.C)
 
@@ -89,6 +196,13 @@ def keep_solution(head: Any, problem: Problem, solution: Solution, *, total: flo
         )
 
 
+def uncentred(problem: Problem, theta: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return coef (p, k, d) and intercept (p, k) in the units of the rows, without the mean taken off."""
+    coef, dtype = theta[..., :-1], problem.samples.dtype
+    intercept = theta[..., -1] - coef @ problem.mean
+    return to_numpy(coef).astype(dtype), to_numpy(intercept).astype(dtype)
+
+
 def softmax(scores: Array) -> Array:
     """Return probabilities (n, k) from scores (n, k), or from the score of the second of two classes (n,).
 
@@ -103,22 +217,3 @@ def softmax(scores: Array) -> Array:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def make_problem(training: Training, weights: Array, loss: Loss, device: str) -> Problem:
-    """Return the problem over `training` with row weights (n, p), each column of sum 1."""
-    import torch
-
-    device = resolve_device(device, "device")
-    codes = torch.from_numpy(training.codes).to(device)
-    return Problem(
-        training.rows, codes, torch.from_numpy(weights).to(device), loss, loss.n_outputs(len(training.classes)), device
-    )
-
-
-def uncentred(problem: Problem, theta: Tensor) -> tuple[Array, Array]:
-    """Return coef (p, k, d) and intercept (p, k) in the units of the rows, without the mean taken off."""
-    coef = theta[..., :-1]
-    intercept = theta[..., -1] - coef @ problem.mean
-    dtype = problem.rows.dtype
-    return coef.cpu().numpy().astype(dtype), intercept.cpu().numpy().astype(dtype)

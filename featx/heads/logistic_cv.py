@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
 
 from featx.errors import DataError
-from featx.heads.inputs import Array, ClassWeight, Training, read_labelled, read_training
-from featx.heads.linear import (
-    LinearClassifier,
-    keep_solution,
-    make_problem,
-    softmax,
-    uncentred,
-)
+from featx.heads.inputs import Array, ClassWeight, Samples, read_labelled, read_training
+from featx.heads.linear import LinearClassifier, keep_solution, softmax, uncentred
 from featx.heads.losses import Binomial, Multinomial
-from featx.heads.settings import check_choice, check_number
-from featx.heads.solver import Minimiser
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from featx.heads.solver import Problem
+from featx.heads.solver import REFRESH, Minimiser, Problem
+from featx.settings import check_choice, check_number
 
 #: The path is solved to ten times ``tol``, but, where that is more, only to this: scikit-learn's own.
 PATH_TOLERANCE = 1e-4
 
 
+@dataclass(eq=False, repr=False)
 class LogisticHeadCV(LinearClassifier, BaseEstimator):
     """Logistic regression whose C is chosen by cross-validation, or on given validation rows.
 
@@ -74,28 +64,16 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
     (0.01, array([0.9 , 0.93, 0.93]))
     """
 
-    def __init__(
-        self,
-        Cs: int | Sequence[float] = 20,
-        *,
-        cv: Any = 5,
-        scoring: str = "accuracy",
-        one_standard_error: bool = False,
-        tol: float = 1e-5,
-        max_iter: int = 1000,
-        class_weight: ClassWeight = None,
-        device: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        self.Cs = Cs
-        self.cv = cv
-        self.scoring = scoring
-        self.one_standard_error = one_standard_error
-        self.tol = tol
-        self.max_iter = max_iter
-        self.class_weight = class_weight
-        self.device = device
-        self.random_state = random_state
+    Cs: int | Sequence[float] = 20
+    _: KW_ONLY
+    cv: Any = 5
+    scoring: str = "accuracy"
+    one_standard_error: bool = False
+    tol: float = 1e-5
+    max_iter: int = 1000
+    class_weight: ClassWeight = None
+    device: str = "auto"
+    random_state: Any = None
 
     def fit(
         self,
@@ -117,38 +95,35 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         groups : array-like of shape (n,), or None
             Rows of one group stay in one fold.
         """
-        import torch
-
         Cs = self._path()
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
         validation = None if X_val is None else read_labelled(self, X_val, y_val)
         held_out = np.zeros((len(training.codes), 1), bool) if validation else self._folds(training, groups)
         weights, totals = _fold_weights(training, held_out)
-        loss = Multinomial() if len(self.classes_) > 2 else Binomial()
-        problem = make_problem(training, weights, loss, self.device)
-        sums = torch.from_numpy(totals).to(problem.device)
+        problem = Problem(training, weights, Multinomial() if len(self.classes_) > 2 else Binomial(), self.device)
         minimiser = Minimiser(problem)
         tol = max(self.tol, min(10 * self.tol, PATH_TOLERANCE))
         scores, means = [], []
         for C in Cs:
-            solution = minimiser.minimise(1 / (C * sums), tol=tol, max_iter=self.max_iter)
+            penalties = problem.penalties(1 / (C * totals))
+            solution = minimiser.minimise(penalties, tol=tol, max_iter=self.max_iter)
             scores.append(self._score(problem, solution.theta, training, held_out, validation))
-            means.append(solution.theta.mean(dim=0, keepdim=True))
+            means.append(solution.theta.mean(0)[None])
         self.Cs_, self.scores_ = Cs, np.array(scores).T
         chosen = _choose(self.scores_, one_standard_error=self.one_standard_error)
         self.C_ = float(Cs[chosen])
-        self._finish(problem, training, means[chosen])
+        self._finish(minimiser, training, means[chosen])
         return self
 
-    def _finish(self, problem: Problem, training: Training, start: Tensor) -> None:
+    def _finish(self, path: Minimiser, training: Samples, start: Any) -> None:
         """Fit on all rows with the chosen C, from what the folds found."""
-        import torch
-
-        total = float(training.weights.sum())
-        weights = torch.from_numpy(training.weights[:, None] / total).to(problem.device)
-        penalties = torch.tensor([1 / (self.C_ * total)], dtype=torch.float64, device=problem.device)
-        problem.reweight(weights)
-        solution = Minimiser(problem, start).minimise(penalties, tol=self.tol, max_iter=self.max_iter)
+        problem, total = path.problem, float(training.weights.sum())
+        problem.reweight(training.weights[:, None] / total)
+        # Where measuring the curvature anew costs many steps, that of the path will do.
+        curvature = path.curvature if problem.curvature_cost > REFRESH else None
+        solution = Minimiser(problem, start, curvature).minimise(
+            problem.penalties(np.array([1 / (self.C_ * total)])), tol=self.tol, max_iter=self.max_iter
+        )
         keep_solution(self, problem, solution, total=total, C=self.C_)
 
     def predict_proba(self, X: Any) -> Array:
@@ -168,8 +143,10 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         check_number("max_iter", self.max_iter, least=1, whole=True)
         return np.sort(Cs.astype(np.float64))
 
-    def _folds(self, training: Training, groups: Any) -> NDArray[np.bool_]:
+    def _folds(self, training: Samples, groups: Any) -> NDArray[np.bool_]:
         """Return which rows each fold holds out, shape (n, cv)."""
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+
         n, splitter = len(training.codes), self.cv
         if isinstance(splitter, int | np.integer):
             check_number("cv", splitter, least=2)
@@ -186,10 +163,10 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
     def _score(
         self,
         problem: Problem,
-        theta: Tensor,
-        training: Training,
+        theta: Any,
+        training: Samples,
         held_out: NDArray[np.bool_],
-        validation: Training | None,
+        validation: Samples | None,
     ) -> NDArray[np.float64]:
         """Return the weighted score of each fold on its own rows, shape (n_folds,)."""
         coef, intercept = uncentred(problem, theta)
@@ -197,7 +174,7 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
             training, held_out = validation, np.ones((len(validation.codes), 1), bool)
         folds = held_out.shape[1]
         sums, totals = np.zeros(folds), np.zeros(folds)
-        for indices, block in training.rows.blocks():
+        for indices, block in training.blocks():
             codes, weights, held = training.codes[indices], training.weights[indices], held_out[indices]
             Z = block @ coef[:folds].reshape(-1, coef.shape[2]).T + intercept[:folds].reshape(-1)
             Z = Z.reshape(len(block), folds, -1)
@@ -215,10 +192,10 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         return np.asarray(np.log(np.maximum(true, np.finfo(true.dtype).tiny)))
 
 
-def _fold_weights(training: Training, held_out: NDArray[np.bool_]) -> tuple[Array, NDArray[np.float64]]:
+def _fold_weights(training: Samples, held_out: NDArray[np.bool_]) -> tuple[Array, NDArray[np.float64]]:
     """Return the weights (n, p) of the rows that each fold is fitted on, each column of sum 1, and the sums before."""
     # A streamed table's are made in the dtype that its problems compute in: twice that is much of a memory limit.
-    dtype = np.dtype(np.float64) if training.rows.in_memory else training.rows.dtype
+    dtype = np.dtype(np.float64) if training.in_memory else training.dtype
     weights, totals = np.empty(held_out.shape, dtype), np.empty(held_out.shape[1])
     for fold, held in enumerate(held_out.T):
         kept = np.where(held, 0, training.weights)

@@ -1,27 +1,35 @@
 """Convex losses of linear classifiers: value, gradient and Hessian in the scores.
 
 Each takes scores Z of shape (n, p, k) for n rows and p problems side by side, and class indices of
-shape (n,). The Hessian of a row is diag(u) - v vᵀ, which its `hessian` returns as u and v.
+shape (n,), both numpy's or both torch's. The Hessian of a row is diag(u) - v vᵀ; `hessian` returns u and v.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import sys
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import numpy as np
+
+#: An array of numpy or a tensor of torch.
+Array = Any
+
+
+def module_of(array: Array) -> Any:
+    """Return numpy or torch, whichever `array` is of."""
+    return np if isinstance(array, np.ndarray | np.generic) else sys.modules["torch"]
 
 
 class Loss(Protocol):
-    """A convex loss of scores."""
+    """A convex loss of scores, which a call may overwrite."""
 
     def n_outputs(self, n_classes: int) -> int:
         """Return k, the scores a row has."""
 
-    def __call__(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return losses (n, p) and gradients (n, p, k)."""
 
-    def hessian(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def hessian(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return u and v, each (n, p, k)."""
 
 
@@ -32,21 +40,17 @@ class Multinomial:
         """Return one score a class."""
         return n_classes
 
-    def __call__(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return losses and gradients, softmax minus one-hot."""
-        import torch
+        rows, own, sums = _softmax(scores, codes)
+        losses = module_of(scores).log(sums) - own
+        scores[rows, :, codes] -= 1
+        return losses, scores
 
-        index = codes[:, None, None].expand(-1, scores.shape[1], 1)
-        log_sum = torch.logsumexp(scores, dim=2, keepdim=True)
-        losses = (log_sum - scores.gather(2, index))[..., 0]
-        gradient = (scores - log_sum).exp_()
-        gradient.scatter_add_(2, index, gradient.new_full((), -1.0).expand(index.shape))
-        return losses, gradient
-
-    def hessian(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - as of all losses
+    def hessian(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return the softmax twice: diag(q) - q qᵀ."""
-        q = scores.softmax(dim=2)
-        return q, q
+        _softmax(scores, codes)
+        return scores, scores
 
 
 class Binomial:
@@ -56,19 +60,19 @@ class Binomial:
         """Return one score for both classes."""
         return n_classes - 1
 
-    def __call__(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return losses and gradients, probability minus target."""
-        from torch.nn.functional import softplus
+        xp = module_of(scores)
+        z, positive = scores[..., 0], _targets(scores, codes == 1)
+        smaller = xp.exp(-abs(z))  # of the odds and their inverse
+        losses = xp.log1p(smaller) + z.clip(min=0) - positive * z
+        return losses, (xp.where(z > 0, 1, smaller) / (1 + smaller) - positive)[..., None]
 
-        positive = codes[:, None].to(scores.dtype)
-        z = scores[..., 0]
-        losses = softplus(z, threshold=50) - positive * z
-        return losses, (z.sigmoid() - positive)[..., None]
-
-    def hessian(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - as of all losses
+    def hessian(self, scores: Array, codes: Array) -> tuple[Array, Array]:  # noqa: ARG002 - as of all losses
         """Return q (1 - q) and zero."""
-        q = scores.sigmoid()
-        return q * (1 - q), q.new_zeros(q.shape)
+        xp = module_of(scores)
+        smaller = xp.exp(-abs(scores))
+        return smaller / (1 + smaller) ** 2, xp.zeros_like(scores)
 
 
 class SquaredHinge:
@@ -78,22 +82,38 @@ class SquaredHinge:
         """Return one score a class, or one for two classes."""
         return n_classes if n_classes > 2 else 1
 
-    def __call__(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return losses and gradients."""
         target = _signs(scores, codes)
-        slack = (1 - target * scores).clamp_(min=0)
-        return slack.square().sum(2), -2 * target * slack
+        slack = (1 - target * scores).clip(min=0)
+        return (slack * slack).sum(2), -2 * target * slack
 
-    def hessian(self, scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def hessian(self, scores: Array, codes: Array) -> tuple[Array, Array]:
         """Return 2 where the margin is not kept, and zero."""
-        kept = _signs(scores, codes) * scores >= 1
-        return (~kept).to(scores.dtype) * 2, scores.new_zeros(scores.shape)
+        xp = module_of(scores)
+        return 2 * xp.asarray(_signs(scores, codes) * scores < 1, dtype=scores.dtype), xp.zeros_like(scores)
 
 
-def _signs(scores: Tensor, codes: Tensor) -> Tensor:
+def _softmax(scores: Array, codes: Array) -> tuple[Array, Array, Array]:
+    """Turn scores into their softmax; return row numbers, the own class's score and Σ exp z, both from the largest."""
+    xp = module_of(scores)
+    rows = xp.ones_like(codes).cumsum(0) - 1
+    scores -= xp.amax(scores, 2)[..., None]
+    own = scores[rows, :, codes]
+    xp.exp(scores, out=scores)
+    sums = scores.sum(2)
+    scores /= sums[..., None]
+    return rows, own, sums
+
+
+def _targets(scores: Array, hits: Array) -> Array:
+    """Return 1 where `hits` (n,), else 0, shape (n, 1)."""
+    return module_of(scores).asarray(hits, dtype=scores.dtype)[:, None]
+
+
+def _signs(scores: Array, codes: Array) -> Array:
     """Return targets ±1, shape (n, 1, k)."""
-    import torch
-
+    xp = module_of(scores)
     k = scores.shape[2]
-    classes = torch.arange(k, device=codes.device) if k > 1 else codes.new_ones(1)
-    return torch.where(codes[:, None] == classes, 1.0, -1.0).to(scores.dtype)[:, None, :]
+    columns = [_targets(scores, codes == label) for label in (range(k) if k > 1 else (1,))]
+    return (2 * xp.concatenate(columns, 1) - 1)[:, None, :]

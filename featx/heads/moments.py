@@ -9,19 +9,19 @@ import numpy as np
 from scipy import linalg
 
 from featx.errors import DataError
-from featx.heads.inputs import Array, Training
+from featx.heads.inputs import Array, Samples
 
 
-def mean_row(training: Training) -> Array:
+def mean_row(training: Samples) -> Array:
     """Return the weighted mean of the rows, shape (d,), float64."""
-    total = np.zeros(training.rows.shape[1])
-    for indices, block in training.rows.blocks():
+    total = np.zeros(training.shape[1])
+    for indices, block in training.blocks():
         total += training.weights[indices].astype(block.dtype) @ block
     mean: Array = total / training.weights.sum()
     return mean
 
 
-def centred(training: Training, indices: Any, block: Array, mean: Array) -> Array:
+def centred(training: Samples, indices: Any, block: Array, mean: Array) -> Array:
     """Return √s (x - mean) for each row x of a block with weight s."""
     A: Array = block - mean.astype(block.dtype)
     weights = training.weights[indices]
@@ -30,23 +30,21 @@ def centred(training: Training, indices: Any, block: Array, mean: Array) -> Arra
     return A
 
 
-def second_moment(
-    training: Training, mean: Array, targets: Callable[[Any], Array] | None = None
-) -> tuple[Array, Array]:
+def second_moment(training: Samples, mean: Array, targets: Callable[[Any], Array] | None = None) -> tuple[Array, Array]:
     """Return Σ s x̃ x̃ᵀ (d, d), summed in the dtype of the rows, and Σ s x̃ tᵀ (d, k) in float64, with x̃ = x - mean.
 
     Parameters
     ----------
-    training : Training
+    training : Samples
     mean : ndarray, shape (d,)
     targets : callable, or None
         From indices to their t, shape (m, k): made by the block, for all of them may be more than the memory
         limit allows. None for no columns.
     """
-    d = training.rows.shape[1]
+    d = training.shape[1]
     check_room(training, d)
-    gram, cross = np.zeros((d, d), training.rows.dtype), np.zeros((d, 0))
-    for indices, block in training.rows.blocks():
+    gram, cross = np.zeros((d, d), training.dtype), np.zeros((d, 0))
+    for indices, block in training.blocks():
         A = centred(training, indices, block, mean)
         gram += A.T @ A
         if targets is not None:
@@ -55,10 +53,10 @@ def second_moment(
     return gram, cross
 
 
-def check_room(training: Training, side: int) -> None:
+def check_room(training: Samples, side: int) -> None:
     """Raise `DataError` where a factorised square matrix of `side` rows is more than the memory limit allows."""
     # The matrix, the product of a block or what LAPACK works in, and as much for the blocks themselves.
-    limit, needed = training.rows.limit, 3 * side**2 * training.rows.dtype.itemsize
+    limit, needed = training.limit, 3 * side**2 * training.dtype.itemsize
     if limit is not None and needed > limit:
         raise DataError(
             f"The second moments of {side} columns take {needed / 2**20:.0f} MiB, and the memory limit is "

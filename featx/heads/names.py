@@ -10,18 +10,18 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from featx.errors import OptionError, UnknownHeadError
-from featx.heads.settings import parse_setting
+from featx.settings import parse_setting
 
 #: Name → class, as ``module:Class``. Plug-ins add theirs by the entry point group ``featx.heads``.
 REGISTRY = {
     "mlp": "featx.heads.dense:DenseHead",
-    "logreg": "featx.heads.logistic:LogisticHead",
+    "logreg": "featx.heads.linear:LogisticHead",
     "logreg-cv": "featx.heads.logistic_cv:LogisticHeadCV",
     "xgboost": "featx.heads.boosted:XGBoostHead",
     "knn": "featx.heads.neighbors:KNNHead",
     "ridge": "featx.heads.ridge:RidgeHead",
-    "centroid": "featx.heads.centroid:CentroidHead",
-    "svm": "featx.heads.svm:SVMHead",
+    "centroid": "featx.heads.neighbors:CentroidHead",
+    "svm": "featx.heads.linear:SVMHead",
     "conv": "featx.heads.dense:ConvHead",
 }
 
@@ -73,7 +73,7 @@ def make_head(name: str, **settings: Any) -> Any:
         A name from ``featx heads``, ``package.module:Class``, or a dotted path in scikit-learn such as
         ``sklearn.ensemble.RandomForestClassifier``.
     **settings
-        Constructor arguments. Text is read as on the command line (`featx.heads.settings.parse_setting`).
+        Constructor arguments. Text is read as on the command line (`featx.settings.parse_setting`).
 
     Raises
     ------

@@ -1,7 +1,9 @@
-"""`KNNHead`: exact k nearest neighbours by cosine, with DINO's weighted vote."""
+"""Heads that hold rows against rows: `KNNHead`, exact nearest neighbours, and `CentroidHead`, nearest class means."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -9,25 +11,20 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.centroid import unit_rows
 from featx.heads.inputs import Array, read_rows, read_training
-from featx.heads.settings import check_choice, check_number
-from featx.heads.shortlist import COLUMNS, ROWS, Levels, eight_bits_are_exact, pairs_above, products
+from featx.heads.linear import softmax
+from featx.settings import check_choice, check_number
 
 #: Queries answered at a time.
 QUERIES = 1024
-
-#: Queries from which on making eight-bit copies of the training rows costs less than it saves.
-MANY = 2 * QUERIES
 
 #: Similarities held at a time, queries times training rows: 16 MiB, which processors' caches hold.
 TILE = 1 << 22
 
 
+@dataclass(eq=False, repr=False)
 class KNNHead(ClassifierMixin, BaseEstimator):
     """Vote of the k nearest training rows, by cosine similarity; exact.
-
-    Where there are many queries, products in eight bits first rule out what cannot be near (`featx.heads.shortlist`).
 
     Parameters
     ----------
@@ -43,7 +40,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
     units_ : ndarray of shape (n, d)
-        Training rows of length 1. A table above the memory limit is kept as it is and read at each prediction.
+        Samples rows of length 1. A table above the memory limit is kept as it is and read at each prediction.
     codes_ : ndarray of int64, shape (n,)
         Index of each training row's label in ``classes_``.
 
@@ -55,10 +52,10 @@ class KNNHead(ClassifierMixin, BaseEstimator):
     0.96
     """
 
-    def __init__(self, k: int = 20, *, weights: str = "softmax", temperature: float = 0.07) -> None:
-        self.k = k
-        self.weights = weights
-        self.temperature = temperature
+    k: int = 20
+    _: KW_ONLY
+    weights: str = "softmax"
+    temperature: float = 0.07
 
     def fit(self, X: Any, y: Any = None, *, memory: int | str | None = None) -> Self:
         """Remember X (n, d) or Features with labels y (n,); see `featx.heads.inputs.read_training`."""
@@ -67,8 +64,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
         check_number("temperature", self.temperature, above=0)
         training = read_training(self, X, y, memory=memory)
         self.codes_ = training.codes
-        rows = training.rows
-        self.units_ = unit_rows(rows.source) if isinstance(rows.source, np.ndarray) else rows
+        self.units_ = unit_rows(training.source) if isinstance(training.source, np.ndarray) else training
         return self
 
     def kneighbors(self, X: Any, k: int | None = None) -> tuple[Array, NDArray[np.int64]]:
@@ -78,8 +74,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
         rows = read_rows(self, X)
         # Few enough queries at a time that their similarities to a tile of rows stay small.
         blocks = rows.blocks(QUERIES * rows.row_bytes)
-        levels = self._eight_bits(k) if len(rows) >= MANY else []
-        found = [self._nearest(unit_rows(block), k, levels) for _, block in blocks]
+        found = [self._nearest(unit_rows(block), k) for _, block in blocks]
         return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
 
     def predict_proba(self, X: Any) -> Array:
@@ -129,34 +124,21 @@ class KNNHead(ClassifierMixin, BaseEstimator):
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
-    def _eight_bits(self, k: int) -> list[Levels]:
-        """Return each tile of rows in eight bits; none where that would be no help."""
-        tiles = list(self._tiles(ROWS)) if isinstance(self.units_, np.ndarray) else []
-        helpful = len(tiles) > 1 and k < len(tiles[0][1]) and self.units_.shape[1] in COLUMNS
-        return [Levels.of_block(units) for _, units in tiles] if helpful and eight_bits_are_exact() else []
-
-    def _nearest(self, queries: Array, k: int, levels: list[Levels]) -> tuple[Array, NDArray[np.int64]]:
+    def _nearest(self, queries: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
         """Return the k largest similarities and their rows, merged over tiles of the training rows."""
         best = np.full((len(queries), k), -np.inf, queries.dtype)
         where = np.zeros((len(queries), k), np.int64)
-        asked = Levels.of_queries(queries) if levels else None
-        product = products if levels else _product
-        step = ROWS if levels else max(k, TILE // max(1, len(queries)))
-        for tile, (start, units) in enumerate(self._tiles(step)):
-            if not tile and len(units) > k:
-                best, where = _first(product(queries, units), k)
+        for start, units in self._tiles(max(k, TILE // max(1, len(queries)))):
+            similarities = queries @ units.T
+            if not start and len(units) > k:
+                best, where = _first(similarities, k)
                 continue
-            found = pairs_above(best[:, -1], queries, units, asked, levels[tile]) if asked else None
-            if found is None:
-                # Limits are low at first, most of all for many neighbours. Later on, what rules out little never will.
-                asked = asked if 2 * tile < len(levels) else None
-                found = _above(best[:, -1:], product(queries, units))
-            rows, columns, similarities = found
+            rows, columns, found = _above(best[:, -1:], similarities)
             if len(rows):
-                best, where = _merged(best, where, rows, similarities, columns + start)
+                best, where = _merged(best, where, rows, found, columns + start)
         return best, where
 
-    def _tiles(self, step: int) -> Any:
+    def _tiles(self, step: int) -> Iterator[tuple[int, Array]]:
         """Yield (first row number, unit rows)."""
         if isinstance(self.units_, np.ndarray):
             for start in range(0, len(self.units_), step):
@@ -166,9 +148,88 @@ class KNNHead(ClassifierMixin, BaseEstimator):
             yield int(indices[0]), unit_rows(block)
 
 
-def _product(queries: Array, units: Array) -> Array:
-    found: Array = queries @ units.T
-    return found
+@dataclass(kw_only=True, eq=False, repr=False)
+class CentroidHead(ClassifierMixin, BaseEstimator):
+    """Nearest class mean; one pass over the rows.
+
+    Parameters
+    ----------
+    metric : {"cosine", "euclidean"}
+        With cosine, rows are scaled to length 1 before they are averaged, and so are the means.
+    temperature : float
+        Divides the similarities in `predict_proba`.
+
+    Attributes
+    ----------
+    centroids_ : ndarray of shape (k, d)
+    classes_ : ndarray of shape (k,)
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> round(CentroidHead().fit(X, y).score(X, y), 2)
+    0.91
+    """
+
+    metric: str = "cosine"
+    temperature: float = 0.07
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
+        check_choice("metric", self.metric, ("cosine", "euclidean"))
+        check_number("temperature", self.temperature, above=0)
+        training = read_training(self, X, y, sample_weight, memory=memory)
+        k = len(self.classes_)
+        sums = np.zeros((k, training.shape[1]))
+        for indices, block in training.blocks():
+            membership = np.zeros((k, len(block)), block.dtype)
+            membership[training.codes[indices], np.arange(len(block))] = training.weights[indices]
+            sums += membership @ (unit_rows(block) if self.metric == "cosine" else block)
+        totals = np.bincount(training.codes, training.weights, minlength=k)[:, None]
+        means = sums / np.maximum(totals, np.finfo(float).tiny)
+        self.centroids_ = (unit_rows(means) if self.metric == "cosine" else means).astype(training.dtype)
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Return similarities (n, k), or their difference (n,) for two classes.
+
+        With cosine, the cosines; else minus the squared distances, up to a number that all classes of a row share.
+        """
+        check_is_fitted(self)
+        scores = np.concatenate([self._similarities(block) for _, block in read_rows(self, X).blocks()])
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict(self, X: Any) -> Array:
+        """Return the label of each row, shape (n,)."""
+        scores = self.decision_function(X)
+        codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        labels: Array = self.classes_[codes]
+        return labels
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the softmax of similarities over `temperature`, shape (n, k): ranked like them, not calibrated."""
+        return softmax(self.decision_function(X) / self.temperature)
+
+    def _similarities(self, block: Array) -> Array:
+        products = (unit_rows(block) if self.metric == "cosine" else 2 * block) @ self.centroids_.T
+        # ‖x‖² is the same for every class, and is left out of the squared distance.
+        similarities: Array = products - (0 if self.metric == "cosine" else (self.centroids_**2).sum(axis=1))
+        return similarities
+
+
+def unit_rows(X: Array) -> Array:
+    """Return rows scaled to Euclidean length 1; rows of zeros stay zero.
+
+    Examples
+    --------
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    lengths = np.sqrt(np.einsum("nd,nd->n", X, X))[:, None]
+    units: Array = X / np.where(lengths > 0, lengths, 1)
+    return units
 
 
 def _first(similarities: Array, k: int) -> tuple[Array, NDArray[np.int64]]:

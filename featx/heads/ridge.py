@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from featx.heads.inputs import Array, ClassWeight, Training, read_training
+from featx.heads.inputs import Array, ClassWeight, Samples, read_training
 from featx.heads.linear import LinearClassifier, softmax
 from featx.heads.moments import centred, check_room, eigh, mean_row, second_moment
-from featx.heads.settings import check_choice, check_number
+from featx.settings import check_choice, check_number
 
 
+@dataclass(eq=False, repr=False)
 class RidgeHead(LinearClassifier, BaseEstimator):
     """Ridge regression on targets ±1, each class against the rest, as in `sklearn.linear_model.RidgeClassifier`.
 
@@ -52,16 +53,10 @@ class RidgeHead(LinearClassifier, BaseEstimator):
     (10000.0, array([0.936, 0.937, 0.939]))
     """
 
-    def __init__(
-        self,
-        alpha: float | Sequence[float] = 1.0,
-        *,
-        scoring: str = "accuracy",
-        class_weight: ClassWeight = None,
-    ) -> None:
-        self.alpha = alpha
-        self.scoring = scoring
-        self.class_weight = class_weight
+    alpha: float | Sequence[float] = 1.0
+    _: KW_ONLY
+    scoring: str = "accuracy"
+    class_weight: ClassWeight = None
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
         """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
@@ -80,7 +75,7 @@ class RidgeHead(LinearClassifier, BaseEstimator):
             chosen = int(best[np.argmax(alphas[best])])
         self.alpha_ = float(alphas[chosen])
         coef = moments.coefficients(alphas[[chosen]])[0]
-        dtype = training.rows.dtype
+        dtype = training.dtype
         self.coef_ = coef.astype(dtype)
         self.intercept_ = (moments.target_mean - coef @ moments.mean).astype(dtype)
         return self
@@ -106,9 +101,9 @@ class _Moments:
     total: float
 
     @classmethod
-    def of(cls, training: Training) -> _Moments:
+    def of(cls, training: Samples) -> _Moments:
         """Read the rows twice: for the mean, then for the moments about it."""
-        n, d = training.rows.shape
+        n, d = training.shape
         mean = mean_row(training)
         shares = np.bincount(training.codes, training.weights) / training.weights.sum()
         target_mean = (2 * shares - 1)[_columns(training)]
@@ -120,7 +115,7 @@ class _Moments:
             values, vectors, cross = _from_rows(training, mean, centred_targets(slice(None)))
         else:
             gram, cross = second_moment(training, mean, centred_targets)
-            values, vectors = eigh(gram, frugal=training.rows.limit is not None)
+            values, vectors = eigh(gram, frugal=training.limit is not None)
         return cls(
             mean, target_mean, vectors, values, vectors.T @ cross.astype(vectors.dtype), float(training.weights.sum())
         )
@@ -137,7 +132,7 @@ class _Moments:
         shrunk = (self.shrinkage(alphas)[:, :, None] * self.cross).astype(self.vectors.dtype)
         return np.swapaxes(self.vectors @ shrunk, 1, 2)
 
-    def leave_one_out(self, training: Training, alphas: NDArray[np.float64], scoring: str) -> NDArray[np.float64]:
+    def leave_one_out(self, training: Samples, alphas: NDArray[np.float64], scoring: str) -> NDArray[np.float64]:
         """Return the weighted leave-one-out score of every alpha, shape (n_alphas,).
 
         A row's prediction by the fit without it is t - (t - ŷ) / (1 - h), where
@@ -147,7 +142,7 @@ class _Moments:
         scores = np.zeros(len(alphas))
         # One product for as many alphas as make no more columns than the rows have.
         n_parts = -(-len(alphas) * self.cross.shape[1] // len(self.mean))
-        for indices, block in training.rows.blocks():
+        for indices, block in training.blocks():
             Z = (block - self.mean.astype(block.dtype)) @ self.vectors
             weights, targets = training.weights[indices], _targets(training, indices)
             leverage = weights[:, None] * (1 / self.total + Z**2 @ shrinkage.T.astype(Z.dtype))
@@ -171,25 +166,25 @@ class _Moments:
         return residuals
 
 
-def _from_rows(training: Training, mean: Array, targets: Array) -> tuple[Array, Array, Array]:
+def _from_rows(training: Samples, mean: Array, targets: Array) -> tuple[Array, Array, Array]:
     """Return values, vectors and Σ s x̃ t̃ᵀ from the smaller n by n side, where there are fewer rows than features."""
-    check_room(training, training.rows.shape[1])
-    parts = training.rows.blocks()
+    check_room(training, training.shape[1])
+    parts = training.blocks()
     A = np.concatenate([centred(training, indices, block, mean) for indices, block in parts])
-    values, left = eigh(A @ A.T, frugal=training.rows.limit is not None)
+    values, left = eigh(A @ A.T, frugal=training.limit is not None)
     kept = values > values[-1] * np.finfo(A.dtype).eps * len(values)
     vectors = A.T @ (left[:, kept] / np.sqrt(values[kept]))
     return values[kept], vectors, A.T @ (targets * np.sqrt(training.weights)[:, None])
 
 
-def _targets(training: Training, indices: Any) -> Array:
+def _targets(training: Samples, indices: Any) -> Array:
     """Return ±1 targets (n, k), one column for two classes."""
     hits = training.codes[indices][:, None] == _columns(training)
-    targets: Array = np.where(hits, training.rows.dtype.type(1), training.rows.dtype.type(-1))
+    targets: Array = np.where(hits, training.dtype.type(1), training.dtype.type(-1))
     return targets
 
 
-def _columns(training: Training) -> NDArray[np.int64]:
+def _columns(training: Samples) -> NDArray[np.int64]:
     """Return the classes that have a column of targets: all, or the second of two."""
     k = len(training.classes)
     return np.arange(k) if k > 2 else np.ones(1, np.int64)

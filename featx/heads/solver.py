@@ -1,4 +1,4 @@
-"""Penalised linear classifiers, many at once: their objectives, and the minimiser.
+"""Penalised linear classifiers, many at once: their objectives, their curvature, and the minimiser.
 
 Problem p has weights s_ip that sum to 1 over the rows and a penalty λ_p:
 
@@ -6,24 +6,28 @@ Problem p has weights s_ip that sum to 1 over the rows and a penalty λ_p:
 
 μ is the mean of the rows: taken off inside, it costs one product with μ instead of a copy of X.
 All problems share every product with X, so five folds cost little more than one.
+
+Small tables are solved in numpy, so that nobody waits for torch to be imported; larger ones, and those on a GPU, by
+torch. What is written here holds for both: arrays are of one or the other, and ``xp`` is the module they are of.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featx.heads.curvature import Curvature
+from featx.devices import arithmetic, resolve_device
+from featx.heads.inputs import as_tensor
+from featx.heads.losses import Array, module_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from featx.heads.inputs import Array, Rows
+    from featx.heads.inputs import Samples
     from featx.heads.losses import Loss
 
 #: Pairs of steps and gradient changes that L-BFGS remembers.
@@ -31,6 +35,12 @@ HISTORY = 10
 
 #: Tables of at most so many values are solved in float64, which costs nothing there.
 SMALL = 1 << 20
+
+#: Tables of at most so many values are solved in numpy: importing torch takes longer than it saves.
+NUMPY = 1 << 23
+
+#: Scores computed at a time, at most: rows times problems times classes.
+SCORES = 1 << 23
 
 #: Rows a feature that the curvature is measured on, where there are so many.
 ROWS_PER_FEATURE = 8
@@ -44,29 +54,27 @@ class Problem:
 
     Parameters
     ----------
-    rows : Rows
-        n rows of d values.
-    codes : Tensor of int64, shape (n,)
-        Class indices.
-    weights : Tensor of float64, shape (n, p)
+    samples : Samples
+        n rows of d values with their class indices.
+    weights : ndarray of float64, shape (n, p)
         Each column sums to 1.
     loss : Loss
-    n_outputs : int
-        Scores a row, k.
     device : str
         Where products are computed.
     """
 
-    def __init__(self, rows: Rows, codes: Tensor, weights: Tensor, loss: Loss, n_outputs: int, device: str) -> None:
-        import torch
-
-        exact = rows.dtype == np.float64 or np.prod(rows.shape) <= SMALL
-        self.dtype = torch.float64 if exact else torch.float32
-        self.rows, self.codes, self.weights = rows, codes, weights.to(self.dtype)
-        self.loss, self.n_outputs, self.device = loss, n_outputs, device
-        self._resident = self._to_device(rows.source) if isinstance(rows.source, np.ndarray) else None
-        self._sample: tuple[Any, Tensor] | None = None
-        mean = self.weights.new_zeros(rows.shape[1])
+    def __init__(self, samples: Samples, weights: NDArray[np.float64], loss: Loss, device: str) -> None:
+        n_values = np.prod(samples.shape)
+        self.samples, self.loss, self.n_outputs = samples, loss, loss.n_outputs(len(samples.classes))
+        self.device = resolve_device(device, "device")
+        self.in_numpy = self.device == "cpu" and bool(n_values <= NUMPY)
+        exact = samples.dtype == np.float64 or n_values <= SMALL
+        self._dtype = np.dtype(np.float64 if exact else np.float32)
+        self.codes = self._placed(samples.codes)
+        self.weights = self._placed(weights.astype(self._dtype, copy=False))
+        self._resident = self._placed(samples.source.astype(self._dtype, copy=False)) if samples.in_memory else None  # type: ignore[union-attr]
+        self._sample: tuple[Any, Array] | None = None
+        mean = self.zeros(samples.shape[1])
         for indices, X in self.blocks():
             mean += self.weights[indices].mean(1) @ X
         self.mean = mean
@@ -74,54 +82,65 @@ class Problem:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (p, k, d + 1) of the parameters; the last column is the intercept at μ."""
-        return self.weights.shape[1], self.n_outputs, self.rows.shape[1] + 1
+        return self.weights.shape[1], self.n_outputs, self.samples.shape[1] + 1
 
-    def blocks(self) -> Iterator[tuple[Any, Tensor]]:
-        """Yield (indices, rows on the device)."""
+    def zeros(self, *shape: int) -> Array:
+        """Return zeros where, and in the dtype in which, the problem is solved."""
+        return self._placed(np.zeros(shape, self._dtype))
+
+    def penalties(self, values: NDArray[np.float64]) -> Array:
+        """Return penalties (p,) where the problem is solved."""
+        return self._placed(values)
+
+    def blocks(self) -> Iterator[tuple[Any, Array]]:
+        """Yield (indices, rows), so many at a time that their scores take no more than a bounded room."""
+        p, k, _ = self.shape
+        step = max(1024, SCORES // (p * k))
         if self._resident is not None:
-            yield slice(None), self._resident
+            for start in range(0, len(self.samples), step):
+                yield slice(start, start + step), self._resident[start : start + step]
             return
-        for indices, block in self.rows.blocks():
-            yield indices, self._to_device(block)
+        for indices, block in self.samples.blocks():
+            yield indices, self._placed(block.astype(self._dtype, copy=False))
 
-    def reweight(self, weights: Tensor) -> None:
+    def reweight(self, weights: NDArray[np.float64]) -> None:
         """Become the problems of other weights (n, p), about the same mean; those of the rows in use stay positive."""
-        self.weights = weights.to(self.dtype)
+        self.weights = self._placed(weights.astype(self._dtype))
 
-    def _to_device(self, X: Array) -> Tensor:
-        return as_tensor(X, self.device).to(self.dtype)
-
-    def scores(self, theta: Tensor, X: Tensor) -> Tensor:
+    def scores(self, theta: Array, X: Array) -> Array:
         """Return the scores (n, p, k) of rows X (n, d) at parameters (p, k, d + 1)."""
         p, k, width = theta.shape
         coef = theta[..., :-1].reshape(p * k, width - 1)
-        offset = theta[..., -1].reshape(p * k) - coef @ self.mean
-        return (X @ coef.T).add_(offset).view(-1, p, k)
+        scores = X @ coef.T
+        scores += theta[..., -1].reshape(p * k) - coef @ self.mean
+        return scores.reshape(-1, p, k)
 
-    def evaluate(self, theta: Tensor, penalties: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(self, theta: Array, penalties: Array) -> tuple[Array, Array]:
         """Return values (p,) and gradients (p, k, d + 1) at `theta`, of `penalties` (p,)."""
+        xp = module_of(theta)
         p, k, _ = theta.shape
         coef = theta[..., :-1]
-        values = penalties * coef.square().sum((1, 2), dtype=penalties.dtype) / 2
-        gradient = theta.new_zeros(theta.shape)
+        values = penalties * (coef * coef).sum((1, 2), dtype=xp.float64) / 2
+        gradient = xp.zeros_like(theta)
         for indices, X in self.blocks():
             losses, residual = self.loss(self.scores(theta, X), self.codes[indices])
             weights = self.weights[indices]
-            values = values + (losses * weights).sum(0, dtype=values.dtype)
-            residual = residual.mul_(weights[..., None]).view(-1, p * k)
-            gradient[..., :-1] += (residual.T @ X).view(p, k, -1)
-            gradient[..., -1] += residual.sum(0).view(p, k)
-        gradient[..., :-1] += penalties[:, None, None].to(theta.dtype) * coef - gradient[..., -1:] * self.mean
+            losses *= weights
+            values = values + losses.sum(0, dtype=xp.float64)
+            residual *= weights[..., None]
+            residual = residual.reshape(-1, p * k)
+            gradient[..., :-1] += (residual.T @ X).reshape(p, k, -1)
+            gradient[..., -1] += residual.sum(0).reshape(p, k)
+        gradient[..., :-1] += _like(penalties, theta)[:, None, None] * coef - gradient[..., -1:] * self.mean
         return values, gradient
 
-    def gradient_norms(self, gradient: Tensor) -> Tensor:
+    def gradient_norms(self, gradient: Array) -> Array:
         """Return the largest absolute entries (p,) of gradients in coefficients and intercepts without μ."""
-        import torch
-
+        xp = module_of(gradient)
         coef = gradient[..., :-1] + gradient[..., -1:] * self.mean
-        return torch.maximum(coef.abs().amax((1, 2)), gradient[..., -1].abs().amax(1))
+        return xp.maximum(xp.amax(abs(coef), (1, 2)), xp.amax(abs(gradient[..., -1]), 1))
 
-    def curvature(self, theta: Tensor) -> Curvature:
+    def curvature(self, theta: Array) -> Curvature:
         """Measure the Hessian at `theta`, of the last problem for all, on a sample of the rows."""
         indices, X = self._sampled()
         weights = self.weights[indices, -1]
@@ -131,7 +150,7 @@ class Problem:
     @property
     def curvature_cost(self) -> float:
         """What measuring the curvature costs, in evaluations, by rough counts of operations."""
-        n, d = self.rows.shape
+        n, d = self.samples.shape
         p, k, _ = self.shape
         m = self._sample_size
         # An evaluation is bound by reading the rows, an eigendecomposition by all that is no product in it.
@@ -140,37 +159,126 @@ class Problem:
 
     @property
     def _sample_size(self) -> int:
-        return min(ROWS_PER_FEATURE * self.rows.shape[1], self.rows.sample_size)
+        return min(ROWS_PER_FEATURE * self.samples.shape[1], self.samples.sample_size)
 
-    def _sampled(self) -> tuple[Any, Tensor]:
+    def _sampled(self) -> tuple[Any, Array]:
         if self._sample is None:
             m = self._sample_size
-            positive = self.weights[:, -1].cpu().numpy() > 0
-            chosen = np.flatnonzero(positive)
+            chosen = np.flatnonzero(to_numpy(self.weights[:, -1]) > 0)
             if len(chosen) > m:
                 chosen = np.sort(np.random.default_rng(0).choice(chosen, m, replace=False))
-            self._sample = as_tensor(chosen, self.device), self._to_device(self.rows.take(chosen))
+            rows = self.samples.take(chosen).astype(self._dtype, copy=False)
+            self._sample = self._placed(chosen), self._placed(rows)
         return self._sample
 
+    def _placed(self, array: Any) -> Array:
+        return array if self.in_numpy else as_tensor(array, self.device)
 
-def as_tensor(X: Array, device: str) -> Tensor:
-    """Return `X` as a tensor that shares its memory where it can."""
-    import torch
 
-    with warnings.catch_warnings():
-        # Nothing here writes to the rows, so a read-only array may be shared.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(np.ascontiguousarray(X)).to(device)
+def to_numpy(array: Array) -> NDArray[Any]:
+    """Return an array of either kind as numpy's."""
+    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+
+
+def _like(array: Array, other: Array) -> Array:
+    """Return `array` in the dtype of `other`."""
+    return module_of(array).asarray(array, dtype=other.dtype)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The preconditioner: a Hessian without its penalty, as one matrix over classes times one over features.
+
+    Rows x_i with weights s_i and Hessians h_i (k, k) in the scores give the Hessian Σ s_i h_i ⊗ x_i x_iᵀ + λ I
+    of size k·d. It is taken apart as K-FAC does (Martens and Grosse, "Optimizing neural networks with
+    Kronecker-factored approximate curvature", 2015), with w_i = tr(h_i) and the weighted mean m:
+
+        B = Σ s_i h_i                                        = U diag(b) Uᵀ    over classes
+        A = Σ s_i w_i (x_i - m)(x_i - m)ᵀ / Σ s_i w_i        = V diag(a) Vᵀ    over features
+
+    At zero scores, where a fit starts, every h_i is the same and B ⊗ A is the Hessian itself; later rows that are
+    far from any boundary count for little, as they should. Its inverse is a scaling in the basis U ⊗ V, for
+    every λ alike, so that folds and penalties share one factorisation.
+
+    Attributes
+    ----------
+    mean : array, shape (d,)
+        m, about which the intercept and the coefficients are independent.
+    classes, class_values : array, shape (k, k) and (k,)
+        U and b.
+    features, feature_values : array, shape (d, r) and (r,)
+        V and a, for the r = min(rows, d) directions in which rows differ; the rest have curvature zero.
+    """
+
+    mean: Array
+    classes: Array
+    class_values: Array
+    features: Array
+    feature_values: Array
+
+    @classmethod
+    def measure(cls, X: Array, weights: Array, u: Array, v: Array) -> Curvature:
+        """Measure it on rows X (m, d) with weights (m,) that sum to 1, and their Hessians diag(u) - v vᵀ.
+
+        X is lost: it may be a large part of what a memory limit allows.
+        """
+        xp = module_of(X)
+        class_values, classes = xp.linalg.eigh(xp.diag(weights @ u) - v.T @ (weights[:, None] * v))
+        traces = (weights * (u - v * v).sum(1)).clip(min=0)
+        traces = traces / traces.sum().clip(min=xp.finfo(X.dtype).tiny)
+        mean = traces @ X
+        X -= mean
+        X *= xp.sqrt(traces)[:, None]
+        feature_values, features = _moments(X)
+        return cls(mean, classes, class_values.clip(min=0), features, feature_values.clip(min=0))
+
+    def solve(self, gradient: Array, penalties: Array) -> Array:
+        """Return P⁻¹ times `gradient` (p, k, d + 1), where P has the penalties (p,) on all but the intercept."""
+        values = self.class_values[:, None] * self.feature_values
+        shift = _like(penalties.clip(min=1e-6 * float(values.max()) + 1e-30), gradient)[:, None, None]
+        g_intercept = self.classes.T @ gradient[..., -1:]
+        g_coef = self.classes.T @ gradient[..., :-1] - g_intercept * self.mean
+        along = g_coef @ self.features
+        coef = g_coef / shift + (along / (values + shift) - along / shift) @ self.features.T
+        # A score that all classes share changes no softmax: its curvature is zero but for rounding.
+        floor = 1e-6 * float(self.class_values.max()) + 1e-30
+        intercept = g_intercept / self.class_values.clip(min=floor)[:, None]
+        solved = module_of(gradient).zeros_like(gradient)
+        solved[..., :-1] = self.classes @ coef
+        solved[..., -1:] = self.classes @ (intercept - coef @ self.mean[:, None])
+        return solved
+
+
+def _moments(A: Array) -> tuple[Array, Array]:
+    """Return the eigenvalues (r,) and vectors (d, r) of AᵀA for A (m, d), from the smaller of its two Gram matrices."""
+    xp = module_of(A)
+    m, d = A.shape
+    if m >= d:
+        return _eigh(A.T @ A)
+    values, left = _eigh(A @ A.T)
+    kept = values > values[-1] * xp.finfo(A.dtype).eps * m
+    return values[kept], A.T @ (left[:, kept] / xp.sqrt(values[kept]))
+
+
+def _eigh(gram: Array) -> tuple[Array, Array]:
+    """Return the eigenvalues, ascending, and eigenvectors of a Gram matrix."""
+    xp = module_of(gram)
+    try:
+        values, vectors = xp.linalg.eigh(gram)
+    except (np.linalg.LinAlgError, RuntimeError):
+        # Many equal eigenvalues, as columns that are always zero give, can stop LAPACK's divide and conquer in float32.
+        values, vectors = (_like(part, gram) for part in xp.linalg.eigh(xp.asarray(gram, dtype=xp.float64)))
+    return values, vectors
 
 
 @dataclass
 class Solution:
     """Where a minimisation ended: parameters, values (p,), largest gradient entries (p,), iterations (p,)."""
 
-    theta: Tensor
-    values: Tensor
-    gradient_norms: Tensor
-    n_iter: Tensor
+    theta: Array
+    values: Array
+    gradient_norms: Array
+    n_iter: NDArray[np.int64]
 
 
 class Minimiser:
@@ -182,59 +290,65 @@ class Minimiser:
     Parameters
     ----------
     problem : Problem
-    start : Tensor of shape (p, k, d + 1), or None
+    start : array of shape (p, k, d + 1), or None
         Zero by default. Parts that shift all classes of a softmax alike have no curvature, and stay as they are.
+
+    curvature : Curvature, optional
+        Measured elsewhere, to begin with.
 
     Attributes
     ----------
-    theta : Tensor, shape (p, k, d + 1)
+    theta : array, shape (p, k, d + 1)
         Where the last minimisation ended.
     """
 
-    def __init__(self, problem: Problem, start: Tensor | None = None) -> None:
+    def __init__(self, problem: Problem, start: Array | None = None, curvature: Curvature | None = None) -> None:
         self.problem = problem
-        self.theta = problem.mean.new_zeros(problem.shape) if start is None else start
-        self._penalties: Tensor | None = None
-        self._curvature: Curvature | None = None
+        self.theta = problem.zeros(*problem.shape) if start is None else start
+        self.curvature = curvature
+        self._penalties: Array | None = None
         self._pairs: deque[Pair] = deque(maxlen=HISTORY)
         self._least_patience = max(REFRESH, problem.curvature_cost)
         self._patience = self._least_patience
         self._steps = 0
 
-    def minimise(self, penalties: Tensor, *, tol: float, max_iter: int) -> Solution:
+    def minimise(self, penalties: Array, *, tol: float, max_iter: int) -> Solution:
         """Go on from `theta` with `penalties` (p,), float64, until max |gradient| ≤ `tol`."""
-        import torch
+        exact = nullcontext() if self.problem.in_numpy else arithmetic(self.theta.device, "fp32")
+        with np.errstate(all="ignore"), exact:
+            return self._minimise(penalties, tol, max_iter)
 
+    def _minimise(self, penalties: Array, tol: float, max_iter: int) -> Solution:
         problem = self.problem
         self._change_penalties(penalties)
         values, gradient = problem.evaluate(self.theta, penalties)
-        n_iter = torch.zeros(len(penalties), dtype=torch.int64)
+        n_iter = np.zeros(len(penalties), np.int64)
         for _ in range(max_iter):
             active = problem.gradient_norms(gradient) > tol
             if not active.any():
                 break
             direction = -_inverse_hessian(gradient, self._pairs, self._measured(), penalties) * active[:, None, None]
             step, new_values, new_gradient = _line_search(problem, penalties, self.theta, values, gradient, direction)
-            moved = step > 0
+            moved = to_numpy(step > 0)
             if moved.any():
-                n_iter += moved.cpu()
+                n_iter += moved
                 move = step[:, None, None] * direction
                 self._pairs.append(Pair.of(move, new_gradient - gradient))
                 self.theta, values, gradient = self.theta + move, new_values, new_gradient
             elif self._pairs:  # rounding has spoilt them: once more from a new curvature alone
                 self._pairs.clear()
-                self._curvature = None
+                self.curvature = None
             else:
                 break
         return Solution(self.theta, values, problem.gradient_norms(gradient), n_iter)
 
-    def _change_penalties(self, penalties: Tensor) -> None:
+    def _change_penalties(self, penalties: Array) -> None:
         """Correct the remembered gradient changes, which a penalty adds a multiple of the move to."""
         if self._penalties is not None:
-            more = (penalties - self._penalties).to(self.theta.dtype)[:, None, None]
+            more = _like(penalties - self._penalties, self.theta)[:, None, None]
             for pair in list(self._pairs):
                 self._pairs.popleft()
-                change = pair.change.clone()
+                change = pair.change + 0
                 change[..., :-1] += more * pair.move[..., :-1]
                 self._pairs.append(Pair.of(pair.move, change))
         self._penalties = penalties
@@ -242,35 +356,32 @@ class Minimiser:
 
     def _measured(self) -> Curvature:
         """Return the curvature, measured anew where the steps since the last time have cost as much."""
-        if self._curvature is None or self._steps >= self._patience:
-            self._patience = 3 * self._patience if self._curvature else self._least_patience
-            self._curvature, self._steps = self.problem.curvature(self.theta), 0
+        if self.curvature is None or self._steps >= self._patience:
+            self._patience = 3 * self._patience if self.curvature else self._least_patience
+            self.curvature, self._steps = self.problem.curvature(self.theta), 0
         self._steps += 1
-        return self._curvature
+        return self.curvature
 
 
 @dataclass(frozen=True)
 class Pair:
     """A step, the change of the gradient along it, and one over their product; 0 where that is not positive."""
 
-    move: Tensor
-    change: Tensor
-    weight: Tensor
+    move: Array
+    change: Array
+    weight: Array
 
     @classmethod
-    def of(cls, move: Tensor, change: Tensor) -> Pair:
+    def of(cls, move: Array, change: Array) -> Pair:
         """Return the pair; one with weight zero changes nothing."""
-        import torch
-
         product = (move * change).sum((1, 2))
-        return cls(move, change, torch.where(product > 0, 1 / product, 0))
+        return cls(move, change, module_of(move).where(product > 0, 1 / product, 0))
 
 
-def _inverse_hessian(gradient: Tensor, pairs: Sequence[Pair], curvature: Curvature, penalties: Tensor) -> Tensor:
+def _inverse_hessian(gradient: Array, pairs: Sequence[Pair], curvature: Curvature, penalties: Array) -> Array:
     """Apply the two-loop recursion."""
-    import torch
-
-    q = gradient.clone()
+    xp = module_of(gradient)
+    q = gradient + 0
     alphas = []
     for pair in reversed(pairs):
         alpha = pair.weight * (pair.move * q).sum((1, 2))
@@ -279,10 +390,10 @@ def _inverse_hessian(gradient: Tensor, pairs: Sequence[Pair], curvature: Curvatu
     if pairs:
         last, p = pairs[-1], len(q)
         # Solving for both at once reads the factors once.
-        both = curvature.solve(torch.cat([q, last.change]), penalties.repeat(2))
+        both = curvature.solve(xp.concatenate([q, last.change]), xp.concatenate([penalties, penalties]))
         # How far the true curvature along the last step was from P's.
         size = last.weight * (last.change * both[p:]).sum((1, 2))
-        r = both[:p] * torch.where(size > 0, 1 / size, 1)[:, None, None]
+        r = both[:p] * xp.where(size > 0, 1 / size, 1)[:, None, None]
     else:
         r = curvature.solve(q, penalties)
     for pair, alpha in zip(pairs, reversed(alphas), strict=True):
@@ -292,33 +403,32 @@ def _inverse_hessian(gradient: Tensor, pairs: Sequence[Pair], curvature: Curvatu
 
 
 def _line_search(
-    problem: Problem, penalties: Tensor, theta: Tensor, values: Tensor, gradient: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    problem: Problem, penalties: Array, theta: Array, values: Array, gradient: Array, direction: Array
+) -> tuple[Array, Array, Array]:
     """Return each problem's step, with the values and gradients there; zero for those that cannot descend.
 
     From 1, shortened until the value has fallen enough, or, close to the minimum, where values no longer
     resolve the descent, until the slope has (the approximate Wolfe condition of Hager and Zhang, 2005). The very first
     step may be a million times too long: a feature that the sample of the curvature lacks seems to have none.
     """
-    import torch
-
-    slope = (gradient * direction).sum((1, 2)).to(values.dtype)
-    step = (slope < 0).to(values.dtype)
+    xp = module_of(gradient)
+    slope = _like((gradient * direction).sum((1, 2)), values)
+    step = _like(slope < 0, values)
     for attempt in range(24):
-        move = step.to(theta.dtype)[:, None, None] * direction
+        move = _like(step, theta)[:, None, None] * direction
         new_values, new_gradient = problem.evaluate(theta + move, penalties)
         new_slope = (new_gradient * direction).sum((1, 2))
         fallen = new_values <= values + 1e-4 * step * slope
-        flat = (new_values <= values + 1e-6 * values.abs()) & (new_slope.abs() <= 0.9 * slope.abs())
+        flat = (new_values <= values + 1e-6 * abs(values)) & (abs(new_slope) <= 0.9 * abs(slope))
         done = fallen | flat | (step == 0)
         if done.all():
             break
         # The minimum of the parabola through both values and the first slope.
         parabola = -slope * step / (2 * ((new_values - values) / step - slope))
-        step = torch.where(done, step, torch.clamp(parabola, step / 10, step / (2 if attempt < 6 else 10)))
+        step = xp.where(done, step, xp.clip(parabola, step / 10, step / (2 if attempt < 6 else 10)))
     stay = ~done
     return (
-        torch.where(stay, 0, step).to(theta.dtype),
-        torch.where(stay, values, new_values),
-        torch.where(stay[:, None, None], gradient, new_gradient),
+        _like(xp.where(stay, 0, step), theta),
+        xp.where(stay, values, new_values),
+        xp.where(stay[:, None, None], gradient, new_gradient),
     )

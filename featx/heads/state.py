@@ -47,11 +47,11 @@ _DESCENT = ("objective_", "gradient_norm_", "n_iter_")
 _NETWORK = ("row_shape_", "history_", "n_iter_")
 
 _FORMS = {
-    "LogisticHead": _Form("featx.heads.logistic", _LINEAR, _DESCENT),
+    "LogisticHead": _Form("featx.heads.linear", _LINEAR, _DESCENT),
     "LogisticHeadCV": _Form("featx.heads.logistic_cv", _LINEAR | {"Cs_": "c", "scores_": "fc"}, (*_DESCENT, "C_")),
-    "SVMHead": _Form("featx.heads.svm", _LINEAR, _DESCENT),
+    "SVMHead": _Form("featx.heads.linear", _LINEAR, _DESCENT),
     "RidgeHead": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
-    "CentroidHead": _Form("featx.heads.centroid", {"centroids_": "kd"}),
+    "CentroidHead": _Form("featx.heads.neighbors", {"centroids_": "kd"}),
     "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}),
     "DenseHead": _Form("featx.heads.dense", {}, _NETWORK),
     "ConvHead": _Form("featx.heads.dense", {}, _NETWORK),
@@ -79,7 +79,7 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
 
     Examples
     --------
-    >>> from featx.heads.centroid import CentroidHead
+    >>> from featx.heads.neighbors import CentroidHead
     >>> meta, arrays = export_state(CentroidHead().fit([[1.0, 0.0], [0.0, 1.0]], ["a", "b"]))
     >>> meta["class"], meta["classes"], arrays["centroids_"].shape
     ('CentroidHead', ['a', 'b'], (2, 2))
@@ -124,7 +124,7 @@ def restore_state(meta: Meta, arrays: Arrays) -> Any:
 
     Examples
     --------
-    >>> from featx.heads.centroid import CentroidHead
+    >>> from featx.heads.neighbors import CentroidHead
     >>> head = CentroidHead().fit([[1.0, 0.0], [0.0, 1.0]], ["a", "b"])
     >>> restore_state(*export_state(head)).predict([[3.0, 1.0]])
     array(['a'], dtype='<U1')

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from featx.errors import OptionError
-from featx.heads.settings import check_choice, check_number
 from featx.progress import Progress
+from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:
     import torch

@@ -14,12 +14,11 @@ from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.files.sizes import parse_bytes
 from featx.heads.boosted import XGBoostHead
-from featx.heads.centroid import CentroidHead
 from featx.heads.dense import ConvHead
-from featx.heads.logistic import LogisticHead
+from featx.heads.linear import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
-from featx.heads.neighbors import KNNHead
+from featx.heads.neighbors import CentroidHead, KNNHead
 from featx.model.job import Job
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from featx.heads.centroid import unit_rows
+from featx.heads.neighbors import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from featx.errors import OptionError
-from featx.heads.settings import parse_setting
 from featx.model.report import Trial
+from featx.settings import parse_setting
 
 if TYPE_CHECKING:
     import numpy as np
