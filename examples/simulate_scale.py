@@ -32,10 +32,8 @@ import numpy as np
 
 from featx.cli.common import n_bytes_text, seconds_text, table
 from featx.datasets import Dataset, item_id, open_dataset
-from featx.extraction.fill import cut, segment_rows
-from featx.extraction.identify import Identity
-from featx.extraction.lookup import Lookup
-from featx.extraction.resolve import Resolved
+from featx.extraction.plan import Plan as ExtractionPlan
+from featx.extraction.segments import segment_rows
 from featx.features import Features
 from featx.files.sizes import parse_bytes
 from featx.recipe import Frame, Recipe, Request
@@ -294,11 +292,11 @@ def make_plan(n: int, rows_per_segment: int) -> Plan:
         labels=np.broadcast_to(nothing, n), given_splits=np.broadcast_to(np.array([""]), n),
     )  # fmt: skip
     before = memory_bytes("VmRSS")
-    identity = Identity(random_ids(n))
+    item_ids = random_ids(n)
     with tempfile.TemporaryDirectory() as folder:
-        lookup = Lookup(dataset, identity, Resolved(Request(), [recipe_of(1280)]), Store(folder))
+        plan = ExtractionPlan(dataset, Request(), [recipe_of(1280)], Store(folder), item_ids)
         started, processor = time.perf_counter(), time.process_time()
-        segments = [segment for part in lookup.parts() for segment in cut(part.positions, rows_per_segment)]
+        segments = [segment for missing in plan.missing() for segment in missing.cut(rows_per_segment)]
         seconds, processor = time.perf_counter() - started, time.process_time() - processor
     return Plan(n, len(segments), seconds, processor, memory_bytes("VmHWM") - before)
 

@@ -205,7 +205,7 @@ def test_a_driver_that_dies_and_returns_redoes_what_was_in_hand(nodes, noise, lo
 
 @needs_ray
 def test_images_that_cost_one_worker_after_another_end_the_run(nodes, noise, tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.cluster.shift.MOST_TRIES", 2)
+    monkeypatch.setattr("featx.cluster.scheduler.MOST_TRIES", 2)
     (nodes.toy / "deadly").touch()
     shutil.copytree(noise, tmp_path / "noise")
     white = np.random.default_rng(1).integers(245, 256, (34, 36, 3), dtype=np.uint8)
@@ -226,7 +226,9 @@ def test_a_driver_outside_of_the_cluster_works_through_ray_client(nodes, noise, 
         while not is_open(port) and serving.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
         where = [f"--cluster=ray://127.0.0.1:{port}", f"--cache={tmp_path / 'cache'}"]
-        asking = "from featx.cluster import shift; shift.POLL_SECONDS = 0.01"  # for progress, before all is done
+        asking = (
+            "from featx.cluster import scheduler; scheduler.POLL_SECONDS = 0.01"  # for progress, before all is done
+        )
         done = run_featx("extract", noise, *TYPED, *where, "--json", code=asking)
 
     assert done.returncode == 0, done.stderr
@@ -280,7 +282,7 @@ def test_images_in_memory_are_refused_before_a_cluster_is_reached(tmp_path):
 
 
 def test_what_is_no_cluster_is_refused(tmp_path):
-    from featx.cluster.connection import parse_address
+    from featx.cluster.ray_cluster import parse_address
 
     for text in ("dask", "ray:", "ray://", "auto"):
         with pytest.raises(OptionError, match="--cluster takes ray, ray://auto"):

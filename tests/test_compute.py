@@ -11,7 +11,7 @@ import pytest
 from featx import backbones
 from featx.engines import Engine
 from featx.errors import ImageError
-from featx.extraction.compute import Forward, compute_block
+from featx.extraction.compute import compute_rows
 from featx.recipe import Request
 
 
@@ -34,8 +34,8 @@ def numbered(n, bad=()):
         yield i, ImageError("torn") if i in bad else np.full((32, 32, 3), i, np.uint8)
 
 
-def block_of(recipes, engine, pixels, n, on_batch=None):
-    return compute_block(iter(pixels), Forward(engine, recipes, np.zeros((n, 32), np.uint8)), n, on_batch)
+def rows_of(recipes, engine, pixels, n, on_batch=None):
+    return compute_rows(iter(pixels), n, engine, recipes, np.zeros((n, 32), np.uint8), on_batch)
 
 
 @pytest.mark.parametrize("n_at_once", [0, 1, 2])
@@ -43,14 +43,15 @@ def block_of(recipes, engine, pixels, n, on_batch=None):
 def test_rows_come_in_the_order_of_their_images_whatever_is_missing(recipes, bad, n_at_once):
     slow_first = engine(recipes, lambda pixels: time.sleep(0.03 if pixels[0, 0, 0, 0] < 2 else 0), n_at_once=n_at_once)
     reported = []
-    block = block_of(recipes, slow_first, numbered(7, bad), 7, lambda n, _: reported.append(n))
+    computed = rows_of(recipes, slow_first, numbered(7, bad), 7, lambda n, _: reported.append(n))
     good = [i for i in range(7) if i not in bad]
 
-    assert (block.n_images, sorted(block.failures)) == (len(good), list(bad))
+    assert (computed.n_images, sorted(computed.failures)) == (len(good), list(bad))
     assert reported == [2, 2, 2, 1]
-    for part in block.parts:
-        assert part.indices == good
-        assert part.rows[:, 0].tolist() == good
+    for number in range(len(recipes)):
+        positions, rows = computed.of(number)
+        assert positions.tolist() == good
+        assert rows[:, 0].tolist() == good
 
 
 def test_the_next_batch_is_gathered_and_begun_while_one_runs(recipes):
@@ -61,13 +62,13 @@ def test_the_next_batch_is_gathered_and_begun_while_one_runs(recipes):
             gathered.append(i)
             yield i, image
 
-    block = block_of(recipes, engine(recipes, lambda _: both.wait(30), n_at_once=2), pixels(), 4)
+    computed = rows_of(recipes, engine(recipes, lambda _: both.wait(30), n_at_once=2), pixels(), 4)
 
     assert gathered == [0, 1, 2, 3]
-    assert block.parts[0].indices == [0, 1, 2, 3]  # one alone would have broken the barrier
+    assert computed.of(0)[0].tolist() == [0, 1, 2, 3]  # one alone would have broken the barrier
 
 
-def test_what_fails_in_the_engine_ends_the_block_and_leaves_the_rest_undone(recipes):
+def test_what_fails_in_the_engine_ends_the_work_and_leaves_the_rest_undone(recipes):
     seen = []
 
     def fails(pixels):
@@ -78,7 +79,7 @@ def test_what_fails_in_the_engine_ends_the_block_and_leaves_the_rest_undone(reci
 
     failing = engine(recipes, fails, batch_size=4, request_size=1)
     with pytest.raises(RuntimeError, match="no memory"):
-        block_of(recipes, failing, numbered(8), 8)
+        rows_of(recipes, failing, numbered(8), 8)
     failing._threads.shutdown()
 
     assert seen in ([0], [0, 1])  # of two batches under way, what had begun by then
@@ -106,7 +107,7 @@ def test_waiting_is_the_time_that_the_engine_has_nothing_to_do_for_want_of_image
         time.sleep(report)
 
     working = engine(recipes, lambda _: time.sleep(network), n_at_once=n_at_once)
-    block_of(recipes, working, slowly(numbered(10), image), 10, on_batch)
+    rows_of(recipes, working, slowly(numbered(10), image), 10, on_batch)
 
     assert len(waited) == 5
     assert min(waited) >= 0
@@ -116,7 +117,7 @@ def test_waiting_is_the_time_that_the_engine_has_nothing_to_do_for_want_of_image
 def test_images_that_come_while_the_engine_works_were_not_waited_for(recipes):
     waited = []
     busy = engine(recipes, lambda _: time.sleep(0.5))
-    block_of(recipes, busy, slowly(numbered(8), 0.05), 8, lambda _, seconds: waited.append(seconds))
+    rows_of(recipes, busy, slowly(numbered(8), 0.05), 8, lambda _, seconds: waited.append(seconds))
 
     assert waited[0] >= 0.08
     assert sum(waited[1:]) < 0.1

@@ -10,7 +10,7 @@ from featx import LogisticHead, XGBoostHead
 from featx.devices import check_device, resolve_device
 from featx.engines import open_engine
 from featx.errors import OptionError
-from featx.extraction.ranks import Rank
+from featx.extraction import Rank
 
 
 def pretend(monkeypatch, n):

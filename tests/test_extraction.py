@@ -1,5 +1,6 @@
 """From images to tables: every row by content, computed once, joined to its own label."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 import featx
 from featx import extraction
 from featx.errors import DataError, OptionError, ProbeError, TooManyErrors
-from featx.extraction import Options, ensure
+from featx.extraction import Options, executors
 from featx.recipe import Request
 
 SMALL = Request(image_size=32)
@@ -39,8 +40,8 @@ def test_a_table_is_plain_hdf5_with_every_field(photos, tmp_path):
 
 
 def test_progress_begins_before_the_network_is_there_and_ends_with_all_images(photos, tmp_path, monkeypatch):
-    seen, opened, open_planned = [], [], ensure.open_planned
-    monkeypatch.setattr(ensure, "open_planned", lambda *a, **k: opened.append(len(seen)) or open_planned(*a, **k))
+    seen, opened, open_agreed = [], [], executors.open_agreed
+    monkeypatch.setattr(executors, "open_agreed", lambda *a, **k: opened.append(len(seen)) or open_agreed(*a, **k))
     done = run(
         photos, tmp_path / "cache", on_progress=lambda one: one.step == "extract" and seen.append((one.done, one.total))
     )
@@ -218,10 +219,10 @@ def test_a_machine_that_computes_other_features_refuses_to_mix_until_refreshed(p
     first = run(photos, tmp_path / "cache")
     table = first.tables[0]
     store = extraction.open_store(tmp_path / "cache")
-    from featx.extraction.probing import _encode, _note, stored_probe
+    from featx.extraction.executors import _encode, _probe_note, stored_probe
 
     probe = stored_probe(store, table.recipe)
-    store.put_note(_note(table.recipe), {k: _encode(v + (v.dtype.kind == "f")) for k, v in probe.items()})
+    store.put_note(_probe_note(table.recipe), {k: _encode(v + (v.dtype.kind == "f")) for k, v in probe.items()})
     Image.new("RGB", (40, 40), "orange").save(photos / "red" / "new.png")
     (other,) = run(photos / "blue", tmp_path / "cache").tables
 
@@ -260,18 +261,16 @@ def test_a_dry_run_says_what_would_be_computed_and_publishes_nothing(photos, tmp
 def test_an_impossible_disk_is_refused_before_any_work(tmp_path):
     """2,000,000,000 rows of vgg16's first pooled map at 224 would fill any disk this test meets."""
     from featx.errors import NoSpaceError
-    from featx.extraction.ensure import _check_space
-    from featx.extraction.identify import Identity
-    from featx.extraction.lookup import Lookup
-    from featx.extraction.resolve import resolve
+    from featx.extraction.executors import check_space
+    from featx.extraction.plan import Plan, resolve
 
     (tmp_path / "cache").mkdir()
     store = extraction.open_store(tmp_path / "cache")
-    resolved = resolve(Request(layers=("blocks.0",), pool="flatten"), store)
-    lookup = Lookup(None, Identity(np.zeros((1, 32), np.uint8)), resolved, store)
+    request = Request(layers=("blocks.0",), pool="flatten")
+    plan = Plan(None, request, resolve(request, store)[0], store, np.zeros((1, 32), np.uint8))
 
     with pytest.raises(NoSpaceError, match="--pool avg"):
-        _check_space(lookup, 2_000_000_000)
+        check_space(plan, 2_000_000_000)
 
 
 def test_a_users_function_is_not_cached_without_a_version(photos, tmp_path, monkeypatch):
@@ -321,3 +320,89 @@ def test_each_name_of_a_layer_has_its_table(photos, tmp_path):
 
     assert [table.recipe.layer for table in tables] == ["features.2", "features.2", "features.10"]
     assert tables[0].key == tables[1].key
+
+
+@pytest.mark.parametrize(("second", "batch_size"), [("cpu", 3), ("A Large GPU", 5)])
+def test_what_an_unfinished_run_chose_holds_on_the_same_kind_of_device_alone(
+    photos, tmp_path, monkeypatch, second, batch_size
+):
+    """The batch of a GPU would not fit a smaller one, and its engine would leave a GPU idle."""
+    monkeypatch.setattr("featx.engines.choose.default_batch_size", lambda *_: 3)
+    names = iter(["A Large GPU", second])
+    monkeypatch.setattr(executors, "device_name", lambda _: next(names))
+
+    def stop(progress):
+        if progress.step == "extract" and progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "cache", batch_size=5, on_progress=stop)
+    (table,) = run(photos, tmp_path / "cache").tables
+
+    assert table.provenance["batch_size"] == batch_size
+    assert table.provenance["device"] == second
+
+
+def test_a_device_is_looked_for_where_the_work_is_done(photos, tmp_path):
+    """A cluster may have the GPU that this machine lacks."""
+
+    class Elsewhere:
+        def run(self, plan, segment, on_progress):
+            raise KeyboardInterrupt
+
+    dataset, options = extraction.open_dataset(photos), Options(device="cuda:63")
+    with pytest.raises(KeyboardInterrupt):
+        extraction.run(dataset, SMALL, cache=tmp_path / "cache", options=options, executor=Elsewhere())
+    with pytest.raises(OptionError, match="--device cuda:63 is not there"):
+        extraction.run(dataset, SMALL, cache=tmp_path / "cache", options=options)
+
+
+def test_a_version_is_for_functions_of_the_users_own(photos, tmp_path):
+    run(photos, tmp_path / "cache")
+
+    with pytest.raises(OptionError, match="--backbone-version 2 is for your own package.module:function"):
+        run(photos, tmp_path / "cache", Request(image_size=32, version="2"))
+
+
+def test_a_model_takes_the_rows_that_a_cache_has_and_computes_the_others(photos, tmp_path, monkeypatch):
+    from featx.engines import Engine
+
+    (table,) = run(photos / "red", tmp_path / "cache").tables
+    forwards, start = [], Engine.start
+    maker = extraction.RowMaker(lambda: contextlib.nullcontext(SMALL), table.recipe, table.probe)
+    monkeypatch.setattr(Engine, "start", lambda self, pixels: forwards.append(len(pixels)) or start(self, pixels))
+
+    def rows(folder, cache):
+        dataset = extraction.open_dataset(folder)
+        (found,), reasons = maker.rows(dataset, cache=cache, workers=0, engine="eager", batch_size=4)
+        assert reasons == {}
+        return found, forwards[:], forwards.clear()
+
+    cached, none, _ = rows(photos / "red", tmp_path / "cache")
+    computed, _, _ = rows(photos / "red", None)
+    rows(photos, tmp_path / "cache")
+    _, some, _ = rows(photos, tmp_path / "cache")
+    _, all_of_them, _ = rows(photos, tmp_path / "no cache")
+
+    assert none == []
+    np.testing.assert_array_equal(cached, table.X)
+    np.testing.assert_allclose(computed, table.X, rtol=0, atol=1e-4)
+    assert (some, all_of_them) == ([4, 4], [4, 4, 4])
+    assert not (tmp_path / "no cache").exists()
+
+
+def test_rows_of_a_cache_that_disagrees_with_the_models_probe_are_not_taken(photos, tmp_path):
+    (table,) = run(photos / "red", tmp_path / "cache").tables
+    rows = np.full((4, 1280), 7, np.float32)
+    images = extraction.open_dataset(photos / "red")
+    store = extraction.open_store(tmp_path / "other")
+    store.commit(table.key, table.item_ids, rows)
+    maker = extraction.RowMaker(lambda: contextlib.nullcontext(SMALL), table.recipe, table.probe)
+    how = {"cache": tmp_path / "other", "workers": 0, "engine": "eager"}
+    store.require_writable()
+
+    np.testing.assert_array_equal(maker.rows(images, **how)[0][0], rows)
+
+    probe = {name: array + (array.dtype.kind == "f") for name, array in table.probe.items()}
+    store.put_note(executors._probe_note(table.recipe), {k: executors._encode(v) for k, v in probe.items()})
+    np.testing.assert_allclose(maker.rows(images, **how)[0][0], table.X, rtol=0, atol=1e-4)

@@ -177,7 +177,7 @@ def test_several_layers_have_views_from_one_pass(photos, cache):
 
 def test_an_interrupted_run_goes_on_where_it_was(photos, tmp_path, cache, monkeypatch):
     """Segments of one batch; the third of the views ends the run."""
-    monkeypatch.setattr("featx.extraction.fill.SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr("featx.extraction.segments.SEGMENT_SECONDS", 0.0)
     whole = run(photos, tmp_path / "whole", 3).tables[0]
 
     def stop(progress):

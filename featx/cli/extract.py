@@ -15,8 +15,7 @@ from featx.extraction import Extract
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from featx.extraction import Estimate, Extraction
-    from featx.extraction.ensure import Executor
+    from featx.extraction import Estimate, Executor, Extraction
 
 #: Said wherever nobody named any data.
 STAND_IN = (

@@ -1,25 +1,34 @@
-"""`RayCluster`: hand it to an extraction, and the nodes of a Ray cluster compute it."""
+"""`RayCluster`: hand it to an extraction, and the nodes of a Ray cluster compute it; and how a cluster is reached."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import logging
+import os
 import secrets
-from typing import TYPE_CHECKING
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
 
-from featx.cluster.connection import connected, load_ray, parse_address
-from featx.cluster.crew import Crew
-from featx.cluster.shift import Shift
-from featx.cluster.work import Work
+from featx.cluster.pool import WorkerPool
+from featx.cluster.scheduler import Scheduler
+from featx.cluster.worker import Task
+from featx.errors import ClusterError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from featx.cluster.work import Done
-    from featx.extraction import Options
-    from featx.extraction.ensure import Ensured
-    from featx.extraction.lookup import Lookup, Part
+    from featx.cluster.worker import Done
+    from featx.extraction.plan import Plan, Segment
+    from featx.extraction.segments import Tally
     from featx.progress import OnProgress
     from featx.store import Store
+
+#: Longest wait for a connection.
+_CONNECT_SECONDS = 10.0
+_FORMS = "ray, ray://auto, ray://local, ray://HOST:10001 (Ray Client) or ray:HOST:6379"
 
 
 class RayCluster:
@@ -51,7 +60,10 @@ class RayCluster:
     """
 
     def __init__(self, address: str = "auto") -> None:
-        self._ray = load_ray()
+        try:
+            self._ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise MissingExtraError.of("ray", "ray", "--cluster ray") from error
         self.address = address
         self.done: list[Done] = []
 
@@ -66,8 +78,8 @@ class RayCluster:
         """
         return cls(parse_address(text))
 
-    def compute(self, lookup: Lookup, part: Part, options: Options, on_progress: OnProgress | None) -> Ensured:
-        """Have every row of `part` computed and committed.
+    def run(self, plan: Plan, segment: Segment, on_progress: OnProgress | None) -> Tally:
+        """Have every row of `segment` computed and committed.
 
         Raises
         ------
@@ -76,13 +88,81 @@ class RayCluster:
         ClusterError
             If the cluster cannot be reached, its nodes differ, or they do not see the cache or the images.
         """
-        work, cache = Work.of(lookup, part, options), str(lookup.store.root.absolute())
+        task, cache = Task.of(plan, segment), str(plan.store.root.absolute())
         with (
             connected(self._ray, self.address),
-            _token(lookup.store) as token,
-            Crew(self._ray, cache, options.device) as crew,
+            _token(plan.store) as token,
+            WorkerPool(self._ray, cache, plan.options.device) as pool,
         ):
-            return Shift(crew, work, token, lookup, part, on_progress, self.done).run()
+            return Scheduler(pool, task, token, plan, segment, on_progress, self.done).run()
+
+
+def parse_address(text: str) -> str:
+    """Return the address for `ray.init` that ``--cluster`` asks for.
+
+    Examples
+    --------
+    >>> parse_address("ray"), parse_address("ray://local"), parse_address("ray://head:10001")
+    ('auto', 'local', 'ray://head:10001')
+    >>> parse_address("ray:10.0.0.1:6379")
+    '10.0.0.1:6379'
+    """
+    kind, colon, rest = text.partition(":")
+    place = rest.removeprefix("//")
+    if kind != "ray" or (colon and not place):
+        raise OptionError(f"--cluster takes {_FORMS}; got {text!r}.")
+    if not colon:
+        return "auto"
+    return text if rest.startswith("//") and place not in ("auto", "local") else place
+
+
+@contextlib.contextmanager
+def connected(ray: Any, address: str) -> Iterator[None]:
+    """Be connected to the cluster at `address` for the length of a block; a connection that is there already is used.
+
+    Raises
+    ------
+    ClusterError
+        If there is no cluster, or it is of another version or refuses us.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
+    try:
+        _check_port(address)
+        with _own_signals():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ClusterError(
+            f"No Ray cluster can be reached at {address}: {first.rstrip('.')}. "
+            "Start one with `ray start --head` and `ray start --address HEAD:6379`, or see `ray status`."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Connect to ``HOST:PORT`` once: where nobody listens, Ray would keep trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our handler of SIGTERM, in whose place Ray puts its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

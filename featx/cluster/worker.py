@@ -1,29 +1,116 @@
-"""What runs on a node: an actor that loads the backbone once and computes segments as a local run does."""
+"""What runs on a node: an actor that loads the backbone once and computes segments; and what is sent to it and back.
+
+Names, keys and hashes are sent; never pixels or features.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+import platform
 import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.cluster.work import Done, Work, digest_of, versions
+from featx import __version__
 from featx.datasets import open_dataset
-from featx.errors import ClusterError, FeatxError, MissingDataError
-from featx.extraction.compute import Forward
-from featx.extraction.ensure import FEW_IMAGES, open_planned
-from featx.extraction.fill import Job, extract_segment, read_segment
-from featx.extraction.identify import Identity
-from featx.extraction.lookup import Lookup, Part, open_store
-from featx.extraction.probing import check_probes
-from featx.extraction.resolve import resolve
+from featx.errors import ClusterError, FeatxError, MissingDataError, OptionError
+from featx.extraction.executors import FEW_IMAGES, check_probes, open_agreed
+from featx.extraction.plan import Plan, Segment, open_store, resolve
+from featx.extraction.segments import commit_segment, read_segment
 from featx.images import DecodePool
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
-    from featx.extraction.compute import Block
+    from featx.engines import Engine
+    from featx.extraction import Options
+    from featx.extraction.compute import ComputedRows
+    from featx.recipe import Recipe, Request
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker must know of an extraction before it gets segments.
+
+    Attributes
+    ----------
+    request : Request
+        How to get the backbone.
+    keys : list of str
+        What its recipes must come to, one a layer.
+    recipes : sequence of Recipe
+        Of the rows to compute: of plain images or of views.
+    source : mapping of str to str
+        Where the images are, as `Dataset.source` tells it.
+    ids : str
+        Digest of their ids: every node must list the same images in the same order.
+    n_images : int
+        That lack rows.
+    options : Options
+    """
+
+    request: Request
+    keys: list[str]
+    recipes: Sequence[Recipe]
+    source: Mapping[str, str]
+    ids: str
+    n_images: int
+    options: Options
+
+    @classmethod
+    def of(cls, plan: Plan, segment: Segment) -> Task:
+        """Describe the missing rows of `segment`.
+
+        Raises
+        ------
+        OptionError
+            If the images are in this process's memory only.
+        """
+        if not plan.dataset.source:
+            raise OptionError(
+                "On a cluster every node reads the images itself, and these are in memory or a list. Put them in a "
+                "folder or a file (.npz, .parquet, .tar, labels.csv) that all nodes see, and give its path."
+            )
+        request = plan.request
+        if Path(request.weights).is_file():
+            request = dataclasses.replace(request, weights=str(Path(request.weights).absolute()))
+        keys, ids = [recipe.key for recipe in plan.recipes], digest_of(plan.dataset.ids)
+        return cls(request, keys, segment.recipes, plan.dataset.source, ids, len(segment), plan.options)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What comes back of a segment.
+
+    Attributes
+    ----------
+    k : int
+        Its number.
+    rows : int
+        Images that gave features.
+    errors : list of (int, str, bool)
+        Position, reason and transience of those that did not.
+    sha : str
+        SHA-256 of the features: equal when a segment is computed twice, on equal machines.
+    node, pid : str and int
+        Ray's id of the node, and the process on it, that did the work.
+    waiting : float
+        Seconds in which the network waited for pixels.
+    """
+
+    k: int
+    rows: int
+    errors: list[tuple[int, str, bool]]
+    sha: str
+    node: str
+    pid: int
+    waiting: float
 
 
 class Worker:
@@ -42,15 +129,14 @@ class Worker:
     def __init__(self, cache: str, node: str, n_cpus: int) -> None:
         self._store, self._node, self._n_cpus = open_store(cache), node, n_cpus
         self._host = socket.gethostname()
-        self._job: Job | None = None
-        self._pool: DecodePool | None = None
+        self._opened: tuple[Plan, Task, Engine, DecodePool] | None = None
         self._done, self._waiting = 0, 0.0
 
-    def greet(self, token: str) -> dict[str, Any]:
+    def handshake(self, token: str) -> dict[str, Any]:
         """Say where this is, with which versions, and whether the driver's `token` is seen. Loads no network."""
         return {"host": self._host, "versions": versions(), "sees": self._store.note(token) is not None}
 
-    def open(self, work: Work, n_workers: int) -> dict[str, Any]:
+    def open(self, task: Task, n_workers: int) -> dict[str, Any]:
         """Load the backbone, and return the engine, batch size and cut that the workers have agreed on.
 
         Raises
@@ -59,7 +145,7 @@ class Worker:
             If this node cannot do the work: no images, other weights, other features.
         """
         try:
-            return self._open(work, n_workers)
+            return self._open(task, n_workers)
         except MissingDataError as error:
             raise ClusterError(
                 f"Node {self._host} does not see the images: {error} Put them in a folder that all nodes share."
@@ -67,28 +153,27 @@ class Worker:
         except FeatxError as error:
             raise ClusterError(f"Node {self._host}: {error}") from error
 
-    def _open(self, work: Work, n_workers: int) -> dict[str, Any]:
+    def _open(self, task: Task, n_workers: int) -> dict[str, Any]:
         self._store.require_writable()
-        dataset = _open_images(work)
+        dataset = _open_images(task)
         import torch
 
         torch.set_num_threads(self._n_cpus)
-        resolved = resolve(work.request, self._store)
-        if [recipe.key for recipe in resolved.recipes] != work.keys:
+        recipes, backbone = resolve(task.request, self._store)
+        if [recipe.key for recipe in recipes] != task.keys:
             raise ClusterError(
-                f"{work.request.backbone} has other weights or another recipe here than at the driver. "
+                f"{task.request.backbone} has other weights or another recipe here than at the driver. "
                 "Install the same versions, and the same weights file, on all nodes."
             )
-        identity = Identity(np.zeros((len(dataset), 32), dtype=np.uint8))
-        lookup = Lookup(dataset, identity, resolved, self._store)
-        part = Part(work.recipes, np.arange(work.n_images))
-        engine, segment_rows = open_planned(lookup, part, work.options, n_workers=n_workers)
-        check_probes(self._store, resolved.recipes, engine)
-        self._job = Job(dataset, identity, self._store, Forward(engine, work.recipes, identity.item_ids))
-        few = work.n_images <= FEW_IMAGES * n_workers
-        n_decoders = work.options.workers if work.options.workers is not None else 1 if few else self._n_cpus
-        self._pool = DecodePool(resolved.recipes[0].frame, n_workers=n_decoders)
-        return {"engine": engine.name, "batch_size": engine.batch_size, "segment_rows": segment_rows}
+        item_ids = np.zeros((len(dataset), 32), dtype=np.uint8)  # filled in segment by segment
+        plan = Plan(dataset, task.request, recipes, self._store, item_ids, options=task.options, loaded=backbone)
+        everything = Segment(task.recipes, np.arange(task.n_images))
+        engine, agreed = open_agreed(plan, everything, n_workers=n_workers)
+        check_probes(self._store, recipes, engine)
+        few = task.n_images <= FEW_IMAGES * n_workers
+        n_decoders = task.options.workers if task.options.workers is not None else 1 if few else self._n_cpus
+        self._opened = plan, task, engine, DecodePool(recipes[0].frame, n_workers=n_decoders)
+        return agreed | {"engine": engine.name, "batch_size": engine.batch_size}
 
     def extract(self, k: int, positions: np.ndarray, item_ids: np.ndarray) -> Done:
         """Compute and commit segment `k`.
@@ -101,14 +186,14 @@ class Worker:
         item_ids : ndarray of uint8, shape (n, 32)
             Their content hashes, against which the bytes that are read here are held.
         """
-        assert self._job is not None
-        assert self._pool is not None
+        assert self._opened is not None
+        plan, task, engine, pool = self._opened
         self._done, self._waiting = 0, 0.0
-        self._job.identity.item_ids[positions] = item_ids
-        pixels = self._pool.map(read_segment(self._job, positions))
-        block = extract_segment(self._job, pixels, positions, self._count)
-        errors = [(index, str(error), error.transient) for index, error in block.failures.items()]
-        return Done(k, block.n_images, errors, _sha(block), self._node, os.getpid(), self._waiting)
+        plan.item_ids[positions] = item_ids
+        segment = Segment(task.recipes, positions)
+        computed = commit_segment(plan, segment, pool.map(read_segment(plan, segment)), engine, self._count)
+        errors = [(index, str(error), error.transient) for index, error in computed.failures.items()]
+        return Done(k, computed.n_images, errors, _sha(computed), self._node, os.getpid(), self._waiting)
 
     def progress(self) -> tuple[int, float]:
         """Return how many images of the segment in hand are done, and the seconds of waiting for their pixels."""
@@ -119,18 +204,39 @@ class Worker:
         self._waiting += waiting
 
 
-def _open_images(work: Work) -> Dataset:
+def digest_of(ids: Sequence[str]) -> str:
+    """Return a digest of the ids of a dataset, in their order.
+
+    Examples
+    --------
+    >>> digest_of(["a", "b"]) == digest_of(["b", "a"])
+    False
+    """
+    digest = hashlib.sha256()
+    for image in ids:
+        digest.update(image.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that must be equal on all nodes: a build for other hardware (``+cu128``) is no other one."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"featx": __version__, "torch": metadata.version("torch").partition("+")[0], "python": python}
+
+
+def _open_images(task: Task) -> Dataset:
     """List the images as the driver did. Which of them a CSV may name was decided there."""
-    source: dict[str, Any] = dict(work.source)
+    source: dict[str, Any] = dict(task.source)
     data = source.pop("data")
     dataset = open_dataset(data, **source, allow_outside=data.lower().endswith((".csv", ".tsv")))
-    if digest_of(dataset.ids) != work.ids:
+    if digest_of(dataset.ids) != task.ids:
         raise MissingDataError(f"{data} lists other images here ({len(dataset):,}) than at the driver.")
     return dataset
 
 
-def _sha(block: Block) -> str:
+def _sha(computed: ComputedRows) -> str:
     digest = hashlib.sha256()
-    for part in block.parts:
-        digest.update(np.ascontiguousarray(part.rows).reshape(-1).view(np.uint8).data)
+    for number in range(len(computed.recipes)):
+        _, rows = computed.of(number)
+        digest.update(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

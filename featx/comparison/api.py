@@ -22,8 +22,7 @@ from featx.comparison.plan import (
 from featx.comparison.run import ComparisonContext, describe, run_or_load
 from featx.comparison.subsets import labelled, with_validation
 from featx.datasets import open_dataset
-from featx.extraction import Options, open_store, parse_views
-from featx.extraction.identify import identify
+from featx.extraction import Options, identify, open_store, parse_views
 from featx.recipe import Request
 
 if TYPE_CHECKING:
@@ -140,11 +139,11 @@ def compare(
         cache,
     )
     own_rows = opened.validation is not None or {"train", "val"} <= set(opened.given_splits.tolist())
-    identity = identify(opened, open_store(cache), rehash=Options(**how).rehash)
-    dataset = with_validation(opened, identity.item_ids, seed=about.get("seed", 0))
+    item_ids, _ = identify(opened, open_store(cache), rehash=Options(**how).rehash)
+    dataset = with_validation(opened, item_ids, seed=about.get("seed", 0))
     context = ComparisonContext(
         dataset=dataset,
-        identity=identity,
+        item_ids=item_ids,
         tables=opened.title if own_rows else f"{opened.title}-compare",
         folder=None if output is None else Path(output),
         cache=cache,

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from featx.comparison.plan import Trial
     from featx.datasets import Dataset
-    from featx.extraction.identify import Identity
     from featx.features import Features
     from featx.model import Model
     from featx.progress import OnProgress
@@ -61,7 +60,7 @@ class ComparisonContext:
     ----------
     dataset : Dataset
         With training and validation rows, and test rows where there are some.
-    identity : Identity
+    item_ids : ndarray of uint8, shape (n, 32)
         Content hashes of all images.
     tables : str
         Title of the dataset that tables of features are kept under: a validation split that was drawn here is not to
@@ -85,7 +84,7 @@ class ComparisonContext:
     """
 
     dataset: Dataset
-    identity: Identity
+    item_ids: NDArray[np.uint8]
     tables: str
     folder: Path | None
     cache: str | Path | None
@@ -100,13 +99,13 @@ class ComparisonContext:
     def warnings(self) -> list[str]:
         """What is odd about the data, such as test images that are among the training images as well."""
         dataset = self.dataset
-        return [*dataset.notes, *shared_across_splits(self.identity.item_ids, dataset.splits, dataset.ids)]
+        return [*dataset.notes, *shared_across_splits(self.item_ids, dataset.splits, dataset.ids)]
 
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the content, label and split of every image."""
         dataset = self.dataset
-        digest = hashlib.sha256(self.identity.item_ids.tobytes())
+        digest = hashlib.sha256(self.item_ids.tobytes())
         digest.update(np.asarray(dataset.labels, dtype=np.int64).tobytes())
         digest.update("\0".join([*dataset.splits.tolist(), *dataset.classes]).encode())
         return digest.hexdigest()

@@ -1,24 +1,24 @@
 """Extraction: where pixels, networks and tables meet. From a dataset and a request to tables in the cache.
 
-`run` does all of ``featx extract``; `cached_rows` and `RowMaker` give the rows alone. Inside, in the
-order of the work: `resolve` (names → recipes), `identify` (images → hashes), `lookup` (what is missing),
-`ensure` and `fill` (compute it, segment by segment), `compute` (batches through the engine), `probing`
-(does this machine compute the same?), `publish` (one table, and one for each augmented view).
+To be read in this order: `run` (the whole of ``featx extract``), `plan` (what is asked, resolved and identified, and
+which rows are missing), `executors` (who computes them, on which engine), `segments` (read, computed and committed one
+by one), `compute` (batches through the engine), `publish` (one table, and one for each augmented view). Beside the
+line, `rows` gives rows in memory.
 """
 
 from featx.datasets import open_dataset
 from featx.extraction.api import Extract, extract
-from featx.extraction.lookup import open_store
+from featx.extraction.executors import Executor, Rank
 from featx.extraction.options import ComputeOptions, Options, ViewOptions
-from featx.extraction.outcome import Estimate, Extraction
-from featx.extraction.ranks import Rank
-from featx.extraction.rows import RowMaker, cached_rows, resolved_recipes
-from featx.extraction.run import estimate, last_used, note_last_used, run
+from featx.extraction.plan import identify, open_store, resolved_recipes
+from featx.extraction.rows import RowMaker, cached_rows
+from featx.extraction.run import Estimate, Extraction, estimate, last_used, note_last_used, run
 from featx.extraction.views import parse_views
 
 __all__ = [
     "ComputeOptions",
     "Estimate",
+    "Executor",
     "Extract",
     "Extraction",
     "Options",
@@ -28,6 +28,7 @@ __all__ = [
     "cached_rows",
     "estimate",
     "extract",
+    "identify",
     "last_used",
     "note_last_used",
     "open_dataset",

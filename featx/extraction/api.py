@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.datasets import Source, open_dataset
 from featx.extraction.options import Options, ViewOptions
-from featx.extraction.rows import resolved_recipes
+from featx.extraction.plan import resolved_recipes
 from featx.extraction.run import run
 from featx.extraction.views import parse_views
 from featx.recipe import BackboneOptions, FeatureOptions, Request, Views
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.datasets import Dataset
-    from featx.extraction.ensure import Executor
+    from featx.extraction.executors import Executor
     from featx.features import Features
     from featx.progress import OnProgress
 

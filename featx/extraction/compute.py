@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -26,119 +26,104 @@ _UNDER_WAY = 2
 Pixels = tuple[int, np.ndarray | ImageError]
 
 
-@dataclass(frozen=True)
-class Forward:
-    """What becomes of a batch of pixels: an array of rows for each of some recipes.
+@dataclass(eq=False)
+class ComputedRows:
+    """What came of n images: a row of each recipe, or why there is none.
 
     Attributes
     ----------
-    engine : Engine
-        Gives one array a layer.
-    recipes : list of Recipe
+    recipes : sequence of Recipe
         All layers of one view, then all of another, …
-    item_ids : ndarray of uint8, shape (n, 32)
-        Content hashes of the dataset's rows, from which augmented views are drawn.
+    positions : ndarray of int, shape (n,)
+        Of the images in their dataset.
+    rows : list of ndarray of shape (n, …)
+        One array a recipe.
+    good : ndarray of bool, shape (n_recipes, n)
+        Which rows there are; the others hold no numbers of any meaning.
+    errors : list of dict of int to ImageError
+        Why rows are missing, by position; one a recipe.
     """
 
-    engine: Engine
     recipes: Sequence[Recipe]
-    item_ids: np.ndarray
+    positions: np.ndarray
+    rows: list[np.ndarray]
+    good: np.ndarray
+    errors: list[dict[int, ImageError]]
+
+    @classmethod
+    def empty(cls, recipes: Sequence[Recipe], n: int) -> ComputedRows:
+        """Return the same without any row yet."""
+        rows = [np.empty((n, *recipe.shape), dtype=recipe.dtype) for recipe in recipes]
+        good = np.zeros((len(recipes), n), dtype=bool)
+        return cls(recipes, np.empty(n, dtype=np.intp), rows, good, [{} for _ in recipes])
 
     @property
-    def views(self) -> list[View | None]:
-        """The views, in order; None for the image as it is."""
-        return views_of(self.recipes)
+    def n_images(self) -> int:
+        """Images that gave a row of any recipe."""
+        return int(self.good.any(axis=0).sum())
 
-    def start(self, pixels: np.ndarray, indices: Sequence[int]) -> list[Running]:
-        """Begin to compute images `pixels` (m, h, w, 3) that are rows `indices` of the dataset, view by view."""
-        return [self.engine.start(self._seen(view, pixels, indices)) for view in self.views]
+    @property
+    def failures(self) -> dict[int, ImageError]:
+        """Images that lack a row of any recipe, and why."""
+        return dict(chain.from_iterable(errors.items() for errors in self.errors))
 
-    def _seen(self, view: View | None, pixels: np.ndarray, indices: Sequence[int]) -> np.ndarray:
-        if view is None:
-            return pixels
-        seeds = [seed_of(self.item_ids[i].tobytes(), view.number, view.seed) for i in indices]
-        return Augmentation.parse(view.augment).apply(pixels, np.array(seeds))
-
-
-def views_of(recipes: Sequence[Recipe]) -> list[View | None]:
-    """Return the views that `recipes` are of, in order; None for the image as it is."""
-    return list(dict.fromkeys(recipe.view for recipe in recipes))
+    def of(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions (m,) and rows (m, …) that there are of one recipe."""
+        good = self.good[number]
+        if good.all():  # without a copy of what may be a large array
+            return self.positions, self.rows[number]
+        return self.positions[good], self.rows[number][good]
 
 
-@dataclass
-class Block:
-    """Rows computed in one go.
-
-    Attributes
-    ----------
-    n_images : int
-        That gave a row of any recipe.
-    failures : dict of int to ImageError
-        Images that could not be read, by position in the dataset.
-    parts : list of RecipeRows
-        One a recipe.
-    """
-
-    parts: list[RecipeRows]
-    n_images: int = 0
-    failures: dict[int, ImageError] = field(default_factory=dict)
-
-    def failures_of(self, part: RecipeRows) -> dict[int, ImageError]:
-        """Return why images have no row in `part`, by position."""
-        return self.failures | part.failures
-
-
-@dataclass
-class RecipeRows:
-    """Rows of one recipe.
-
-    Attributes
-    ----------
-    indices : list of int, length n
-        Positions in the dataset of the rows that came out well.
-    rows : ndarray of shape (n, …)
-    failures : dict of int to ImageError
-        Rows that did not, by position.
-    """
-
-    rows: np.ndarray
-    indices: list[int] = field(default_factory=list)
-    failures: dict[int, ImageError] = field(default_factory=dict)
-
-
-def compute_block(
+def compute_rows(
     pixels: Iterator[Pixels],
-    forward: Forward,
-    n_items: int,
+    n: int,
+    engine: Engine,
+    recipes: Sequence[Recipe],
+    item_ids: np.ndarray,
     on_batch: Callable[[int, float], None] | None = None,
-) -> Block:
-    """Run the next `n_items` of `pixels` through `forward`.
-
-    `on_batch` is called after each batch with its number of images and the seconds that the engine had nothing to do
-    for want of them.
+) -> ComputedRows:
+    """Run the next `n` of `pixels` through the network.
 
     A bad image leaves its place in the batch black instead of moving its neighbours up: the shape and
     the contents of every other batch are then the same whether or not it could be read, so a resumed
     run equals an uninterrupted one bit for bit.
+
+    Parameters
+    ----------
+    pixels : iterator of (int, ndarray or ImageError)
+        Position in the dataset, and uint8 pixels (h, w, 3).
+    n : int
+    engine : Engine
+        Gives one array of rows a layer.
+    recipes : sequence of Recipe
+        All layers of one view, then all of another, …
+    item_ids : ndarray of uint8, shape (n_dataset, 32)
+        Content hashes of the dataset's images, from which augmented views are drawn. Looked at when an image has come.
+    on_batch : callable, optional
+        Called after each batch with its number of images, and the seconds that the engine had nothing to do for want
+        of them.
     """
-    block = Block([RecipeRows(np.empty((n_items, *r.shape), dtype=r.dtype)) for r in forward.recipes])
-    pixels, under_way = islice(pixels, n_items), deque[_Batch]()
+    computed, pixels, n_begun = ComputedRows.empty(recipes, n), islice(pixels, n), 0
+    under_way = deque[_Batch]()
 
     def finish() -> None:
         batch = under_way[0]
-        batch.add_to(block, forward.recipes)
+        batch.write(computed)
         under_way.popleft()  # not before: whoever interrupts the waiting is not to wait for the rest of it
         if on_batch is not None:
-            on_batch(len(batch.indices), batch.waited)
+            on_batch(batch.n, batch.waited)
 
     try:
         while True:
             started = time.perf_counter()
-            images = list(islice(pixels, forward.engine.batch_size))
+            images = list(islice(pixels, engine.batch_size))
             if not images:
                 break
             idle_since = max(started, under_way[-1].ended() if under_way else started)
-            under_way.append(_Batch(images, forward, max(0.0, time.perf_counter() - idle_since)))
+            waited = max(0.0, time.perf_counter() - idle_since)
+            under_way.append(_Batch(images, n_begun, engine, computed, item_ids, waited))
+            n_begun += len(images)
             if len(under_way) == _UNDER_WAY:
                 finish()
         while under_way:
@@ -146,36 +131,39 @@ def compute_block(
     finally:
         for batch in under_way:
             batch.cancel()
-    for part in block.parts:
-        part.rows = part.rows[: len(part.indices)]
-    return block
+    return computed
 
 
 class _Batch:
-    """A batch that the engine has begun.
+    """A batch that the engine has begun, the images of `computed` from `start` on.
 
-    Parameters
-    ----------
-    images : list of Pixels
-    forward : Forward
-    waited : float
-        Seconds that the engine had nothing to do before.
+    `waited` are the seconds that the engine had nothing to do before.
     """
 
-    def __init__(self, images: list[Pixels], forward: Forward, waited: float) -> None:
-        frame = forward.recipes[0].frame
+    def __init__(
+        self,
+        images: list[Pixels],
+        start: int,
+        engine: Engine,
+        computed: ComputedRows,
+        item_ids: np.ndarray,
+        waited: float,
+    ) -> None:
+        frame = computed.recipes[0].frame
         stack = np.zeros((len(images), frame.height, frame.width, 3), dtype=np.uint8)
-        self.indices = [index for index, _ in images]
-        self.waited = waited
-        self._errors: dict[int, ImageError] = {}
+        self.n, self.waited, self._start = len(images), waited, start
         self._good = np.zeros(len(images), dtype=bool)
-        for place, (index, image) in enumerate(images):
+        for place, (position, image) in enumerate(images):
+            computed.positions[start + place] = position
             if isinstance(image, ImageError):
-                self._errors[index] = image
+                for errors in computed.errors:
+                    errors[position] = image
             else:
                 stack[place] = image
                 self._good[place] = True
-        self._views = forward.start(stack, self.indices) if self._good.any() else []
+        views = dict.fromkeys(recipe.view for recipe in computed.recipes) if self._good.any() else {}
+        item_ids = item_ids[computed.positions[start : start + self.n]]
+        self._views: list[Running] = [engine.start(_seen(view, stack, item_ids)) for view in views]
 
     def ended(self) -> float:
         """Return when the engine was done with it, by `time.perf_counter`; infinity as long as it is not."""
@@ -186,20 +174,24 @@ class _Batch:
         for view in self._views:
             view.cancel()
 
-    def add_to(self, block: Block, recipes: Sequence[Recipe]) -> None:
-        """Wait for the rows, and add them to `block`."""
-        block.failures |= self._errors
-        if not self._views:
-            return
-        outputs, gave = chain.from_iterable(view.result() for view in self._views), np.zeros(len(self._good), bool)
-        for recipe, part, output in zip(recipes, block.parts, outputs, strict=True):
+    def write(self, computed: ComputedRows) -> None:
+        """Wait for the rows, and write them to their places."""
+        places = slice(self._start, self._start + self.n)
+        outputs = chain.from_iterable(view.result() for view in self._views)
+        for number, output in enumerate(outputs):
             finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
-            kept, start = np.flatnonzero(self._good & finite).tolist(), len(part.indices)
-            part.rows[start : start + len(kept)] = output[kept]
-            part.indices += [self.indices[place] for place in kept]
-            gave |= self._good & finite
+            computed.rows[number][places] = output
+            computed.good[number, places] = self._good & finite
+            recipe = computed.recipes[number]
             for place in np.flatnonzero(self._good & ~finite).tolist():
-                part.failures[self.indices[place]] = ImageError(
+                computed.errors[number][int(computed.positions[self._start + place])] = ImageError(
                     f"its features are not finite, computed in {recipe.precision} and kept in {recipe.dtype}"
                 )
-        block.n_images += int(gave.sum())
+
+
+def _seen(view: View | None, pixels: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+    """Return images (m, h, w, 3) as a view shows them: what is drawn depends on their content alone."""
+    if view is None:
+        return pixels
+    seeds = [seed_of(item_id.tobytes(), view.number, view.seed) for item_id in item_ids]
+    return Augmentation.parse(view.augment).apply(pixels, np.array(seeds))

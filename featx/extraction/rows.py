@@ -5,39 +5,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx.datasets import item_id, open_dataset
-from featx.errors import ImageError, WeightsError
-from featx.extraction.compute import Forward, compute_block
-from featx.extraction.ensure import decoders, ensure_rows
-from featx.extraction.lookup import look_up, open_store
+from featx.errors import ImageError, ProbeError, WeightsError
+from featx.extraction.compute import compute_rows
+from featx.extraction.executors import FEW_IMAGES, compute_missing, n_decoders, stored_probe
 from featx.extraction.options import Options
+from featx.extraction.plan import identify, make_plan, open_store
 from featx.extraction.publish import reasons_for_missing
-from featx.extraction.resolve import resolve
 from featx.images import DecodePool, prepare
 from featx.probe import compare, measure
+from featx.store.store import is_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from featx.backbones import Backbone
     from featx.datasets import Dataset, ImageData
     from featx.engines import Engine
     from featx.recipe import Recipe, Request, Views
-
-
-def resolved_recipes(request: Request, *, cache: str | Path | None = None) -> list[Recipe]:
-    """Return what `request` comes to, one recipe for each layer that it names, or for the default layer."""
-    store = open_store(cache)
-    recipes = resolve(request, store).recipes
-    if len(recipes) >= len(request.layers):
-        return recipes
-    # Two names of one layer have one recipe, so that each name must say which is its own.
-    alone = (dataclasses.replace(request, layers=(layer,)) for layer in request.layers)
-    return [recipe for named in alone for recipe in resolve(named, store).recipes]
 
 
 def cached_rows(
@@ -50,6 +41,8 @@ def cached_rows(
     images : anything that `featx.datasets.open_dataset` takes
     request : Request
         With at most one layer.
+    cache : str or Path, optional
+    options : Options, optional
 
     Returns
     -------
@@ -58,48 +51,47 @@ def cached_rows(
     reasons : dict of int to str
         Why, by position.
     """
-    options, dataset = options or Options(), open_dataset(images)
-    lookup = look_up(dataset, request, open_store(cache), options)
-    ensured = ensure_rows(lookup, options)
-    (recipe,) = lookup.recipes
-    found = lookup.found(recipe)
-    rows = np.full((len(dataset), *recipe.shape), np.nan, dtype=recipe.dtype)
-    rows[found] = lookup.store.read(recipe.key, lookup.identity.item_ids[found])
-    return rows, reasons_for_missing(lookup, recipe, ensured)
+    plan = make_plan(open_dataset(images), request, open_store(cache), options)
+    tally = compute_missing(plan)
+    (recipe,) = plan.recipes
+    found = plan.found(recipe)
+    rows = np.full((len(found), *recipe.shape), np.nan, dtype=recipe.dtype)
+    rows[found] = plan.store.read(recipe.key, plan.item_ids[found])
+    return rows, reasons_for_missing(plan, recipe, tally)
 
 
 class RowMaker:
-    """Rows of one recipe from any images, computed here and kept nowhere.
+    """Rows of one recipe from any images: those that a cache has are read, the others computed here and kept nowhere.
 
-    The network is loaded once, and its engine stays open from call to call. Calls from several threads take turns.
+    The network is loaded when the first image needs it, and its engine stays open from call to call. Calls from
+    several threads take turns.
 
     Parameters
     ----------
-    request : Request
-        How to get the backbone.
+    requested : callable
+        Returns a context manager that gives the `Request` for the backbone: its weights file may be there only for the
+        length of a block.
     recipe : Recipe
         What it must come to: a backbone with other weights is refused.
     probe : mapping, optional
         What this machine must compute for the probe images, as stored with the model.
-
-    Raises
-    ------
-    WeightsError
-        If the backbone is not the one that `recipe` names.
     """
 
-    def __init__(self, request: Request, recipe: Recipe, probe: Mapping[str, np.ndarray] | None = None) -> None:
-        from featx import backbones
-
-        self._backbone, recipes = backbones.resolve(request)
-        self._recipe, self._probe = _the_same(recipe, recipes, request), probe
+    def __init__(
+        self,
+        requested: Callable[[], AbstractContextManager[Request]],
+        recipe: Recipe,
+        probe: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        self._requested, self._recipe, self._probe = requested, recipe, probe
+        self._backbone: Backbone | None = None
         self._engine: Engine | None = None
         self._asked: tuple[Any, ...] = ()
         self._largest = 0
         self._turn = threading.Lock()
 
     def rows(
-        self, dataset: Dataset, *, views: Views | None = None, **how: Any
+        self, dataset: Dataset, *, views: Views | None = None, cache: str | Path | None = None, **how: Any
     ) -> tuple[list[np.ndarray], dict[int, str]]:
         """Return rows for each image of `dataset`.
 
@@ -109,6 +101,8 @@ class RowMaker:
             Images.
         views : Views, optional
             Augmented views to compute as well. Each image is decoded once.
+        cache : str or Path, optional
+            A cache folder: rows that it has of these images are taken where they agree with the probe. It gets none.
         **how
             Fields of `Options`: engine, device, batch_size, workers.
 
@@ -121,35 +115,77 @@ class RowMaker:
 
         Raises
         ------
+        WeightsError
+            If the backbone is not the one that the recipe names.
         ProbeError
-            If this machine computes other features than `probe`.
+            If this machine computes other features than the probe says.
         """
-        own, n, options = self._recipe, len(dataset), Options(**how)
-        item_ids = np.zeros((n, 32), dtype=np.uint8)
+        options, n = Options(**how), len(dataset)
+        own = self._recipe
         recipes = [own, *(views.recipe(own, number) for number in views.numbers)] if views else [own]
-        with self._turn:
-            engine = self._open(options, n)
-            with DecodePool(own.frame, n_workers=decoders(options, n)) as pool:
-                pixels = pool.map(_noting(item_ids, dataset.iterate(np.arange(n))))
-                block = compute_block(pixels, Forward(engine, recipes, item_ids), n)
         rows = [np.full((n, *own.shape), np.nan, dtype=own.dtype) for _ in recipes]
-        failures = dict(block.failures)
-        for all_rows, part in zip(rows, block.parts, strict=True):
-            all_rows[part.indices] = part.rows
-            failures |= part.failures
+        with self._turn:
+            known = () if cache is None else self._read(dataset, recipes, rows, Path(cache))
+            missing = np.setdiff1d(np.arange(n), known)
+            failures = self._compute(dataset, recipes, missing, rows, options) if len(missing) else {}
         for all_rows in rows:  # an image without one of its views has none
             all_rows[list(failures)] = np.nan
         return rows, {index: str(error) for index, error in failures.items()}
 
+    def _read(self, dataset: Dataset, recipes: Sequence[Recipe], rows: list[np.ndarray], cache: Path) -> Sequence[int]:
+        """Write the rows that `cache` has of all `recipes` into `rows`, and return the positions of their images."""
+        if not is_cache(cache):
+            return ()
+        store = open_store(cache)
+        item_ids, unreadable = identify(dataset, store)
+        found = np.logical_and.reduce([store.find(recipe.key, item_ids) for recipe in recipes])
+        found[list(unreadable)] = False
+        if not found.any() or not self._agrees(stored_probe(store, self._recipe)):
+            return ()
+        for recipe, all_rows in zip(recipes, rows, strict=True):
+            all_rows[found] = store.read(recipe.key, item_ids[found])
+        return np.flatnonzero(found).tolist()
+
+    def _agrees(self, cached: Mapping[str, np.ndarray] | None) -> bool:
+        """Say whether the cache's rows were computed as those that the model was fitted on."""
+        if cached is None or self._probe is None:
+            return True
+        try:
+            compare(self._probe, cached, self._recipe.precision)
+        except ProbeError:
+            return False
+        return True
+
+    def _compute(
+        self,
+        dataset: Dataset,
+        recipes: Sequence[Recipe],
+        positions: np.ndarray,
+        rows: list[np.ndarray],
+        options: Options,
+    ) -> dict[int, ImageError]:
+        """Compute the images at `positions` into `rows`, and return why some have none."""
+        item_ids = np.zeros((len(dataset), 32), dtype=np.uint8)
+        engine = self._open(options, len(positions))
+        with DecodePool(self._recipe.frame, n_workers=n_decoders(options, len(positions))) as pool:
+            pixels = pool.map(_noting(item_ids, dataset.iterate(positions)))
+            computed = compute_rows(pixels, len(positions), engine, recipes, item_ids)
+        for number, all_rows in enumerate(rows):
+            good, values = computed.of(number)
+            all_rows[good] = values
+        return computed.failures
+
     def _open(self, options: Options, n: int) -> Engine:
-        """Return the engine of the last call, unless another is asked for or the job is longer than any before."""
+        """Return the engine of the last call, unless another is asked for or a much longer job may want one."""
         from featx.engines import open_engine
 
         asked = (os.getpid(), options.engine, options.device, options.batch_size)  # a fork has none of its threads
-        longer = options.engine == "auto" and n > self._largest
-        if self._engine is None or asked != self._asked or longer:
+        # A handful of images pays for no conversion, and what is converted already stays.
+        longer = options.engine == "auto" and n > max(FEW_IMAGES, 2 * self._largest)
+        if self._engine is None or asked != self._asked or (longer and self._engine.name != "openvino"):
+            backbone = self._load()
             engine = open_engine(
-                self._backbone,
+                backbone,
                 [self._recipe],
                 engine=options.engine,
                 device=options.device,
@@ -162,6 +198,16 @@ class RowMaker:
             self._engine, self._asked, self._largest = engine, asked, n
         return self._engine
 
+    def _load(self) -> Backbone:
+        if self._backbone is None:
+            from featx import backbones
+
+            with self._requested() as request:
+                backbone, recipes = backbones.resolve(request)
+            _check_same(self._recipe, recipes, request)
+            self._backbone = backbone
+        return self._backbone
+
 
 def _noting(
     item_ids: np.ndarray, images: Iterable[tuple[int, ImageData | ImageError]]
@@ -173,11 +219,10 @@ def _noting(
         yield index, data
 
 
-def _the_same(recipe: Recipe, recipes: list[Recipe], request: Request) -> Recipe:
-    """Return the recipe of `recipes` that is `recipe`, but for the tag of its weights: their content decides."""
-    for own in recipes:
-        if dataclasses.replace(own, weights=recipe.weights) == recipe:
-            return own
+def _check_same(recipe: Recipe, recipes: list[Recipe], request: Request) -> None:
+    """Refuse a backbone that comes to another recipe than `recipe`, but for the tag of its weights."""
+    if any(dataclasses.replace(own, weights=recipe.weights) == recipe for own in recipes):
+        return
     if all(own.weights_digest != recipe.weights_digest for own in recipes):
         raise WeightsError(
             f"{request.backbone} has other weights here (digest {recipes[0].weights_digest[:8]}) than those the model "

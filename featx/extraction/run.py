@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from featx.datasets import shared_across_splits
 from featx.devices import check_device, resolve_device
-from featx.errors import OptionError, ProbeError, TooManyErrors
-from featx.extraction.ensure import Ensured, ensure_rows, open_planned, required_bytes, seconds_per_batch
-from featx.extraction.lookup import Lookup, look_up, open_store
+from featx.errors import TooManyErrors
+from featx.extraction.executors import compute_again, compute_missing, open_agreed, required_bytes, seconds_per_batch
 from featx.extraction.options import Options, allowed_errors
-from featx.extraction.outcome import Estimate, Extraction
-from featx.extraction.probing import forget_probe
+from featx.extraction.plan import Plan, make_plan, open_store
 from featx.extraction.publish import publish, table_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from featx.datasets import Dataset
-    from featx.extraction.ensure import Executor
+    from featx.extraction.executors import Executor
     from featx.features import Features
     from featx.progress import OnProgress
     from featx.recipe import Request, Views
@@ -72,29 +71,29 @@ def run(
         After everything good has been published, if more images are bad than ``options.max_errors`` allows.
     """
     started, options, store = time.perf_counter(), options or Options(), open_store(cache)
-    lookup = _look_up(dataset, request, store, options, on_progress, views, elsewhere=executor is not None)
-    ensure = _compute_again if options.refresh else ensure_rows
-    ensured = ensure(lookup, options, on_progress, executor)
-    tables = [publish(lookup, recipe, ensured) for recipe in lookup.recipes]
+    _check_device(options.device, here=executor is None)
+    plan = make_plan(dataset, request, store, options, views=views, on_progress=on_progress)
+    compute = compute_again if options.refresh else compute_missing
+    tally = compute(plan, executor, on_progress)
+    tables = [publish(plan, recipe, tally) for recipe in plan.recipes]
     paths = [table.path for table in tables if table.path is not None]
     forgotten = remember and last_used(store) != paths and not note_last_used(store, paths)
-    n_computed = ensured.filled.computed
     done = Extraction(
         tables=tables,
-        layers=_layer_names(lookup),
+        layers=_layer_names(plan),
         n_images=len(dataset),
-        computed=n_computed,
-        reused=max(0, max(_n_rows(table, views) for table in tables) - n_computed),
+        computed=tally.computed,
+        reused=max(0, max(_n_rows(table, views) for table in tables) - tally.computed),
         errors=max((table.errors for table in tables), key=len),
         seconds=time.perf_counter() - started,
-        images_per_second=n_computed / ensured.seconds if n_computed else None,
-        waiting=ensured.filled.waiting / ensured.seconds if n_computed else None,
-        engine=ensured.engine,
+        images_per_second=tally.computed / tally.seconds if tally.computed else None,
+        waiting=tally.waiting / tally.seconds if tally.computed else None,
+        engine=tally.engine,
         precision=request.precision,
         views=1 if views is None else views.n,
-        notes=[*dataset.notes, *_leaks(lookup), *([_FORGOTTEN] if forgotten else [])],
+        notes=[*dataset.notes, *_leaks(plan), *([_FORGOTTEN] if forgotten else [])],
     )
-    _judge_errors(done, options)
+    _check_errors(done, options)
     return done
 
 
@@ -107,23 +106,115 @@ def estimate(
     on_progress: OnProgress | None = None,
     views: Views | None = None,
 ) -> Estimate:
-    """Say what `run` would do, having computed no more than one batch and written nothing but notes."""
-    options, store = options or Options(), open_store(cache)
-    lookup = _look_up(dataset, request, store, options, on_progress, views)
-    lookup.blind = options.refresh
-    parts, seconds = list(lookup.parts()), 0.0
-    n_missing = sum(part.n_rows for part in parts)
+    """Say what `run`, which takes the same, would do. Computes one batch at most, and writes nothing but notes."""
+    options = options or Options()
+    _check_device(options.device)
+    plan = make_plan(dataset, request, open_store(cache), options, views=views, on_progress=on_progress)
+    plan.blind = options.refresh
+    missing, seconds = list(plan.missing()), 0.0
+    n_missing = sum(segment.n_passes for segment in missing)
     if n_missing:
-        engine, _ = open_planned(lookup, parts[0], options)
-        seconds = seconds_per_batch(lookup.recipes, engine) * -(-n_missing // engine.batch_size)
+        engine, _ = open_agreed(plan, missing[0])
+        seconds = seconds_per_batch(plan.recipes, engine) * -(-n_missing // engine.batch_size)
     return Estimate(
         n_images=len(dataset),
         views=1 if views is None else views.n,
         to_compute=n_missing,
-        n_bytes=required_bytes(lookup, n_missing),
+        n_bytes=required_bytes(plan, n_missing),
         seconds=seconds,
-        paths=[str(table_path(lookup, recipe)) for recipe in lookup.recipes],
+        paths=[str(table_path(plan, recipe)) for recipe in plan.recipes],
     )
+
+
+@dataclass
+class Extraction:
+    """What one extraction came to.
+
+    Attributes
+    ----------
+    tables : list of Features
+        One a layer, in the order asked for.
+    layers : list of str
+        Their layers, by the names that were asked for.
+    n_images, computed, reused : int
+        Rows of the dataset; images that went through the backbone now, each augmented view for one; rows that
+        were found.
+    errors : list of (str, str)
+        Images that could not be read: id and reason.
+    seconds : float
+        Wall-clock time of everything.
+    images_per_second : float or None
+        Of those that were computed, while they were.
+    waiting : float or None
+        Share of that time, 0–1, in which the network waited for images to be read and decoded.
+    engine, precision : str
+        ``none`` where nothing had to be computed.
+    views : int
+        Views of each image for training, the plain one included.
+    notes : list of str
+        What was decided, a sentence each.
+    """
+
+    tables: list[Features]
+    layers: list[str]
+    n_images: int
+    computed: int
+    reused: int
+    errors: list[tuple[str, str]]
+    seconds: float
+    images_per_second: float | None
+    waiting: float | None
+    engine: str
+    precision: str
+    views: int = 1
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of ``featx extract --json``."""
+        tables = [
+            {
+                "path": str(table.path),
+                "layer": layer,
+                "pool": table.recipe.pool,
+                "shape": list(table.shape),
+                "key": table.key,
+            }
+            for table, layer in zip(self.tables, self.layers, strict=True)
+            if table.recipe is not None
+        ]
+        return {
+            "tables": tables,
+            "images": self.n_images,
+            "views": self.views,
+            "computed": self.computed,
+            "reused": self.reused,
+            "errors": len(self.errors),
+            "seconds": round(self.seconds, 3),
+            "images_per_second": None if self.images_per_second is None else round(self.images_per_second, 2),
+            "waiting": None if self.waiting is None else round(self.waiting, 3),
+            "engine": self.engine,
+            "precision": self.precision,
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an extraction would do: the answer of ``--dry-run``.
+
+    `to_compute` counts each augmented view as one. `seconds` is measured on one batch where something is to
+    compute, 0 otherwise.
+    """
+
+    n_images: int
+    views: int
+    to_compute: int
+    n_bytes: int
+    seconds: float
+    paths: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of ``featx extract --dry-run --json``."""
+        return asdict(self)
 
 
 def note_last_used(store: Store, paths: list[Path]) -> bool:
@@ -141,63 +232,29 @@ def last_used(store: Store) -> list[Path]:
     return [store.root / name for name in names if (store.root / name).exists()]
 
 
-def _look_up(
-    dataset: Dataset,
-    request: Request,
-    store: Store,
-    options: Options,
-    on_progress: OnProgress | None,
-    views: Views | None,
-    *,
-    elsewhere: bool = False,
-) -> Lookup:
-    if elsewhere or options.device == "auto":  # torch is for those who name a device
-        check_device(options.device)
-    else:
-        resolve_device(options.device)
-    lookup = look_up(dataset, request, store, options, on_progress, views)
-    if views is not None and not lookup.viewed.any():
-        raise OptionError(
-            "--views are for training rows, and the data has only validation and test rows. Leave it out."
-        )
-    return lookup
+def _check_device(device: str, *, here: bool = True) -> None:
+    """Refuse a device that is not there, also where everything is in the cache; a cluster's need not be `here`."""
+    check_device(device)
+    if here and device != "auto":  # torch is for those who name a device
+        resolve_device(device)
 
 
 def _n_rows(table: Features, views: Views | None) -> int:
     return len(table) + sum(len(table.view(number)) for number in (views.numbers if views else ()))
 
 
-def _compute_again(
-    lookup: Lookup, options: Options, on_progress: OnProgress | None, executor: Executor | None
-) -> Ensured:
-    """Compute every row of these images anew; rows of others stay, unless this machine computes other features."""
-    lookup.store.require_writable()
-    recipes = [*lookup.recipes]
-    if views := lookup.views:
-        recipes += [views.recipe(recipe, number) for recipe in lookup.recipes for number in views.numbers]
-    for recipe in recipes:
-        lookup.store.set_aside(recipe.key, lookup.identity.item_ids)
-    try:
-        return ensure_rows(lookup, options, on_progress, executor)
-    except ProbeError:
-        for recipe in recipes:
-            forget_probe(lookup.store, recipe)
-            lookup.store.set_aside(recipe.key)
-        return ensure_rows(lookup, options, on_progress, executor)
-
-
-def _layer_names(lookup: Lookup) -> list[str]:
+def _layer_names(plan: Plan) -> list[str]:
     """Return layers by the names that were asked for; two names of one layer have one table."""
-    asked = lookup.resolved.request.layers
-    return list(asked) if len(asked) == len(lookup.recipes) else [recipe.layer for recipe in lookup.recipes]
+    asked = plan.request.layers
+    return list(asked) if len(asked) == len(plan.recipes) else [recipe.layer for recipe in plan.recipes]
 
 
-def _leaks(lookup: Lookup) -> list[str]:
+def _leaks(plan: Plan) -> list[str]:
     """Warn of identical images in different splits: a classifier that saw one in training knows the other."""
-    return shared_across_splits(lookup.identity.item_ids, lookup.splits(lookup.recipes[0]), lookup.dataset.ids)
+    return shared_across_splits(plan.item_ids, plan.splits(plan.recipes[0]), plan.dataset.ids)
 
 
-def _judge_errors(done: Extraction, options: Options) -> None:
+def _check_errors(done: Extraction, options: Options) -> None:
     if len(done.errors) > allowed_errors(options.max_errors, done.n_images):
         image, reason = done.errors[0]
         raise TooManyErrors(

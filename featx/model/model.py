@@ -272,8 +272,7 @@ class Model(ModelParts):
         from featx.extraction import RowMaker
 
         assert self.recipe is not None
-        with self.loadable_request() as request:
-            return RowMaker(request, self.recipe, self.probe or None)
+        return RowMaker(self.loadable_request, self.recipe, self.probe or None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open network behind: a copy in another process opens its own."""

@@ -1,4 +1,7 @@
-"""The crew: worker actors on every node that has room, replaced where they die."""
+"""The `WorkerPool`: worker actors on every node that has room, replaced where they die.
+
+`ray.util.ActorPool` would not do: it has a fixed list of actors, and stops at the first that is lost.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,13 @@ class Place:
 
 
 @dataclass(eq=False)
-class Hand:
-    """A worker, its place, and what it was asked last."""
+class WorkerHandle:
+    """A worker, its place, and the method it was asked to run last."""
 
     place: Place
     host: str
     actor: Any
-    task: str = ""
+    method: str = ""
     args: tuple[Any, ...] = field(default=(), repr=False)
 
 
@@ -53,8 +56,8 @@ class Lost:
     reason: str
 
 
-class Crew:
-    """All workers of one part of an extraction.
+class WorkerPool:
+    """All workers of one extraction.
 
     Parameters
     ----------
@@ -64,37 +67,41 @@ class Crew:
         The cache folder, absolute.
     device : str
         As in `Options`; unless it is ``cpu``, a cluster with GPUs works on its GPUs, one worker each.
+
+    Attributes
+    ----------
+    is_lost : bool
+        Whether every place has been given up: no worker is left, and none will be started.
     """
 
     def __init__(self, ray: Any, cache: str, device: str) -> None:
         self._ray, self._cache, self._device = ray, cache, device
         ray.method(concurrency_group="progress")(Worker.progress)  # at the call, Ray Client would not take it
         self._actor = ray.remote(concurrency_groups={"progress": 1})(Worker)
-        self._hands: dict[Place, Hand] = {}
-        self._asked: dict[Any, Hand] = {}
+        self._workers: dict[Place, WorkerHandle] = {}
+        self._asked: dict[Any, WorkerHandle] = {}
         self._deaths: Counter[Place] = Counter()
         self._died_at: dict[Place, float] = {}
-        #: Whether nobody is left, and nobody will come to a place that is known now.
         self.is_lost = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for hand in self._hands.values():
-            self._ray.kill(hand.actor)
+        for worker in self._workers.values():
+            self._ray.kill(worker.actor)
 
     @property
     def n_places(self) -> int:
         """How many workers there can be as the cluster is now."""
-        return len(self._hands)
+        return len(self._workers)
 
     @property
     def is_at_work(self) -> bool:
-        """Whether anybody has got further than to wait for free cores."""
-        return any(hand.task != "greet" for hand in self._asked.values())
+        """Whether any worker has got further than to wait for free cores."""
+        return any(worker.method != "handshake" for worker in self._asked.values())
 
-    def muster(self) -> list[Hand]:
+    def start_missing(self) -> list[WorkerHandle]:
         """Start a worker at every place that has none, and return those that are new."""
         nodes = {node["NodeID"]: node for node in self._nodes()}
         places = [place for node in nodes.values() for place in self._places(node)]
@@ -103,9 +110,10 @@ class Crew:
         new = []
         for place in good:
             rested = time.monotonic() - self._died_at.get(place, -math.inf) >= PAUSE_SECONDS
-            if place not in self._hands and rested:
-                self._hands[place] = Hand(place, nodes[place.node]["NodeManagerHostname"], self._start(place))
-                new.append(self._hands[place])
+            if place not in self._workers and rested:
+                host = nodes[place.node]["NodeManagerHostname"]
+                self._workers[place] = WorkerHandle(place, host, self._start(place))
+                new.append(self._workers[place])
         return new
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -121,16 +129,16 @@ class Crew:
             yield Place(node["NodeID"], number, cpus // n, 1 if gpus else 0)
 
     def _start(self, place: Place) -> Any:
-        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.node, soft=False)
-        options = {"num_cpus": place.cpus, "num_gpus": place.gpus, "scheduling_strategy": here}
+        there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.node, soft=False)
+        options = {"num_cpus": place.cpus, "num_gpus": place.gpus, "scheduling_strategy": there}
         return self._actor.options(**options).remote(self._cache, place.node, place.cpus)
 
-    def ask(self, hand: Hand, task: str, *args: Any) -> None:
-        """Have `hand` run a method of `Worker`; `answers` tells what came of it."""
-        hand.task, hand.args = task, args
-        self._asked[getattr(hand.actor, task).remote(*args)] = hand
+    def ask(self, worker: WorkerHandle, method: str, *args: Any) -> None:
+        """Have `worker` run a method of `Worker`; `answers` tells what came of it."""
+        worker.method, worker.args = method, args
+        self._asked[getattr(worker.actor, method).remote(*args)] = worker
 
-    def answers(self, seconds: float) -> Iterator[tuple[Hand, Any]]:
+    def answers(self, seconds: float) -> Iterator[tuple[WorkerHandle, Any]]:
         """Yield what workers have to say within `seconds`: what a method returned, what it raised, or `Lost`."""
         if not self._asked:
             time.sleep(seconds)
@@ -151,31 +159,31 @@ class Crew:
         except errors.RayError as error:
             return Lost(" ".join(str(error).split()))
 
-    def praise(self, hand: Hand) -> None:
-        """Note that `hand` has finished a segment, so that its place is a good one."""
-        self._deaths[hand.place] = 0
+    def mark_healthy(self, worker: WorkerHandle) -> None:
+        """Note that `worker` has finished a segment, so that its place is a good one."""
+        self._deaths[worker.place] = 0
 
-    def bury(self, hand: Hand, reason: str) -> None:
+    def discard(self, worker: WorkerHandle, reason: str) -> None:
         """Take a worker for dead; another one starts in its place before long, unless too many died there."""
-        self._dismiss(hand)
-        self._deaths[hand.place] += 1
-        self._died_at[hand.place] = time.monotonic()
-        log.warning("A worker on %s is gone, its segment goes to another: %s", hand.host, reason)
+        self._remove(worker)
+        self._deaths[worker.place] += 1
+        self._died_at[worker.place] = time.monotonic()
+        log.warning("A worker on %s is gone, its segment goes to another: %s", worker.host, reason)
 
-    def refuse(self, hand: Hand, reason: str) -> None:
-        """Have no more to do with the place of `hand`."""
-        self._dismiss(hand)
-        self._deaths[hand.place] = MOST_DEATHS + 1
+    def exclude(self, worker: WorkerHandle, reason: str) -> None:
+        """Remove a worker, and start no other in its place."""
+        self._remove(worker)
+        self._deaths[worker.place] = MOST_DEATHS + 1
         log.warning("Left out: %s", reason)
 
-    def _dismiss(self, hand: Hand) -> None:
-        self._ray.kill(hand.actor)
-        del self._hands[hand.place]
+    def _remove(self, worker: WorkerHandle) -> None:
+        self._ray.kill(worker.actor)
+        del self._workers[worker.place]
 
     def progress(self) -> list[tuple[int, float]]:
         """Return what those at a segment say of their progress in it; who does not answer at once says nothing."""
-        at_work = [hand for hand in self._asked.values() if hand.task == "extract"]
-        refs = [hand.actor.progress.remote() for hand in at_work]
+        at_work = [worker for worker in self._asked.values() if worker.method == "extract"]
+        refs = [worker.actor.progress.remote() for worker in at_work]
         ready = self._ray.wait(refs, num_returns=len(refs), timeout=_PROGRESS_SECONDS)[0] if refs else []
         answers = [self._answer(ref) for ref in ready]
         return [answer for answer in answers if isinstance(answer, tuple)]
