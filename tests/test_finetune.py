@@ -241,7 +241,7 @@ def test_frozen_blocks_run_without_gradients(images, monkeypatch):
 
 
 def test_blocks_of_networks_are_what_their_authors_list_side_by_side():
-    from featx.finetuning.blocks import find_blocks
+    from featx.finetuning.network import find_blocks
 
     def first_units(name, **changes):
         request = featx.Request(backbone=name, weights="none", image_size=64, **changes)
@@ -458,7 +458,7 @@ def test_another_command_does_not_go_on_from_a_checkpoint(images, tmp_path):
         ({"optimizer": "adagrad"}, OptionError, "sgd"),
         ({"epochs": 0}, OptionError, "--epochs"),
         ({"warmup": 2}, OptionError, "leaves none of 2 epochs"),
-        ({"lr": 1e9, "optimizer": "sgd"}, OptionError, "Lower --lr"),
+        ({"lr": 1e9, "optimizer": "sgd"}, OptionError, "Lower lr"),
         ({"augment": "flop"}, ValueError, "flip"),
         ({"resume": True}, OptionError, "checkpoint=PATH"),
     ],

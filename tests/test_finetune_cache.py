@@ -7,8 +7,8 @@ import torch
 import featx
 from featx import backbones
 from featx.errors import OptionError
-from featx.finetuning import Settings
 from featx.finetuning.network import Classifier, Trainable
+from featx.finetuning.settings import Settings
 from featx.finetuning.sources import Activations
 
 #: Plain gradient descent: the first steps of Adam turn rounding into whole steps.

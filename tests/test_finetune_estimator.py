@@ -1,5 +1,6 @@
 """`FineTuneClassifier` inside scikit-learn: cloning, pickling, cross-validation, and any kind of label."""
 
+import inspect
 import pickle
 import warnings
 
@@ -11,8 +12,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
+import featx
 from featx import FineTuneClassifier
-from featx.errors import DataError
+from featx.errors import DataError, OptionError
 
 
 @pytest.fixture
@@ -79,3 +81,34 @@ def test_cross_validation_clones_and_pickles_behave_alike(classifier, images):
 def test_predict_before_fit_says_so(classifier):
     with pytest.raises(NotFittedError):
         classifier.predict(["a.jpg"])
+
+
+def test_function_estimator_and_command_take_the_same_settings():
+    """An option is named at its field alone; what is missing on one of the three was left out on purpose."""
+    from featx.cli.compare import compare
+    from featx.cli.finetune import finetune as command
+
+    function = set(inspect.signature(featx.finetune).parameters)
+    estimator = set(FineTuneClassifier().get_params())
+    typed = {option.name for option in command.params}
+    prefixed = {option.name.removeprefix("ft_") for option in compare.params if option.name.startswith("ft_")}
+
+    assert typed - {"output", "as_json", "quiet", "verbose", "debug", "threads"} == function - {
+        "labels", "checkpoint", "on_progress"
+    }  # fmt: skip
+    assert function - estimator == {
+        "data", "labels", "images", "image_column", "label_column", "split_column", "allow_outside", "name",
+        "max_errors", "test", "resume", "checkpoint", "checkpoint_minutes", "on_progress",
+    }  # fmt: skip
+    assert estimator <= function
+    assert prefixed == estimator - {"backbone", "seed", "device", "workers", "cache", "val"} | {"shots"}
+
+
+def test_parameters_are_checked_when_fitting_and_not_before(images):
+    pixels, colours = images
+    classifier = FineTuneClassifier("scratch/leaky", weights="none", optimizer="adagrad")
+
+    with pytest.raises(OptionError, match="--optimizer must be one of adamw, adam, adamax, sgd"):
+        classifier.fit(pixels, colours)
+    with pytest.raises(TypeError, match="Did you mean 'epochs'"):
+        FineTuneClassifier(epoch=3)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common
-from featx.cli.finetune import finetune
 from featx.cli.options import settings_options
 from featx.cli.parallel import parallel, parallel_options
 from featx.cli.progress import ProgressLine
 from featx.datasets import Source
 from featx.errors import DataError, OptionError
 from featx.extraction import Options, ViewOptions
+from featx.finetuning.settings import INDIVIDUAL, NetworkSettings
 from featx.recipe import FeatureOptions
 
 if TYPE_CHECKING:
@@ -34,23 +34,13 @@ _LISTS = [
     click.option("--no-test", is_flag=True, help="Leave the test rows alone."),
     click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True),
 ]
-#: Options of ``featx finetune`` that ``featx compare`` has itself, for all its rows alike.
-_SHARED = {
-    "data", "backbone", "output", "test", "resume", "checkpoint_minutes", "device", "workers", "max_errors", "seed",
-    "images", "image_column", "label_column", "split_column", "allow_outside", "val", "name",
-    "cache", "as_json", "quiet", "verbose", "debug",
-}  # fmt: skip
-_PREFIX = "ft_"
+_PREFIX = "ft"
 
 
 def compare_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what is compared, and the options of ``featx finetune`` as ``--ft-…``; its own help describes those."""
-    command = click.option("--ft-shots", f"{_PREFIX}shots", hidden=True)(command)
-    for option in finetune.params:
-        if isinstance(option, click.Option) and option.name not in _SHARED:
-            names = "/".join(f"--ft-{name.removeprefix('--')}" for name in [*option.opts, *option.secondary_opts])
-            kind: dict[str, Any] = {"is_flag": True, "default": None} if option.is_flag else {"type": option.type}
-            command = click.option(names, f"{_PREFIX}{option.name}", hidden=True, **kind)(command)
+    command = click.option(f"--{_PREFIX}-shots", f"{_PREFIX}_shots", hidden=True)(command)
+    command = settings_options(NetworkSettings, without=INDIVIDUAL, prefix=_PREFIX)(command)
     for add in reversed(_LISTS):
         command = add(command)
     return command
@@ -141,5 +131,6 @@ def settings_by_name(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 def take_prefixed(options: dict[str, Any]) -> dict[str, Any]:
     """Take the ``--ft-…`` options that were given out of `options`, and return them without the prefix."""
-    found = {name.removeprefix(_PREFIX): options.pop(name) for name in list(options) if name.startswith(_PREFIX)}
+    start = f"{_PREFIX}_"
+    found = {name.removeprefix(start): options.pop(name) for name in list(options) if name.startswith(start)}
     return {name: value for name, value in found.items() if value is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from typing import Any
 from featx.comparison.board import name_of
 from featx.errors import OptionError, UnknownBackboneError, UnknownNameError
 from featx.extraction import resolved_recipes
+from featx.finetuning.settings import INDIVIDUAL, NetworkSettings
 from featx.heads.names import make_head
 from featx.recipe import Recipe, Request
-from featx.settings import parse_setting
+from featx.settings import options_of, parse_setting, types_of
 
 #: The word for the layer that a backbone is tapped at where none is named.
 DEFAULT_LAYER = "default"
-#: Arguments of `featx.finetune` that a comparison decides, or that do not change what comes out.
-_OWN = {"data", "backbone", "test", "val", "seed", "cache", "checkpoint", "resume", "on_progress", "source"}
-
 _KERAS = {"optimizer": "adamax", "eps": 1e-7, "weight_decay": 0.0, "schedule": "none", "batch_size": 32}
 #: How each scratch network is trained where nothing else is said: as the walkthrough trains it that it comes from.
 SCRATCH_SETTINGS: dict[str, dict[str, Any]] = {
@@ -273,13 +270,14 @@ def check_options(what: str, options: Mapping[str, Any]) -> dict[str, Any]:
     >>> check_options("--ft", {"lr": "1e-3", "schedule": "none"})
     {'lr': 0.001, 'schedule': 'none'}
     """
-    from featx.finetuning import finetune
-
-    known = {p.name: p.default for p in inspect.signature(finetune).parameters.values() if p.name not in _OWN}
+    known = {field.name: field for field in options_of(NetworkSettings) if field.name not in INDIVIDUAL}
     for name in options:
         if name not in known:
             raise OptionError(f"{what} has no setting {name!r}. Its settings: {', '.join(sorted(known))}.")
-    return {name: _read(value, known[name]) for name, value in options.items()}
+    # In settings that are texts ``none`` is a word, and so is a number.
+    read = {name: value if "str" in types_of(known[name]) else _read(value) for name, value in options.items()}
+    NetworkSettings(**read)
+    return read
 
 
 def _checked(
@@ -291,6 +289,5 @@ def _checked(
     return check_options(what, {name: value for name, value in options.items() if name != "shots"}), check_shots(own)
 
 
-def _read(given: Any, default: Any) -> Any:
-    """Return the value that a text means, unless the option is for text: there ``none`` is a word."""
-    return given if isinstance(default, str) or not isinstance(given, str) else parse_setting(given)
+def _read(given: Any) -> Any:
+    return parse_setting(given) if isinstance(given, str) else given

@@ -7,7 +7,7 @@ datasets. Nothing is decoded here, and nothing is kept in memory that can be rea
 from __future__ import annotations
 
 from featx.datasets.dataset import UNLABELLED, Dataset, ImageData, item_id
-from featx.datasets.opening import Source, open_dataset
+from featx.datasets.opening import Source, ValidationOptions, open_dataset
 from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, shared_across_splits
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Dataset",
     "ImageData",
     "Source",
+    "ValidationOptions",
     "ValidationShare",
     "draw_validation",
     "item_id",

@@ -30,7 +30,16 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ValidationOptions:
+    """Which part of the training rows chooses, where data have no validation rows of their own."""
+
+    val: str | float | None = option(
+        None, "Validation share of train: drawn by class, content and seed, or its end.", metavar="0.1|last:0.1"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ValidationOptions):
     """How data are read: what `open_dataset` can be told about them."""
 
     labels: Sequence[Any] | np.ndarray | None = None
@@ -43,9 +52,6 @@ class Source:
     )
     split_column: str | None = option(None, "Column with train, val or test.", metavar="NAME")
     allow_outside: bool = option(False, "Let a CSV name images outside of their folder.")
-    val: str | float | None = option(
-        None, "Validation share of train: drawn by class, content and seed, or its end.", metavar="0.1|last:0.1"
-    )
     name: str | None = option(None, "Name of the dataset in the cache.", metavar="NAME")
     seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
 

@@ -9,7 +9,7 @@ line, `rows` gives rows in memory.
 from featx.datasets import open_dataset
 from featx.extraction.api import Extract, extract
 from featx.extraction.executors import Executor, Rank
-from featx.extraction.options import ComputeOptions, Options, ViewOptions
+from featx.extraction.options import ComputeOptions, ErrorOptions, MachineOptions, Options, ViewOptions
 from featx.extraction.plan import identify, open_store, resolved_recipes
 from featx.extraction.rows import RowMaker, cached_rows
 from featx.extraction.run import Estimate, Extraction, estimate, last_used, note_last_used, run
@@ -17,10 +17,12 @@ from featx.extraction.views import parse_views
 
 __all__ = [
     "ComputeOptions",
+    "ErrorOptions",
     "Estimate",
     "Executor",
     "Extract",
     "Extraction",
+    "MachineOptions",
     "Options",
     "Rank",
     "RowMaker",

@@ -9,26 +9,38 @@ from featx.settings import check, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
-    """How features are computed: what may change the speed, but never the features."""
+class MachineOptions:
+    """What of a machine is used."""
 
-    engine: str = option("auto", "What runs the network.", choices=("auto", "eager", "compile", "openvino"))
     device: str = option("auto", "Where it runs.", metavar="auto|cpu|cuda[:i]")
-    batch_size: int | None = option(None, "Images a forward. Default: chosen.", metavar="N", least=1, most=1_000_000)
     workers: int | None = option(
         None, "Decoding processes; 0 decodes in this one. Default: chosen.", metavar="N", least=0, most=1024
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ComputeOptions):
+class ErrorOptions:
+    """What is done about images that cannot be read."""
+
+    max_errors: str = option("1%", "Images that cannot be read, still no failure.", metavar="N|N%")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(MachineOptions):
+    """How features are computed: what may change the speed, but never the features."""
+
+    engine: str = option("auto", "What runs the network.", choices=("auto", "eager", "compile", "openvino"))
+    batch_size: int | None = option(None, "Images a forward. Default: chosen.", metavar="N", least=1, most=1_000_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ErrorOptions, ComputeOptions):
     """How to extract: what may change the speed, but never the features.
 
     With `refresh`, tables that hold some of these images are set aside first, and where this machine's probe
     disagrees with the cache's, all tables of the recipe.
     """
 
-    max_errors: str = option("1%", "Images that cannot be read, still no failure.", metavar="N|N%")
     rehash: bool = option(False, "Read every image again instead of trusting size and times of its file.")
     refresh: bool = option(False, "Compute all rows of these images again; once stopped, go on without it.")
 

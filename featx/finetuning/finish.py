@@ -11,6 +11,7 @@ import torch
 from featx import backbones
 from featx.engines import open_engine
 from featx.features import Features
+from featx.finetuning.training import computed
 from featx.images import prepare
 from featx.model import Accuracy, FitReport, Model
 from featx.model.network import network_of
@@ -19,112 +20,113 @@ from featx.model.scores import MOST_REFERENCES, MOST_ROWS, Calibration, OODScore
 from featx.probe import measure
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
-    from featx.backbones import Backbone
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from featx.finetuning.network import Trainable
+    from featx.finetuning.settings import FineTune
     from featx.finetuning.sources import Source
-    from featx.finetuning.training import Training
     from featx.heads import ConvHead, DenseHead
+    from featx.heads.training import Trainer
     from featx.model.rows import Rows
-    from featx.recipe import Request
 
 #: Points that curves over iterations keep; of more, neighbours are averaged.
 MOST_POINTS = 2000
 
 
 def make_model(
-    training: Training,
-    backbone: Backbone,
-    request: Request,
-    head: DenseHead | ConvHead,
-    source: Source,
-    rows: Rows,
+    trainer: Trainer, trainable: Trainable, head: DenseHead | ConvHead, asked: FineTune, source: Source, rows: Rows
 ) -> Model:
     """Return the model of a finished training; its report holds accuracies and curves.
 
     Parameters
     ----------
-    training : Training
-        At its end.
-    backbone : Backbone
-        Its module is the one that was trained; it comes back to the CPU.
-    request : Request
-        Of the backbone as it was.
+    trainer : Trainer
+        At its end. Its network comes back to the CPU.
+    trainable : Trainable
+        The backbone that was trained.
     head : DenseHead or ConvHead
-        To be filled with the trained weights.
+        To be filled with the trained weights; it knows its classes.
+    asked : FineTune
     source : Source
     rows : Rows
     """
+    network: Any = trainer.network
+
+    def computed_of(compute: Callable[[Tensor], Tensor], positions: NDArray[np.intp]) -> NDArray[np.float32]:
+        return computed(compute, source, positions, size=2 * asked.batch_size, device=str(trainer.device))
+
     parts = {"train": rows.train, "val": rows.val, "test": rows.test}
-    scores = {name: training.scores(positions) for name, positions in parts.items()}
-    ood = _ood(training, rows)
-    training.network.to("cpu").to(memory_format=torch.contiguous_format)
-    head.keep(training.network.head)
-    head.history_ = training.state.history
-    head.n_iter_ = training.state.epoch
+    scores = {name: computed_of(network, part) for name, part in parts.items() if len(part)}
+    ood = _ood(lambda positions: computed_of(lambda batch: network.body(batch)[0], positions), rows)
+    network.to("cpu").to(memory_format=torch.contiguous_format)
+    head.keep(network.head)
+    head.history_, head.n_iter_ = trainer.state.history, trainer.state.epoch
     layers = str(head.layers) or "linear"
     model = Model(
         head=head,
         head_name=layers,
         classes=source.classes,
         scaler=FeatureScaler("none"),
-        calibration=_calibration(scores["val"], source.y[rows.val], training.known),
+        calibration=_calibration(scores.get("val"), source.y[rows.val], head.classes_),
         ood=ood,
-        request=request,
+        request=asked.request,
         trained_on=source.item_ids[rows.train],
         chosen_on=source.item_ids[rows.val],
-        network=network_of(backbone, training.trainable.used()),
+        network=network_of(trainable.backbone, trainable.used()),
     )
     accuracies: dict[str, Any] = {
-        name: _accuracy(scores[name], source.y[part], training.known) for name, part in parts.items()
+        name: _accuracy(scores.get(name), source.y[part], head.classes_) for name, part in parts.items()
     }
     report = FitReport(
         head=layers,
         temperature=model.calibration.temperature,
         **accuracies,
-        chosen={"epoch": _best_epoch(training)},
-        history=training.state.history,
-        iterations=thinned(training.state.iterations),
+        chosen={"epoch": _best_epoch(trainer)},
+        history=trainer.state.history,
+        iterations=thinned(trainer.state.iterations),
     )
-    return dataclasses.replace(_with_recipe(model), report=report)
+    return dataclasses.replace(_with_recipe(model, str(trainer.device)), report=report)
 
 
-def _with_recipe(model: Model) -> Model:
+def _with_recipe(model: Model, device: str) -> Model:
     """Return `model` with what its own network comes to when it is loaded, and computes for the probe images."""
     with model.loadable_request() as request:
         saved, (recipe,) = backbones.resolve(request)
-    (probe,) = measure(prepare, open_engine(saved, [recipe], engine="eager", n_images=1), recipe.frame)
+    (probe,) = measure(prepare, open_engine(saved, [recipe], engine="eager", device=device, n_images=1), recipe.frame)
     contiguous = {name: np.ascontiguousarray(array) for name, array in probe.items()}  # a file holds no strides
     return dataclasses.replace(model, recipe=recipe, probe=contiguous)
 
 
-def _accuracy(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.int64]) -> Accuracy | None:
-    if not len(y):
+def _accuracy(scores: NDArray[Any] | None, y: NDArray[np.int64], known: NDArray[np.int64]) -> Accuracy | None:
+    if scores is None:
         return None
     return Accuracy(len(y), int((known[scores.argmax(axis=1)] == y).sum()))
 
 
-def _calibration(scores: NDArray[Any], y: NDArray[np.int64], known: NDArray[np.int64]) -> Calibration:
+def _calibration(scores: NDArray[Any] | None, y: NDArray[np.int64], known: NDArray[np.int64]) -> Calibration:
     seen = np.isin(y, known)
-    if not seen.any():
+    if scores is None or not seen.any():
         return Calibration()
     relative = scores[seen].astype(np.float64)
     return Calibration.fit(relative - relative.max(axis=1, keepdims=True), np.searchsorted(known, y[seen]))
 
 
-def _ood(training: Training, rows: Rows) -> OODScore | None:
+def _ood(features: Callable[[NDArray[np.intp]], NDArray[np.float32]], rows: Rows) -> OODScore | None:
     """Learn what training rows look like to the head, from as many as a model carries."""
     rng = np.random.default_rng(0)
     train = np.sort(rng.permutation(rows.train)[: 2 * MOST_ROWS])
     val = np.sort(rng.permutation(rows.val)[:MOST_REFERENCES])
-    table = Features.from_arrays(training.features(np.concatenate([train, val])))
+    table = Features.from_arrays(features(np.concatenate([train, val])))
     order = np.arange(len(table))
     return OODScore.learn(table, FeatureScaler("none"), order[: len(train)], order[len(train) :], seed=0)
 
 
-def _best_epoch(training: Training) -> int:
+def _best_epoch(trainer: Trainer) -> int:
     """Return the epoch, from 1, whose weights the model has."""
-    return training.state.epoch - int(training.state.best[1]) if training.best else training.state.epoch
+    return trainer.state.epoch - int(trainer.state.best[1]) if trainer.best else trainer.state.epoch
 
 
 def thinned(iterations: dict[str, list[float]]) -> dict[str, list[float]]:

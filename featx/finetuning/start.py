@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import OptionError
+from featx.finetuning.settings import needs_maps
 from featx.heads import ConvHead, DenseHead
-from featx.heads.layers import FOR_MAPS, parse_layers
+from featx.heads.layers import parse_layers
 from featx.model import fit
 
 if TYPE_CHECKING:
@@ -28,23 +29,30 @@ if TYPE_CHECKING:
 _TRANSPARENT = ("drop", "flat", "unflat")
 
 
-def unfitted_head(layers: str, seed: int) -> DenseHead | ConvHead:
+def unfitted_head(layers: str, seed: int, device: str = "auto") -> DenseHead | ConvHead:
     """Return the head of a stack: a convolutional one if it has layers for maps, else a dense one."""
-    if needs_maps(layers):
-        return ConvHead(layers=layers, random_state=seed)
-    return DenseHead(layers=layers, random_state=seed)
+    kind = ConvHead if needs_maps(layers) else DenseHead
+    return kind(layers=layers, random_state=seed, device=device)
 
 
-def needs_maps(layers: str) -> bool:
-    """Whether a stack begins on a map that is not pooled."""
-    return any(layer.kind in FOR_MAPS for layer in parse_layers(layers))
+def fit_on_features(table: Features, layers: str, *, val: float | None, seed: int, device: str = "auto") -> Model:
+    """Fit what fine-tuning starts from: logistic regression for a single dense layer, else the stack itself.
 
-
-def fit_on_features(table: Features, layers: str, *, val: float | None, seed: int) -> Model:
-    """Fit what fine-tuning starts from: logistic regression for a single dense layer, else the stack itself."""
+    Parameters
+    ----------
+    table : Features
+        Of the frozen backbone.
+    layers : str
+        Of the head, before the last dense one.
+    val : float, optional
+        As in `featx.fit`.
+    seed : int
+    device : str
+        Where it is fitted.
+    """
     if not parse_layers(layers):
-        return fit(table, "logreg", scale="standard", val=val, seed=seed)
-    head = unfitted_head(layers, seed)
+        return fit(table, "logreg", settings={"device": device}, scale="standard", val=val, seed=seed)
+    head = unfitted_head(layers, seed, device)
     return fit(table, head, scale="standard" if _folds(head) else "none", val=val, seed=seed)
 
 

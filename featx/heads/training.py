@@ -480,31 +480,3 @@ def seed_draws(device: torch.device | str, seed: int) -> None:
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
-
-
-# Fine-tuning's loop uses these until it is a `Trainer` too.
-Regimen = TrainConfig
-
-
-@dataclass
-class Monitor:
-    """Follows one column of the history: the best value, and how many epochs ago it was."""
-
-    regimen: TrainConfig
-    best: float = -math.inf
-    stale: int = 0
-
-    def better(self, history: dict[str, list[float]]) -> bool:
-        """Whether the last epoch is the best so far by more than ``min_delta``."""
-        name = self.regimen.monitor if self.regimen.monitor in history else self.regimen.monitor.removeprefix("val_")
-        value = history[name][-1] if name.endswith("accuracy") else -history[name][-1]
-        if value > self.best + self.regimen.min_delta:
-            self.best, self.stale = value, 0
-            return True
-        self.stale += 1
-        return False
-
-
-def optimizer_of(groups: list[dict[str, Any]], config: TrainConfig, *, nesterov: bool) -> torch.optim.Optimizer:
-    """Return the optimiser that `config` names over groups of parameters, which bring their own weight decay."""
-    return make_optimizer(None, config, groups, nesterov=nesterov)
