@@ -11,10 +11,13 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featx.errors import OptionError
 from featx.settings import LARGEST_SEED, check, option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Version of the canonical JSON form below.
 FORMAT = 1
@@ -26,6 +29,8 @@ RESIZES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DTYPES = ("float32", "float16")
+#: What a network's own choice of a layer is called wherever layers are named.
+DEFAULT_LAYER = "default"
 #: The largest side of an input, in pixels: one such image is 1 GiB on its way through a network.
 LARGEST_SIDE = 8192
 #: Decode policies (`Frame.decode`) by the names that users type.
@@ -279,7 +284,9 @@ class BackboneOptions:
 class LayerOptions(BackboneOptions):
     """One network, one of its layers, and how that becomes a row."""
 
-    layer: str | None = option(None, "A name of `featx layers`. Default: what the network itself pools.", metavar="L")
+    layer: str | None = option(
+        None, "A name of `featx layers`, or default: what the network itself pools.", metavar="L"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +298,7 @@ class Request(BackboneOptions, FeatureOptions):
     backbone, pool : str
         As in `BackboneOptions`.
     layers : tuple of str
-        Native or Keras names; empty for the backbone's default.
+        Native or Keras names, or `DEFAULT_LAYER`; empty for that one.
     weights, image_size, resize, normalize, interpolation, background, decode, seed, version
         As in `Preprocessing`. A ``package.module:function`` is not cached without a version.
     precision, dtype : str
@@ -302,6 +309,18 @@ class Request(BackboneOptions, FeatureOptions):
 
     def __post_init__(self) -> None:
         check(self)
+
+    @staticmethod
+    def named(layer: str | Sequence[str] | None) -> tuple[str, ...]:
+        """Return one name, several or none as `layers`; the default alone goes without a name, as in tables of old.
+
+        Examples
+        --------
+        >>> Request.named("conv1"), Request.named(["default", "conv1"]), Request.named("default"), Request.named(None)
+        (('conv1',), ('default', 'conv1'), (), ())
+        """
+        layers = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
+        return () if layers == (DEFAULT_LAYER,) else layers
 
     def to_json(self) -> str:
         """Return the request as JSON with sorted keys, the form that tables and models carry."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -9,11 +10,19 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featx.errors import DataError, OptionError
-from featx.extraction import Options, cached_rows, resolved_recipes
-from featx.recipe import Request
+from featx.extraction import ComputeOptions, Options, cached_rows, resolved_recipes
+from featx.recipe import FeatureOptions, LayerOptions, Request
+from featx.settings import parameters
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorSettings(ComputeOptions, FeatureOptions, LayerOptions):
+    """Parameters of `FeatureExtractor`: which features, how they are computed, and where they are kept."""
+
+    cache: str | Path | None = None
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):
@@ -27,13 +36,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     backbone : str, default="efficientnet_lite0"
         A name from ``featx backbones``.
     layer : str or None
-        A name from ``featx layers``; None for the backbone's default.
+        A name from ``featx layers``; None or ``"default"`` for the backbone's own choice.
     pool, weights, image_size, resize, normalize, interpolation, background, decode, precision, dtype, seed, version
-        As in `featx.Request`.
+        What the features are, as in `featx.extract`, which documents each of them.
+    engine, device, batch_size, workers
+        How they are computed, as there; none of them changes the features.
     cache : str or Path or None
         Cache folder; None for ``FEATX_CACHE`` or ``./cache``.
-    engine, device, batch_size, workers
-        How to compute; none of them changes the features.
 
     Attributes
     ----------
@@ -51,48 +60,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     (4, 1280)
     """
 
-    def __init__(
-        self,
-        backbone: str = "efficientnet_lite0",
-        *,
-        layer: str | None = None,
-        pool: str = "auto",
-        weights: str = "imagenet",
-        image_size: int | None = None,
-        resize: str = "weights",
-        normalize: str = "weights",
-        interpolation: str = "weights",
-        background: str = "white",
-        decode: str = "full",
-        precision: str = "fp32",
-        dtype: str = "float32",
-        seed: int = 0,
-        version: str | None = None,
-        cache: str | Path | None = None,
-        engine: str = "auto",
-        device: str = "auto",
-        batch_size: int | None = None,
-        workers: int | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.layer = layer
-        self.pool = pool
-        self.weights = weights
-        self.image_size = image_size
-        self.resize = resize
-        self.normalize = normalize
-        self.interpolation = interpolation
-        self.background = background
-        self.decode = decode
-        self.precision = precision
-        self.dtype = dtype
-        self.seed = seed
-        self.version = version
-        self.cache = cache
-        self.engine = engine
-        self.device = device
-        self.batch_size = batch_size
-        self.workers = workers
+    @parameters(ExtractorSettings)
+    def __init__(self) -> None: ...
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
         """Resolve the backbone. Nothing is learned from `X`.
@@ -103,7 +72,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             Images.
         y : ignored
         """
-        (self.recipe_,) = resolved_recipes(self._request(), cache=self.cache)
+        request, _, cache = self._asked()
+        (self.recipe_,) = resolved_recipes(request, cache=cache)
         self.n_features_out_ = int(np.prod(self.recipe_.shape))
         return self
 
@@ -125,8 +95,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             If an image cannot be read: a pipeline has no place for a row without features.
         """
         check_is_fitted(self, "recipe_")
-        how = Options(engine=self.engine, device=self.device, batch_size=self.batch_size, workers=self.workers)
-        rows, reasons = cached_rows(X, self._request(), cache=self.cache, options=how)
+        request, options, cache = self._asked()
+        rows, reasons = cached_rows(X, request, cache=cache, options=options)
         if reasons:
             first = min(reasons)
             raise DataError(
@@ -140,13 +110,15 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "recipe_")
         return np.array([f"{self.recipe_.layer}_{i}" for i in range(self.n_features_out_)], dtype=object)
 
-    def _request(self) -> Request:
-        if not (self.layer is None or isinstance(self.layer, str)):
-            raise OptionError(f"layer must be one name or None, got {self.layer!r}. Several layers: featx.extract.")
-        names = Request.__dataclass_fields__.keys() - {"layers"}
-        return Request(
-            layers=() if self.layer is None else (self.layer,), **{name: getattr(self, name) for name in names}
-        )
+    def _asked(self) -> tuple[Request, Options, str | Path | None]:
+        """Return what the parameters ask for; they are checked here and no sooner, as scikit-learn wants it."""
+        given = vars(self)
+        layer = given["layer"]
+        if not (layer is None or isinstance(layer, str)):
+            raise OptionError(f"layer must be one name or None, got {layer!r}. Several layers: featx.extract.")
+        asked = {name: given[name] for name in Request.__dataclass_fields__ if name != "layers"}
+        options = Options(**{name: given[name] for name in ComputeOptions.__dataclass_fields__})
+        return Request(**asked, layers=Request.named(layer)), options, given["cache"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

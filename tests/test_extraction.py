@@ -1,6 +1,7 @@
 """From images to tables: every row by content, computed once, joined to its own label."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 
 import featx
 from featx import extraction
+from featx.cli import main
 from featx.errors import DataError, OptionError, ProbeError, TooManyErrors
 from featx.extraction import Options, executors
 from featx.recipe import Request
@@ -406,3 +408,20 @@ def test_rows_of_a_cache_that_disagrees_with_the_models_probe_are_not_taken(phot
     probe = {name: array + (array.dtype.kind == "f") for name, array in table.probe.items()}
     store.put_note(executors._probe_note(table.recipe), {k: executors._encode(v) for k, v in probe.items()})
     np.testing.assert_allclose(maker.rows(images, **how)[0][0], table.X, rtol=0, atol=1e-4)
+
+
+def test_the_default_layer_has_a_name_wherever_layers_are_named(photos, tmp_path, capsys):
+    how = {"image_size": 32, "cache": tmp_path / "cache", "workers": 0, "engine": "eager"}
+    alone = featx.extract(photos, **how)
+
+    named = featx.extract(photos, layer="default", **how)
+    both = featx.extract(photos, layer=["blocks.2", "default"], **how)
+    typed = ["--layer", "default", "--layer", "blocks.2", "--image-size", "32", "--cache", str(tmp_path / "cache")]
+    code = main(["extract", str(photos), *typed, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    rows = featx.FeatureExtractor(layer="default", **how).fit_transform([photos / name for name in alone.ids])
+
+    assert (named.key, named.path, [table.key for table in both]) == (alone.key, alone.path, [both[0].key, alone.key])
+    assert (code, told["computed"]) == (0, 0)
+    assert [table["layer"] for table in told["tables"]] == ["default", "blocks.2"]
+    np.testing.assert_array_equal(rows, alone.X)

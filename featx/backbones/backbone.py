@@ -20,7 +20,7 @@ from featx.backbones.layers import (
 from featx.backbones.network import PooledTap, Tap, TruncatedNetwork, pooled_shape, resolve_pool
 from featx.backbones.registry import load_by_name
 from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError
-from featx.recipe import Frame, Recipe, Request
+from featx.recipe import DEFAULT_LAYER, Frame, Recipe, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,8 +149,7 @@ class Backbone:
 
     def recipes(self, request: Request) -> list[Recipe]:
         """Return one recipe for each layer of `request`, or for the default layer where it names none."""
-        taps = {name: self._tap(name, request.pool) for name in request.layers}
-        taps = taps or {self.default_layer.layer: self._default_with(request.pool)}
+        taps = {name: self._tap(name, request.pool) for name in request.layers or (DEFAULT_LAYER,)}
         layers = tuple(tap.layer for tap in taps.values())
         if not self._trace.gives(layers):
             raise self._size_error(layers)
@@ -203,6 +202,8 @@ class Backbone:
         modules = dict(self.module.named_modules(remove_duplicate=False))
         if name == "output" and name not in modules:
             return Tap("", pool)
+        if name == DEFAULT_LAYER and name not in modules:
+            return self._default_with(pool)
         if name not in modules or name == "":
             known = [*self._keras, *self._trace.calls]
             raise UnknownLayerError.among("layer", name, filter(None, known), f"featx layers {self._typed}")

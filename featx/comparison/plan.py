@@ -14,11 +14,9 @@ from featx.errors import OptionError, UnknownBackboneError, UnknownNameError
 from featx.extraction import resolved_recipes
 from featx.finetuning.settings import INDIVIDUAL, NetworkSettings
 from featx.heads.names import make_head
-from featx.recipe import Recipe, Request
+from featx.recipe import DEFAULT_LAYER, Recipe, Request
 from featx.settings import options_of, parse_setting, types_of
 
-#: The word for the layer that a backbone is tapped at where none is named.
-DEFAULT_LAYER = "default"
 _KERAS = {"optimizer": "adamax", "eps": 1e-7, "weight_decay": 0.0, "schedule": "none", "batch_size": 32}
 #: How each scratch network is trained where nothing else is said: as the walkthrough trains it that it comes from.
 SCRATCH_SETTINGS: dict[str, dict[str, Any]] = {
@@ -167,23 +165,15 @@ def resolve(trials: Iterable[Trial], seeds: Sequence[int], cache: str | Path | N
 
 
 def _recipes(request: Request, cache: str | Path | None) -> tuple[Request, dict[str | None, Recipe]] | Exception:
-    """Return the request with its default layer by name, and the recipe of each layer as it was asked for."""
+    """Return the request as extraction takes it, and the recipe of each layer as it was asked for."""
     try:
-        layers: tuple[str, ...] = ()
-        if request.layers != (DEFAULT_LAYER,):
-            layers = tuple(_default(request, cache) if layer == DEFAULT_LAYER else layer for layer in request.layers)
-        named = dataclasses.replace(request, layers=layers)
+        named = dataclasses.replace(request, layers=Request.named(request.layers))
         asked: Sequence[str | None] = request.layers or (None,)
         return named, dict(zip(asked, resolved_recipes(named, cache=cache), strict=True))
     except UnknownNameError:
         raise
     except Exception as error:  # noqa: BLE001 - the rows of this request say it
         return error
-
-
-def _default(request: Request, cache: str | Path | None) -> str:
-    (recipe,) = resolved_recipes(dataclasses.replace(request, layers=()), cache=cache)
-    return recipe.layer
 
 
 def check_settings(

@@ -22,7 +22,6 @@ import numpy as np
 
 from featx import __version__
 from featx.comparison.outcome import Row, Run
-from featx.comparison.plan import DEFAULT_LAYER
 from featx.comparison.subsets import keep_shots, labelled
 from featx.datasets import shared_across_splits
 from featx.datasets.dataset import select
@@ -34,6 +33,7 @@ from featx.files.records import read_record, write_record
 from featx.heads.state import is_exportable
 from featx.model import Accuracy, fit
 from featx.model.search import outcomes
+from featx.recipe import DEFAULT_LAYER
 from featx.store import clean_name
 
 if TYPE_CHECKING:

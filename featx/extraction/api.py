@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class _Layers(BackboneOptions):
     layer: str | Sequence[str] | None = option(
         None,
-        "A name of `featx layers`; several come from one pass. Default: what the network itself pools.",
+        "A name of `featx layers`, or default: what the network itself pools; several come from one pass.",
         metavar="L",
     )
 
@@ -44,8 +44,7 @@ class Extract(Source, ViewOptions, Options, FeatureOptions, _Layers):
     def request(self) -> Request:
         """What is asked of the backbone."""
         named = {name: getattr(self, name) for name in Request.__dataclass_fields__ if name != "layers"}
-        layers = () if self.layer is None else (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
-        return Request(**named, layers=layers)
+        return Request(**named, layers=Request.named(self.layer))
 
     @property
     def options(self) -> Options:
