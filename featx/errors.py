@@ -7,6 +7,7 @@
     │   ├── UnknownBackboneError
     │   ├── UnknownLayerError
     │   └── UnknownHeadError
+    ├── ForkError              (RuntimeError)       a process was forked from one whose threads it would need
     ├── OptionError            (ValueError)         a value that an option cannot take
     │   └── ImageSizeError                          a network cannot take images of that size
     ├── DataError              (ValueError)         the images, labels or tables given
@@ -38,6 +39,7 @@ __all__ = [
     "CorruptFileError",
     "DataError",
     "FeatxError",
+    "ForkError",
     "ImageError",
     "ImageSizeError",
     "MissingDataError",
@@ -99,6 +101,10 @@ class UnknownLayerError(UnknownNameError):
 
 class UnknownHeadError(UnknownNameError):
     """No head of that name."""
+
+
+class ForkError(FeatxError, RuntimeError):
+    """A process was forked from one whose threads it would need."""
 
 
 class OptionError(FeatxError, ValueError):

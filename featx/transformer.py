@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.errors import DataError, OptionError
 from featx.extraction import ComputeOptions, Options, cached_rows, resolved_recipes
+from featx.extraction.plan import named_network
 from featx.recipe import FeatureOptions, LayerOptions, Request
 from featx.settings import parameters
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 class ExtractorSettings(ComputeOptions, FeatureOptions, LayerOptions):
     """Parameters of `FeatureExtractor`: which features, how they are computed, and where they are kept."""
 
+    image_transform: Any = None
     cache: str | Path | None = None
 
 
@@ -33,14 +35,16 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    backbone : str, default="efficientnet_lite0"
-        A name from ``featx backbones``.
+    backbone : str, torch.nn.Module or callable, default="efficientnet_lite0"
+        A name from ``featx backbones``; or a network of your own, or a function without arguments that returns one.
     layer : str or None
         A name from ``featx layers``; None or ``"default"`` for the backbone's own choice.
     pool, weights, image_size, resize, normalize, interpolation, background, decode, precision, dtype, seed, version
         What the features are, as in `featx.extract`, which documents each of them.
     engine, device, batch_size, workers
         How they are computed, as there; none of them changes the features.
+    image_transform : callable or mapping or None
+        How images are prepared for a network of your own, as `transform` of `featx.extract`.
     cache : str or Path or None
         Cache folder; None for ``FEATX_CACHE`` or ``./cache``.
 
@@ -117,6 +121,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         if not (layer is None or isinstance(layer, str)):
             raise OptionError(f"layer must be one name or None, got {layer!r}. Several layers: featx.extract.")
         asked = {name: given[name] for name in Request.__dataclass_fields__ if name != "layers"}
+        asked["backbone"], asked["version"] = named_network(
+            given["backbone"], given["image_transform"], asked["version"]
+        )
         options = Options(**{name: given[name] for name in ComputeOptions.__dataclass_fields__})
         return Request(**asked, layers=Request.named(layer)), options, given["cache"]
 

@@ -190,14 +190,109 @@ def test_a_file_of_another_network_is_refused_with_the_keys_that_differ(tmp_path
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_with_other_classes_says_that_only_those_differ(tmp_path):
-    torch.save(models.squeezenet1_1(num_classes=7).state_dict(), tmp_path / "seven.pth")
+@pytest.mark.parametrize("n_classes", [7, None])
+def test_a_file_whose_classifier_alone_differs_gives_all_layers_before_it(tmp_path, n_classes, caplog):
+    state = models.resnet18(num_classes=n_classes or 1000).state_dict()
+    if n_classes is None:
+        del state["fc.weight"], state["fc.bias"]
+    torch.save(state, tmp_path / "own.pth")
+    backbone, (recipe,) = resolved("resnet18", weights=str(tmp_path / "own.pth"))
 
+    assert torch.equal(backbone.module.conv1.weight, state["conv1.weight"])
+    assert recipe.layer == "layer4"
+    assert ("2 tensors (fc.weight, fc.bias)" in caplog.text) == (n_classes is not None)
+    for layer in ("fc", "output"):
+        with pytest.raises(WeightsError, match=r"no weights that fit the classifier 'fc'.*featx layers resnet18"):
+            resolved("resnet18", weights=str(tmp_path / "own.pth"), layers=(layer,))
+
+
+def save_checkpoint(path, **entries):
+    torch.save({"epoch": 3, "optimizer": {"state": {0: {"step": torch.zeros(1)}}, "lr": 0.1}} | entries, path)
+
+
+def test_of_two_networks_in_a_file_one_must_be_named(tmp_path):
+    raw, ema = models.resnet18().state_dict(), models.resnet18().state_dict()
+    save_checkpoint(tmp_path / "c.pth", state_dict=raw, state_dict_ema=ema)
     with pytest.raises(
-        WeightsError,
-        match=r"2 of another shape \(classifier.1.weight \(7, 512, 1, 1\) instead of \(1000, 512, 1, 1\).*number of classes",
+        WeightsError, match=r"several networks: state_dict \(122 tensors\), state_dict_ema.*c\.pth#state_dict_ema"
     ):
-        resolved("squeezenet1_1", weights=str(tmp_path / "seven.pth"))
+        resolved("resnet18", weights=str(tmp_path / "c.pth"))
+    for entry, state in {"state_dict": raw, "state_dict_ema": ema}.items():
+        backbone, _ = resolved("resnet18", weights=f"{tmp_path / 'c.pth'}#{entry}")
+        assert torch.equal(backbone.module.conv1.weight, state["conv1.weight"])
+    with pytest.raises(WeightsError, match=r"has no entry 'model', but state_dict \(122"):
+        resolved("resnet18", weights=f"{tmp_path / 'c.pth'}#model")
+
+
+@pytest.mark.parametrize("nest", ["net", "a.b"])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "_orig_mod.", "module.encoder_q."])
+def test_checkpoints_are_read_as_people_save_them(tmp_path, nest, prefix):
+    state = models.resnet18().state_dict()
+    wrapped = {prefix + key: value for key, value in state.items()} | {"queue.0": torch.zeros(3)}
+    for key in reversed(nest.split(".")):
+        wrapped = {key: wrapped}
+    save_checkpoint(tmp_path / "c.pth", **wrapped)
+    backbone, _ = resolved("resnet18", weights=str(tmp_path / "c.pth"))
+
+    assert torch.equal(backbone.module.conv1.weight, state["conv1.weight"])
+    assert torch.equal(backbone.module.fc.weight, state["fc.weight"])
+
+
+def test_of_two_encoders_in_a_state_one_must_be_named(tmp_path):
+    q, k = models.resnet18().state_dict(), models.resnet18().state_dict()
+    both = {
+        f"module.encoder_{name}.{key}": value for name, state in (("q", q), ("k", k)) for key, value in state.items()
+    }
+    torch.save(both, tmp_path / "moco.pth")
+    with pytest.raises(WeightsError, match=r"several networks: module\.encoder_k, module\.encoder_q"):
+        resolved("resnet18", weights=str(tmp_path / "moco.pth"))
+    backbone, _ = resolved("resnet18", weights=f"{tmp_path / 'moco.pth'}#module.encoder_q")
+
+    assert torch.equal(backbone.module.conv1.weight, q["conv1.weight"])
+
+
+def test_a_file_without_tensors_says_what_it_holds(tmp_path):
+    torch.save({"epoch": 3, "args": {"lr": 0.1}}, tmp_path / "args.pth")
+
+    with pytest.raises(WeightsError, match=r"holds no state dict \(tensors by name\), but epoch, args\."):
+        resolved("resnet18", weights=str(tmp_path / "args.pth"))
+
+
+# sizes
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2"])
+def test_a_network_of_one_size_is_built_at_another_as_timm_does(tmp_path, name):
+    state = timm.create_model(name).state_dict()
+    torch.save(state, tmp_path / "vit.pth")
+    overlay = {"file": str(tmp_path / "vit.pth")}
+    expected = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, img_size=96).state_dict()
+    backbone, (recipe,) = resolved(f"timm/{name}", weights=str(tmp_path / "vit.pth"), image_size=96)
+    found = backbone.module.state_dict()
+
+    assert (recipe.frame.height, recipe.frame.shorter) == (96, 96)
+    assert found["pos_embed"].shape != state["pos_embed"].shape
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert resolved(f"timm/{name}", weights=str(tmp_path / "vit.pth"))[1][0].key != recipe.key
+
+
+def test_a_size_that_does_not_suit_the_patches_is_refused():
+    with pytest.raises(ImageSizeError, match="160×160"):
+        resolved("timm/test_vit", weights="none", image_size=97)
+
+
+def test_names_of_the_hub_and_wrong_tags_say_what_to_type():
+    with pytest.raises(UnknownBackboneError, match=r"Type --backbone timm/resnet50\.a1_in1k$"):
+        resolved("hf-hub:timm/resnet50.a1_in1k")
+    with pytest.raises(UnknownNameError, match=r"Unknown weights 'a1_in2k'.*a1_in1k"):
+        resolved("timm/resnet50.a1_in2k", weights="none")
+
+
+def test_a_network_of_one_channel_says_so(tmp_path, monkeypatch):
+    (tmp_path / "grey_network.py").write_text("from torch import nn\ndef net():\n    return nn.Conv2d(1, 4, 3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OptionError, match=r"takes images of 1 channel\(s\); featx gives it colour"):
+        resolved("grey_network:net", version="1")
 
 
 def test_a_pickled_network_is_refused_without_being_run(tmp_path):

@@ -4,7 +4,7 @@
 """
 
 from featx.backbones.backbone import Backbone, LayerInfo, load, resolve
-from featx.backbones.network import TruncatedNetwork
+from featx.backbones.own import hand_over
 from featx.backbones.registry import BackboneInfo, list_backbones
 
-__all__ = ["Backbone", "BackboneInfo", "LayerInfo", "TruncatedNetwork", "list_backbones", "load", "resolve"]
+__all__ = ["Backbone", "BackboneInfo", "LayerInfo", "hand_over", "list_backbones", "load", "resolve"]

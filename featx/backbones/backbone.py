@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from featx.backbones import weights
 from featx.backbones.layers import (
     Trace,
@@ -19,13 +21,11 @@ from featx.backbones.layers import (
 )
 from featx.backbones.network import PooledTap, Tap, TruncatedNetwork, pooled_shape, resolve_pool
 from featx.backbones.registry import load_by_name
-from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError
+from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError, WeightsError
 from featx.recipe import DEFAULT_LAYER, Frame, Recipe, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import nn
 
     from featx.backbones.loaded import Channels, Loaded, Preprocessing
 
@@ -83,6 +83,7 @@ class Backbone:
         self._default = loaded.default
         self._own = loaded.preprocessing
         self._own_trace = loaded.traced
+        self._unweighted = loaded.unweighted
         self.preprocessing: Preprocessing = loaded.preprocessing.changed_by(request)
 
     @property
@@ -153,8 +154,21 @@ class Backbone:
         layers = tuple(tap.layer for tap in taps.values())
         if not self._trace.gives(layers):
             raise self._size_error(layers)
+        self._check_weighted(layers)
         # Two names of one thing are one table.
         return list(dict.fromkeys(self._recipe(name, tap, request) for name, tap in taps.items()))
+
+    def _check_weighted(self, layers: tuple[str, ...]) -> None:
+        """Refuse layers that need a classifier for which the file had no weights."""
+        calls = list(self._trace.calls)
+        for path in self._unweighted:
+            first = next((i for i, call in enumerate(calls) if call == path or call.startswith(f"{path}.")), len(calls))
+            for layer in layers:
+                if calls.index(layer) >= first:
+                    raise WeightsError(
+                        f"{self.files[0]} has no weights that fit the classifier {path!r} of {self.name}, and layer "
+                        f"{layer or 'output'!r} needs it. Name a layer before it: featx layers {self._typed}"
+                    )
 
     @functools.cached_property
     def _trace(self) -> Trace:
@@ -232,6 +246,12 @@ class Backbone:
         own, got = self._own.frame, self.frame
         works = size_test(self.module, layers, own)
         if works is None:
+            first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
+            if first is not None and first.in_channels != 3:
+                return OptionError(
+                    f"{self._typed} takes images of {first.in_channels} channel(s); featx gives it colour. "
+                    "Put a layer in front of it that makes one of the three, such as their mean."
+                )
             return OptionError(f"{self._typed} fails on a blank image of {_size(got)}: {self._trace.error!r}")
         native = f"Drop --image-size to resize to its native {_size(own)}."
         if not works(2 * max(own.height, own.width)):
@@ -260,7 +280,7 @@ def load(request: Request) -> Backbone:
     >>> backbone.name, backbone.frame.height, backbone.default_layer.layer
     ('torchvision/alexnet', 224, 'features')
     """
-    return Backbone(load_by_name(request.backbone, request.weights, request.seed), request)
+    return Backbone(load_by_name(request.backbone, request.weights, request.seed, request.image_size), request)
 
 
 def resolve(request: Request) -> tuple[Backbone, list[Recipe]]:

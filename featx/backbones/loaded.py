@@ -77,6 +77,8 @@ class Loaded:
         What features are when no layer is named; None: the last feature map.
     files : tuple of Path
         Weight files that were read.
+    unweighted : tuple of str
+        Paths of classifiers for which the file had no weights: nothing may be asked of them.
     traced : Trace or None
         One forward at the size of `preprocessing`, where finding the default took one.
     """
@@ -87,6 +89,7 @@ class Loaded:
     preprocessing: Preprocessing
     default: Tap | None = None
     files: tuple[Path, ...] = ()
+    unweighted: tuple[str, ...] = ()
     traced: Trace | None = None
 
 

@@ -28,7 +28,7 @@ _LISTING = "featx backbones"
 class _Library(Protocol):
     def names(self) -> list[str]: ...
     def tags(self) -> dict[str, list[str]]: ...
-    def load(self, name: str, weights: str, seed: int) -> Loaded: ...
+    def load(self, name: str, weights: str, seed: int, **sized: int | None) -> Loaded: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,17 @@ def _row(name: str, library: str, tags: list[str], *, offline: bool = False) -> 
     return BackboneInfo(name=name, library=library, weights=tuple(tags), offline=offline)
 
 
-def load_by_name(name: str, weights: str, seed: int) -> Loaded:
+def load_by_name(name: str, weights: str, seed: int, image_size: int | None = None) -> Loaded:
     """Load the network that `name` means.
+
+    Parameters
+    ----------
+    name, weights : str
+        As in `featx.recipe.Request`.
+    seed : int
+        For random weights.
+    image_size : int, optional
+        Side of the input in pixels, for networks that must be built for it.
 
     Raises
     ------
@@ -87,6 +96,9 @@ def load_by_name(name: str, weights: str, seed: int) -> Loaded:
     WeightsError, WeightsUnavailable, MissingDataError
         If the weights do not fit, cannot be had, or are not there.
     """
+    if name.startswith(("hf-hub:", "hf_hub:")):
+        known = name.partition(":")[2].removeprefix("timm/")
+        raise UnknownBackboneError(f"Networks of the hub go by timm's own names. Type --backbone timm/{known}")
     if ":" in name:
         return own.load(name, weights, seed)
     target = ALIASES.get(name, name)
@@ -97,12 +109,13 @@ def load_by_name(name: str, weights: str, seed: int) -> Loaded:
     if slash and library_name in {"scratch", "timm", "torchvision"}:
         library = _library(library_name)
         if rest.partition(".")[0] in library.names():
-            return library.load(rest, weights, seed)
+            sized = {"image_size": image_size} if library_name == "timm" else {}
+            return library.load(rest, weights, seed, **sized)
     elif target.startswith("efficientnet_lite"):  # the others are not to wait for timm
         from featx.backbones import timm
 
         if target in timm.INSTALLED:
-            return timm.load_installed(target, weights, seed)
+            return timm.load_installed(target, weights, seed, image_size)
     elif not slash and target in (library := _library("torchvision")).names():
         return library.load(target, weights, seed)
     raise _unknown(name)

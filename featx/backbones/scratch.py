@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from featx.backbones.loaded import Loaded, Preprocessing, square
 from featx.backbones.network import Tap
-from featx.backbones.weights import as_path, fit_state, read_state, seeded
+from featx.backbones.weights import as_file, fit_state, read_state, seeded
 from featx.errors import WeightsUnavailable
 
 if TYPE_CHECKING:
@@ -79,21 +79,21 @@ def load(name: str, weights: str, seed: int) -> Loaded:
         If `weights` is neither ``none`` nor a file: nobody has pretrained these networks.
     """
     plan, full_name = _PLANS[name], f"scratch/{name}"
-    path = None if weights == "none" else as_path(weights)
-    if weights != "none" and path is None:
+    file = None if weights == "none" else as_file(weights)
+    if weights != "none" and file is None:
         raise WeightsUnavailable(f"{full_name} has no pretrained weights, got {weights!r}. Type --weights none.")
     with seeded(seed):
         module = Plain(list(_layers(plan.features)))
-    if path is not None:
-        fit_state(module, read_state(path), source=str(path), name=full_name)
+    unweighted = () if file is None else fit_state(module, read_state(file), source=str(file), name=full_name)
     frame = square(plan.image_size, shorter=plan.image_size, interpolation="bilinear")
     return Loaded(
         name=full_name,
-        weights="file" if path else f"random-{seed}",
+        weights="file" if file else f"random-{seed}",
         module=module.eval(),
         preprocessing=Preprocessing(frame=frame, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         default=Tap("features", "flatten"),
-        files=(path,) if path else (),
+        files=(file.path,) if file else (),
+        unweighted=unweighted,
     )
 
 

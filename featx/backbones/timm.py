@@ -8,23 +8,34 @@ import importlib.util
 import math
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
 import timm
+import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import resolve_data_config
 
 from featx.backbones.layers import default_tap, trace
 from featx.backbones.loaded import Loaded, Preprocessing
-from featx.backbones.weights import as_path, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
-from featx.errors import WeightsError, WeightsUnavailable
+from featx.backbones.weights import (
+    WeightsFile,
+    as_file,
+    fit_state,
+    read_state,
+    seeded,
+    unavailable,
+    uninitialised,
+    unknown_tag,
+)
+from featx.errors import OptionError, WeightsError, WeightsUnavailable
 from featx.recipe import Frame
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class _Installed(NamedTuple):
@@ -67,33 +78,73 @@ def tags() -> dict[str, list[str]]:
     return found
 
 
-def load(name: str, weights: str, seed: int) -> Loaded:
-    """Build network `name` (``ARCHITECTURE`` or ``ARCHITECTURE.TAG``) and load `weights`.
+def load(name: str, weights: str, seed: int, image_size: int | None = None) -> Loaded:
+    """Build network `name` (``ARCHITECTURE`` or ``ARCHITECTURE.TAG``) and load its weights.
 
-    `weights` is ``imagenet`` (the tag in the name, else the library's default tag), ``none``, a path or a tag.
+    Parameters
+    ----------
+    name : str
+    weights : str
+        ``imagenet`` (the tag in the name, else the library's default tag), ``none``, a path or a tag.
+    seed : int
+        For ``none``.
+    image_size : int, optional
+        Side of the input in pixels. A network of one size only is built for that one, its position embeddings
+        resampled, as timm does it.
     """
     architecture, _, tag = name.partition(".")
-    path = None
+    file = None if weights in {"none", "imagenet"} else as_file(weights)
+    tag = tag if weights in {"none", "imagenet"} or file else weights
+    known = tags()[architecture]
+    if tag and tag not in known:
+        raise unknown_tag(tag, f"timm/{architecture}", known)
+    full = f"{architecture}.{tag}" if tag else architecture
+    options = _at_size(full, image_size)
+    path, unweighted = None, tuple[str, ...]()
     if weights == "none":
         with seeded(seed):
-            module, label = timm.create_model(name), f"random-{seed}"
-    elif (path := as_path(weights)) is not None:
+            module, label = timm.create_model(full, **options), f"random-{seed}"
+    elif file is not None:
         with uninitialised():
-            module, label = timm.create_model(name), "file"
-        fit_state(module, read_state(path), source=str(path), name=f"timm/{name}")
+            module, label, path = timm.create_model(full, **options), "file", file.path
+        state = _resampled(read_state(file), module) if options else read_state(file)
+        unweighted = fit_state(module, state, source=str(file), name=f"timm/{name}")
     else:
-        if weights != "imagenet":
-            tag = weights
-        known = tags()[architecture]
-        if tag and tag not in known:
-            raise unknown_tag(tag, f"timm/{architecture}", known)
-        module, label, path = _pretrained(f"{architecture}.{tag}" if tag else architecture)
-    return loaded(module.eval(), f"timm/{architecture}", label, (path,) if path else ())
+        module, label, path = _pretrained(full, options)
+    own_size = image_size if options else None
+    return loaded(module.eval(), f"timm/{architecture}", label, (path,) if path else (), unweighted, own_size)
 
 
-def loaded(module: Any, name: str, weights: str, files: tuple[Path, ...]) -> Loaded:
+def _at_size(name: str, image_size: int | None) -> dict[str, int]:
+    """Return what has `timm.create_model` build network `name` for images of another size, if it must know."""
+    config = timm.get_pretrained_cfg(name)
+    if image_size is None or config is None or not config.fixed_input_size or image_size == config.input_size[-1]:
+        return {}
+    try:
+        with torch.device("meta"):
+            module = timm.create_model(name, img_size=image_size)
+            module.eval()(torch.zeros(1, 3, image_size, image_size))
+    except Exception:  # noqa: BLE001 - it takes no other size, or not this one, and says so as other networks do
+        return {}
+    return {"img_size": image_size}
+
+
+def _resampled(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Resample the position embeddings of a file as timm does those of its own weights."""
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    return convert(state, module) if convert else state
+
+
+def loaded(
+    module: Any,
+    name: str,
+    weights: str,
+    files: tuple[Path, ...],
+    unweighted: tuple[str, ...] = (),
+    image_size: int | None = None,
+) -> Loaded:
     """Wrap a network of timm with the preprocessing and the features that timm's configuration gives it."""
-    preprocessing = preprocessing_of(module)
+    preprocessing = preprocessing_of(module, name, image_size)
     traced = trace(module, preprocessing.frame.height, preprocessing.frame.width)
     return Loaded(
         name=name,
@@ -102,18 +153,25 @@ def loaded(module: Any, name: str, weights: str, files: tuple[Path, ...]) -> Loa
         preprocessing=preprocessing,
         default=default_tap(module, preprocessing.frame, traced),
         files=files,
+        unweighted=unweighted,
         traced=traced,
     )
 
 
-def preprocessing_of(module: Any) -> Preprocessing:
+def preprocessing_of(module: Any, name: str, image_size: int | None = None) -> Preprocessing:
     """Translate timm's data configuration (its ``transforms_imagenet_eval``) to a frame.
+
+    With `image_size`, of a network that was built for that size.
 
     Of timm's crop modes, ``squash`` with a crop (the NFNets) keeps the aspect ratio here: the pixels are timm's
     for square images.
     """
     config = resolve_data_config(pretrained_cfg=module.pretrained_cfg)
-    _, height, width = config["input_size"]
+    channels, height, width = config["input_size"]
+    if channels != 3:
+        raise OptionError(f"{name} takes images of {channels} channel(s); featx gives it colour.")
+    if image_size is not None:
+        height = width = image_size
     crop = config["crop_pct"]
     resize = {"squash": "squash", "border": "pad"}.get(config["crop_mode"], "crop") if crop == 1 else "crop"
     red, green, blue = config["mean"]
@@ -129,7 +187,7 @@ def preprocessing_of(module: Any) -> Preprocessing:
     return Preprocessing(frame=frame, mean=(red, green, blue), std=tuple(config["std"]))
 
 
-def _pretrained(name: str) -> tuple[nn.Module, str, Path | None]:
+def _pretrained(name: str, options: dict[str, int]) -> tuple[nn.Module, str, Path | None]:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise unavailable(f"timm/{name}", "timm", "timm has no pretrained weights for it")
@@ -139,7 +197,7 @@ def _pretrained(name: str) -> tuple[nn.Module, str, Path | None]:
         raise unavailable(f"timm/{name}", f"{constants.ENDPOINT}/{config.hf_hub_id}", "no such host from here")
     try:
         with uninitialised():
-            module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+            module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except (OSError, RuntimeError) as error:
         raise unavailable(f"timm/{name}", f"{constants.ENDPOINT}/{config.hf_hub_id}", error) from error
     return module, config.tag or "pretrained", cached or _cached(config)
@@ -167,16 +225,16 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def load_installed(name: str, weights: str, seed: int) -> Loaded:
+def load_installed(name: str, weights: str, seed: int, image_size: int | None = None) -> Loaded:
     """Build network `name` of `INSTALLED`; ``imagenet`` is the installed file, other `weights` are as for `load`."""
     installed = INSTALLED[name]
     if weights not in {"imagenet", INSTALLED_TAG}:
-        return load(installed.architecture, weights, seed)
+        return load(installed.architecture, weights, seed, image_size)
     path = _verified(installed)
     with uninitialised():
         module = timm.create_model(installed.architecture)
     # The file names its tensors otherwise, in the same order.
-    state = dict(zip(module.state_dict(), read_state(path).values(), strict=True))
+    state = dict(zip(module.state_dict(), read_state(WeightsFile(path)).values(), strict=True))
     fit_state(module, state, source=str(path), name=name)
     return loaded(module.eval(), f"timm/{installed.architecture}", INSTALLED_TAG, (path,))
 

@@ -14,7 +14,7 @@ from torchvision import models
 
 from featx.backbones.loaded import Loaded, Preprocessing, square
 from featx.backbones.network import Tap
-from featx.backbones.weights import as_path, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
+from featx.backbones.weights import as_file, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
 
 #: Class of network → its last feature map or, for transformers, the pooled token that its classifier sees.
 _DEFAULT_TAPS = {
@@ -71,19 +71,19 @@ def load(name: str, weights: str, seed: int) -> Loaded:
     known = {tag.name: tag for tag in models.get_model_weights(name)}
     default = models.get_model_weights(name).DEFAULT
     full_name = f"torchvision/{name}"
-    path = None
+    path, unweighted = None, tuple[str, ...]()
     if weights == "none":
         with seeded(seed):
             module, label, preprocessing = _build(name), f"random-{seed}", default
-    elif (path := as_path(weights)) is not None:
-        state = read_state(path)
+    elif (file := as_file(weights)) is not None:
+        path, state = file.path, read_state(file)
         tag = next((tag for tag in known.values() if Path(tag.url).name == path.name), None)
         with uninitialised():
             module = _build(name, state, official=tag is not None)
-        fit_state(
+        unweighted = fit_state(
             module,
             {_DENSENET_KEY.sub(r"\1\2", key): value for key, value in state.items()},
-            source=str(path),
+            source=str(file),
             name=full_name,
         )
         label, preprocessing = (tag.name, tag) if tag else ("file", default)
@@ -100,6 +100,7 @@ def load(name: str, weights: str, seed: int) -> Loaded:
         preprocessing=_preprocessing(preprocessing),
         default=_DEFAULT_TAPS.get(type(module).__name__),
         files=(path,) if path else (),
+        unweighted=unweighted,
     )
 
 

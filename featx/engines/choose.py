@@ -12,7 +12,7 @@ import torch
 
 from featx.devices import resolve_device
 from featx.engines import openvino
-from featx.engines.engine import Engine
+from featx.engines.engine import Engine, check_not_forked
 from featx.engines.pytorch import blank, compiled, eager
 from featx.errors import OptionError
 
@@ -85,6 +85,7 @@ def open_engine(
     >>> engine.name
     'eager'
     """
+    check_not_forked()
     if engine not in ("auto", *ENGINES):
         raise OptionError(f"--engine must be one of auto, {', '.join(ENGINES)}; got {engine!r}.")
     if batch_size is not None and batch_size < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import sys
 import threading
 import time
@@ -13,6 +14,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from featx.errors import ForkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +78,7 @@ class Engine:
         self.why = why
         self.n_at_once = n_at_once
         self._padded = padded
+        self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(n_at_once, thread_name_prefix="featx-engine") if n_at_once else None
         self._watch = _Watch(name)
         self._batches = itertools.count(1)
@@ -89,7 +94,14 @@ class Engine:
         return self.start(pixels).result()
 
     def start(self, pixels: np.ndarray) -> Running:
-        """Begin to `run` images, which are not to be changed until that has a result."""
+        """Begin to `run` images, which are not to be changed until that has a result.
+
+        Raises
+        ------
+        ForkError
+            If this process was forked from one that had run a network.
+        """
+        check_not_forked(self._threads is not None and os.getpid() != self._pid)
         frame = self._recipes[0].frame
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (frame.height, frame.width, 3):
             raise ValueError(
@@ -106,8 +118,39 @@ class Engine:
         shape = self.request_size if self._padded else min(self.request_size, 1 << (n - 1).bit_length())
         if n < shape:
             pixels = np.concatenate([pixels, np.zeros((shape - n, *pixels.shape[1:]), np.uint8)])
+        _Forks.n_forwards += 1
         with self._watch.over(f"images {start + 1} to {start + n} of batch {batch}"):
             return [rows[:n] for rows in self._compute(np.ascontiguousarray(pixels))], time.perf_counter()
+
+
+class _Forks:
+    """Whether this process has run a network, and whether it was forked from one that had."""
+
+    n_forwards = 0
+    after_forward = False
+
+
+def _forked() -> None:
+    _Forks.after_forward = _Forks.after_forward or _Forks.n_forwards > 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def check_not_forked(without_threads: bool = False) -> None:
+    """Refuse to compute where torch would wait for ever for threads that stayed in the parent process.
+
+    Parameters
+    ----------
+    without_threads : bool
+        Whether the threads of an engine stayed there; torch's own are not needed where it uses one.
+    """
+    if without_threads or (_Forks.after_forward and torch.get_num_threads() > 1):
+        raise ForkError(
+            "This process was forked from one that had run a network, whose threads stayed behind: it would wait for "
+            "ever. Start workers by multiprocessing.get_context('spawn') or joblib's default backend, loky."
+        )
 
 
 def _here_and_now(function: Callable[..., Answer], *arguments: Any) -> Future[Answer]:

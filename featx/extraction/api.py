@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.datasets import Source, open_dataset
 from featx.extraction.options import Options, ViewOptions
-from featx.extraction.plan import resolved_recipes
+from featx.extraction.plan import named_network, resolved_recipes
 from featx.extraction.run import run
 from featx.extraction.views import parse_views
 from featx.recipe import BackboneOptions, FeatureOptions, Request, Views
@@ -36,6 +36,7 @@ class _Layers(BackboneOptions):
 class Extract(Source, ViewOptions, Options, FeatureOptions, _Layers):
     """All that ``featx extract`` and `featx.extract` can be told."""
 
+    transform: Any = None
     cache: str | Path | None = None
     cluster: Executor | None = None
     on_progress: OnProgress | None = None
@@ -44,6 +45,7 @@ class Extract(Source, ViewOptions, Options, FeatureOptions, _Layers):
     def request(self) -> Request:
         """What is asked of the backbone."""
         named = {name: getattr(self, name) for name in Request.__dataclass_fields__ if name != "layers"}
+        named["backbone"], named["version"] = named_network(self.backbone, self.transform, self.version)
         return Request(**named, layers=Request.named(self.layer))
 
     @property
@@ -70,6 +72,10 @@ def extract(data: Any = "digits", settings: Extract = Extract()) -> Features | l
     data : path, sequence of paths or images, array or Dataset
         All that ``featx extract`` takes, and images in memory.
     {options}
+    transform : callable or mapping, optional
+        How images are prepared where `backbone` is a network of your own (a torch.nn.Module, or a function that returns
+        one): a transform of torchvision or timm, or a dictionary with any of height, width, resize, shorter,
+        interpolation, mean and std. Without `version`, such a network is known by its weights and its code.
     labels : sequence, optional
         Labels of a list or an array.
     cache : str or Path, optional

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -314,6 +314,28 @@ def identify(
     return item_ids, unreadable
 
 
+def named_network(backbone: Any, transform: Any = None, version: str | None = None) -> tuple[str, str | None]:
+    """Return the name and the version to ask for, also of a network that is no name but held in Python.
+
+    Parameters
+    ----------
+    backbone : str, torch.nn.Module or callable
+    transform : callable or mapping, optional
+        How images are prepared for a network that is no name.
+    version : str, optional
+    """
+    if not isinstance(backbone, str):
+        from featx.backbones import hand_over
+
+        return hand_over(backbone, transform, version)
+    if transform is not None:
+        raise OptionError(
+            f"transform= is for a network of your own; {backbone} has that of its weights. Change it by image_size, "
+            "resize, interpolation and normalize."
+        )
+    return backbone, version
+
+
 def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | None]:
     """Resolve names, weights and shapes of `request`: one recipe a layer, and the backbone if it had to be loaded.
 
@@ -354,7 +376,7 @@ def resolved_recipes(request: Request, *, cache: str | Path | None = None) -> li
 
 
 def _check_version(request: Request) -> None:
-    own = ":" in request.backbone
+    own = ":" in request.backbone and not request.backbone.startswith(("hf-hub:", "hf_hub:"))
     if own and request.version is None:
         raise OptionError(
             f"{request.backbone} is your own function: say which version of it made the features, "
