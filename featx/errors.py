@@ -22,6 +22,7 @@
     │   └── NoSpaceError                            the disk cannot take what was asked for
     ├── ClusterError           (RuntimeError)       a cluster that cannot do the work
     ├── ProbeError             (RuntimeError)       this machine computes other features than the table holds
+    ├── OutputError            (OSError)            a result that cannot be written
     ├── ModelFileError         (ValueError)         a model file that cannot be trusted or understood
     └── MissingExtraError      (ImportError)        an optional package, with the command that installs it
 
@@ -47,6 +48,7 @@ __all__ = [
     "ModelFileError",
     "NoSpaceError",
     "OptionError",
+    "OutputError",
     "ProbeError",
     "RowIndexError",
     "TooManyErrors",
@@ -178,6 +180,10 @@ class ProbeError(FeatxError, RuntimeError):
 
 class ModelFileError(FeatxError, ValueError):
     """A model file that cannot be trusted or understood."""
+
+
+class OutputError(FeatxError, OSError):
+    """A result that cannot be written to standard output."""
 
 
 class MissingExtraError(FeatxError, ImportError):

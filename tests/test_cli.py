@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from featx.cli import cli, main
-from featx.cli.progress import ProgressLine, describe
+from featx.cli.common import ProgressLine, facts
 from featx.progress import Progress
 
 
@@ -366,7 +366,7 @@ def test_off_a_terminal_the_first_results_after_long_preparations_are_said_at_on
     for progress in (Progress("extract", done, 60_000, done / 100) for done in (0, 128, 256)):
         line(progress)
 
-    assert capsys.readouterr().err == f"{describe(Progress('extract', 128, 60_000, 1.28))}\n"
+    assert capsys.readouterr().err == f"extract {facts(Progress('extract', 128, 60_000, 1.28))}\n"
 
 
 def test_a_fit_names_images_that_it_learns_from_and_is_scored_on(capsys, photos, tmp_path):
@@ -381,4 +381,5 @@ def test_a_fit_names_images_that_it_learns_from_and_is_scored_on(capsys, photos,
     assert featx_json(capsys, *asked)["warnings"] == []  # nothing is scored on the test split
     code, out, err = featx(capsys, *asked, "--test")
     assert code == 0, err
-    assert "Warning: 12 images are in train and in test" in out
+    assert "Warning: 12 images are in train and in test" in err
+    assert "Warning" not in out

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 import featx
+from featx.cli.common import escaped, json_text
 from featx.errors import FeatxError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _COMMANDS = {
     "extract": ("featx.cli.extract", "Run a frozen backbone once and keep its features."),
     "fit": ("featx.cli.fit", "Fit a classifier on features, choose on validation."),
     "predict": ("featx.cli.predict", "Labels and probabilities for images."),
-    "evaluate": ("featx.cli.evaluate", "Metrics with confidence intervals."),
+    "evaluate": ("featx.cli.predict", "Metrics with confidence intervals."),
     "finetune": ("featx.cli.finetune", "Train a backbone, or its upper part, and a head on it."),
     "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
     "report": ("featx.cli.report", "One self-contained page, and its pictures for papers."),
@@ -38,7 +39,7 @@ _COMMANDS = {
     "layers": ("featx.cli.names", "List the layers of a backbone."),
     "heads": ("featx.cli.names", "List heads and their settings."),
     "cache": ("featx.cli.cache", "Look after the cache."),
-    "export": ("featx.cli.export", "Write a table as npz, Parquet, CSV or plain HDF5."),
+    "export": ("featx.cli.tables", "Write a table as npz, Parquet, CSV or plain HDF5."),
 }
 
 
@@ -96,6 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         with _stoppable():
             code = cli.main(args, prog_name="featx", standalone_mode=False)
+            sys.stdout.flush()
     except click.UsageError as error:
         if "--json" in args:
             _print_error(error, error.format_message())
@@ -109,7 +111,7 @@ def main(args: Sequence[str] | None = None) -> int:
         )
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe left (`featx backbones | head`): nothing to say to anyone
+        _close_stdout()  # the reader of a pipe left (`featx backbones | head`): nothing to say to anyone
         return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line instead of a traceback
         return _fail(error, args)
@@ -155,9 +157,22 @@ def _fail(error: Exception, args: Sequence[str]) -> int:
             message += " (unexpected: see where with --debug)"
     if "--json" in args:
         _print_error(error, message)
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {escaped(message)}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _close_stdout()
     return 1
 
 
 def _print_error(error: Exception, message: str) -> None:
-    click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}, ensure_ascii=False))
+    with contextlib.suppress(OSError):
+        click.echo(json_text({"error": {"type": type(error).__name__, "message": message}}))
+
+
+def _close_stdout() -> None:
+    """Let what is still to be written there go nowhere: Python would complain about it when it ends."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

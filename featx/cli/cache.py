@@ -136,11 +136,10 @@ def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
     \b
     featx cache verify
     """
-    from featx.cli.progress import ProgressLine
     from featx.store.maintenance import sealed_files, total_bytes, verify
 
     started, store = time.perf_counter(), _existing(cache)
-    with ProgressLine(quiet=console.quiet) as line:
+    with console.progress() as line:
         counter = line.bytes_counter("verify", total_bytes(store, sealed_files(store)))
         found = list(verify(store, on_bytes=counter, repair=repair))
     n_bytes, seconds = sum(one.n_bytes for one in found), time.perf_counter() - started

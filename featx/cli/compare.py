@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common
-from featx.cli.options import settings_options
-from featx.cli.parallel import parallel, parallel_options
-from featx.cli.progress import ProgressLine
+from featx.cli.options import Parallel, settings_options, taken
 from featx.datasets import Source
 from featx.errors import DataError, OptionError
 from featx.extraction import Options, ViewOptions
@@ -37,7 +35,7 @@ _LISTS = [
 _PREFIX = "ft"
 
 
-def compare_options(command: Callable[..., None]) -> Callable[..., None]:
+def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what is compared, and the options of ``featx finetune`` as ``--ft-…``; its own help describes those."""
     command = click.option(f"--{_PREFIX}-shots", f"{_PREFIX}_shots", hidden=True)(command)
     command = settings_options(NetworkSettings, without=INDIVIDUAL, prefix=_PREFIX)(command)
@@ -49,8 +47,7 @@ def compare_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("data")
 @compare_options
-@parallel_options
-@settings_options(FeatureOptions, Options, ViewOptions, Source)
+@settings_options(Parallel, FeatureOptions, Options, ViewOptions, Source)
 @common
 def compare(console: Console, cache: Path, data: str, output: Path, **options: Any) -> None:
     """Fit every head on every layer of every backbone, train networks beside them, and rank what comes out.
@@ -70,8 +67,7 @@ def compare(console: Console, cache: Path, data: str, output: Path, **options: A
     lists: dict[str, Any] = {
         name: words(options.pop(name)) for name in ("backbones", "layers", "pools", "heads", "scratch")
     }
-    side_by_side = parallel(options.pop("jobs"), options.pop("backend"))
-    with side_by_side, ProgressLine(quiet=console.quiet) as progress:
+    with taken(Parallel, options).context(), console.progress() as progress:
         found = compare_all(
             data,
             **lists | {"heads": tuple(head for head in lists["heads"] if head != "none")},

@@ -9,7 +9,6 @@ import click
 
 from featx.cli.common import Console, common, seconds_text, table
 from featx.cli.extract import STAND_IN, extraction_text
-from featx.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
     from featx.features import Features
@@ -32,11 +31,11 @@ def demo(console: Console, cache: Path, full: bool) -> None:
 
     console.note(STAND_IN)
     console.note("\n1. featx extract digits   (efficientnet_lite0, ImageNet weights that came with the installation)")
-    with ProgressLine(quiet=console.quiet) as progress:
+    with console.progress() as progress:
         done = extraction.run(
             extraction.open_dataset("digits", val="0.2"), Request(), cache=cache, on_progress=progress
         )
-    console.note(extraction_text(done))
+    console.note(*done.notes, extraction_text(done))
     console.note(f"\n2. featx fit --head {'|'.join(HEADS)}")
     models = _fit_all(console, done.tables[0])
     best = max(models, key=lambda model: model.report["val"]["accuracy"])

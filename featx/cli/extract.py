@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli.common import Console, common, n_bytes_text, seconds_text
+from featx.cli.common import Console, common, escaped, n_bytes_text, seconds_text
 from featx.cli.options import settings_options
-from featx.cli.progress import ProgressLine
 from featx.extraction import Extract
 
 if TYPE_CHECKING:
@@ -53,8 +52,9 @@ def extract(
     request, how, views, executor = settings.request, settings.options, settings.asked_views, _cluster(cluster)
     dataset = settings.open(data or "digits")
     is_first = extraction.Rank.here().number == 0  # of processes launched together one speaks for all
-    with ProgressLine(quiet=console.quiet or not is_first) as progress:
+    with Console(console.as_json, console.quiet or not is_first).progress() as progress:
         if dry_run:
+            console.note(*dataset.notes)
             estimate = extraction.estimate(
                 dataset, request, cache=cache, options=how, on_progress=progress, views=views
             )
@@ -64,6 +64,7 @@ def extract(
             dataset, request, cache=cache, options=how, on_progress=progress, views=views, executor=executor
         )
     if is_first:
+        console.note(*done.notes)
         console.result(done.to_dict(), extraction_text(done))
 
 
@@ -85,10 +86,10 @@ def extraction_text(done: Extraction) -> str:
     )
     if done.waiting is not None:
         lines.append(_limit_text(done.waiting))
-    lines += [f"  not read: {image}: {reason}" for image, reason in done.errors[:5]]
+    lines += [f"  not read: {escaped(image)}: {reason}" for image, reason in done.errors[:5]]
     if len(done.errors) > 5:
         lines.append(f"  … and {len(done.errors) - 5:,} more, in the table's `errors`")
-    return "\n".join([*done.notes, *lines])
+    return "\n".join(lines)
 
 
 def _views_text(n: int) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from featx.cli.common import Console, common, seconds_text
-from featx.cli.fit import report_text
+from featx.cli.fit import fit_lines, show_fit
 from featx.cli.options import settings_options
-from featx.cli.progress import ProgressLine
 from featx.finetuning.settings import FineTune
 
 
@@ -31,17 +30,17 @@ def finetune(console: Console, cache: Path, data: str, output: Path, **options: 
     from featx.finetuning import finetune as run
 
     checkpoint = output.with_name(f"{output.name}.checkpoint")
-    with ProgressLine(quiet=console.quiet) as progress:
+    with console.progress() as progress:
         model = run(data, **options, cache=cache, checkpoint=checkpoint, on_progress=progress)
     path = model.save(output)
     checkpoint.unlink(missing_ok=True)
     report = {"model": str(path), **model.report}
-    console.result(report, _text(report))
+    show_fit(console, report, _lines(report))
 
 
-def _text(report: dict[str, Any]) -> str:
+def _lines(report: dict[str, Any]) -> list[str]:
     history = report["history"]
     epochs = len(history["loss"])
     last = " ".join(f"{name} {values[-1]:.4g}" for name, values in history.items())
     took = seconds_text(report["seconds"])
-    return f"{epochs} epochs in {took}; the last: {last}\n{report_text(report)}"
+    return [f"{epochs} epochs in {took}; the last: {last}", *fit_lines(report)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featx.cli.common import Console, common, seconds_text
-from featx.cli.options import refuse_extraction_options, settings_options, taken
-from featx.cli.parallel import parallel, parallel_options
+from featx.cli.common import Console, common, seconds_text, table
+from featx.cli.options import Parallel, refuse_extraction_options, settings_options, taken
 from featx.cli.tables import find_table, is_table
 from featx.errors import OptionError
 from featx.extraction import Extract
@@ -33,10 +33,20 @@ from featx.extraction import Extract
 @click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
 @click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
-@parallel_options
-@settings_options(Extract)
+@settings_options(Parallel, Extract)
 @common
-def fit(console: Console, cache: Path, source: str | None, head: str | None, output: Path, **options: Any) -> None:
+def fit(
+    console: Console,
+    cache: Path,
+    source: str | None,
+    head: str | None,
+    protocol: str | None,
+    output: Path,
+    *,
+    bundle: bool,
+    unsafe_pickle: bool,
+    **options: Any,
+) -> None:
     """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
 
     \b
@@ -46,68 +56,60 @@ def fit(console: Console, cache: Path, source: str | None, head: str | None, out
     reported. The test split is looked at with --test only, and by a --protocol, which always reports it.
     With --jobs 4 or --backend ray the fits of --search and --cv are done side by side, with the same result.
     """
-    check_protocol(head, options)
-    check_head(head, options)
-    if source is None or is_table(source):
+    asked, parallel = taken(Extract, options), taken(Parallel, options)
+    options["settings"] = parse_settings(options["settings"])
+    check_fit(head, protocol, asked, options)
+    on_table = source is None or is_table(source)
+    if on_table:
         refuse_extraction_options("a table")
-    views = views_to_use(source, options)
-    table = find_table(console, source, cache, taken(Extract, options))
-    if options["protocol"]:
+        if asked.augment:
+            raise OptionError(
+                "--augment makes views of DATA; a table has those it has. Leave it out, or name the DATA."
+            )
+    features = find_table(console, source, cache, asked)
+    if protocol:
         from featx.protocols import run_protocol
 
-        model = run_protocol(table, options["protocol"], memory=options["memory"], seed=options["seed"])
+        model = run_protocol(features, protocol, memory=options["memory"], seed=asked.seed)
     else:
         from featx.model import fit as fit_model
 
-        with parallel(options["jobs"], options["backend"]):
+        with parallel.context():
             model = fit_model(
-                table,
+                features,
                 head or "mlp",
-                settings=parse_settings(options["settings"]),
                 # Data that were extracted for this fit had their validation split drawn when they were read.
-                val=options["val"] if source is None or is_table(source) else None,
-                views=views,
-                **{name: options[name] for name in ("scale", "cv", "search", "refit", "test", "seed", "memory")},
+                val=asked.val if on_table else None,
+                # All views that a table has, of DATA those that are asked for.
+                views=asked.views if on_table else asked.views or 1,
+                seed=asked.seed,
+                **options,
             )
-    path = model.save(output, bundle=options["bundle"], unsafe_pickle=options["unsafe_pickle"])
-    report = {"model": str(path), "table": str(table.path), **model.report}
-    console.result(report, report_text(report))
+    path = model.save(output, bundle=bundle, unsafe_pickle=unsafe_pickle)
+    report = {"model": str(path), "table": str(features.path), **model.report}
+    show_fit(console, report, fit_lines(report))
 
 
-def check_protocol(head: str | None, options: dict[str, Any]) -> None:
-    """Refuse, beside a protocol, the options that it decides itself."""
-    given = {"head": head, "set": options["settings"], "cv": options["cv"], "search": options["search"]}
-    given |= {"views": options["views"], "augment": options["augment"]}
-    given |= {"scale": options["scale"] != "auto", "refit": options["refit"], "val": options["val"]}
-    for name, value in given.items():
-        if options["protocol"] and value:
-            raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
-
-
-def check_head(head: str | None, options: dict[str, Any]) -> None:
+def check_fit(head: str | None, protocol: str | None, asked: Extract, options: dict[str, Any]) -> None:
     """Refuse what no features could make right, before any are computed."""
     from featx.files.sizes import parse_bytes
     from featx.heads import make_head
     from featx.model.search import parse_search
     from featx.protocols import check_name
 
-    if options["protocol"]:
-        check_name(options["protocol"])
-    make_head(head or "mlp", **parse_settings(options["settings"]))
+    if protocol:
+        check_name(protocol)
+        given = {"head": head, "set": options["settings"], "cv": options["cv"], "search": options["search"]}
+        given |= {"views": asked.views, "augment": asked.augment, "val": asked.val}
+        given |= {"scale": options["scale"] != "auto", "refit": options["refit"]}
+        for name, value in given.items():
+            if value:
+                raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
+    make_head(head or "mlp", **options["settings"])
     if options["search"]:
         parse_search(options["search"])
     if options["memory"]:
         parse_bytes(options["memory"])
-
-
-def views_to_use(source: str | None, options: dict[str, Any]) -> int | None:
-    """Return how many views to fit on: of DATA those that are asked for, of a table by default all it has (None)."""
-    if source is not None and not is_table(source):
-        return options["views"] or 1
-    if options["augment"]:
-        raise OptionError("--augment makes views of DATA; a table has those it has. Leave it out, or name the DATA.")
-    views: int | None = options["views"]
-    return views
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -124,36 +126,53 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
     return dict(setting.split("=", 1) for setting in settings)
 
 
-def report_text(report: dict[str, Any]) -> str:
+def show_fit(console: Console, report: dict[str, Any], lines: list[str]) -> None:
+    """Print what a fit came to, its warnings on stderr."""
+    protocol = report.get("protocol") or {}
+    console.note(*(f"Warning: {text}" for text in [*report.get("warnings", []), *protocol.get("warnings", [])]))
+    console.result(report, "\n".join(lines))
+
+
+def fit_lines(report: dict[str, Any]) -> list[str]:
     """Return what a fit came to, in a few lines."""
-    lines = protocol_lines(report["protocol"]) if "protocol" in report else []
+    lines = protocol_lines(report["protocol"]) if report.get("protocol") else []
     for split in ("train", "val", "test"):
         if scores := report.get(split):
-            low, high = scores["ci95"]
-            lines.append(
-                f"{split:5}  {100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  "
-                f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
-            )
-    chosen = [f"{k} = {v:.3g}" if isinstance(v, float) else f"{k} = {v}" for k, v in report["chosen"].items()]
+            of = f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
+            lines.append(f"{split:5}  {_accuracy(scores)}  {of}")
+    if cv := report.get("cv"):
+        folds = " ".join(f"{100 * accuracy:.2f}" for accuracy in cv["accuracies"])
+        lines.append(f"{'cv':5}  {_mean(cv)}  over {len(cv['accuracies'])} folds of train: {folds}")
+    if search := report.get("search"):
+        rows = [[_settings(trial["settings"]), _mean(trial)] for trial in search]
+        lines.append(table(rows, [f"{len(rows)} alternatives", "accuracy where it chose"], "lr"))
     views = (
         [f"{report['views']} views of each training image ({report['augment']})"] if report.get("views", 1) > 1 else []
     )
-    facts = [f"{report['n_parameters']:,} parameters", *views, *chosen, seconds_text(report["seconds"])]
+    facts = [f"{report['n_parameters']:,} parameters", *views]
+    facts += [*filter(None, [_settings(report["chosen"])]), seconds_text(report["seconds"])]
     lines.append(f"{report['head']}: {', '.join(facts)}")
     if report.get("table"):
         lines.append(f"Fitted on {report['table']}")
-    lines += [f"Warning: {text}" for text in report.get("warnings", [])]
-    lines.append(f"Saved {report['model']}. Next: featx predict {report['model']} IMAGE")
-    return "\n".join(lines)
+    return [*lines, f"Saved {report['model']}. Next: featx predict {shlex.quote(report['model'])} IMAGE"]
 
 
 def protocol_lines(protocol: dict[str, Any]) -> list[str]:
     """Return which rows a protocol chose on, which it reported on, and what came of it."""
     lines = [f"{protocol['name']} ({protocol['source']})", f"chose     {protocol['chose']}"]
     lines.append(f"reported  {protocol['reported']}")
-    for result in protocol["results"]:
-        low, high = result["ci95"]
-        lines.append(
-            f"  {result['setting']:12}  {100 * result['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]"
-        )
-    return [*lines, *(f"Warning: {text}" for text in protocol["warnings"])]
+    return [*lines, *(f"  {result['setting']:12}  {_accuracy(result)}" for result in protocol["results"])]
+
+
+def _accuracy(scores: dict[str, Any]) -> str:
+    low, high = scores["ci95"]
+    return f"{100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _mean(trial: dict[str, Any]) -> str:
+    sd = f" ± {100 * trial['sd']:.2f}" if trial.get("sd") is not None else ""
+    return f"{100 * trial['accuracy']:6.2f} %{sd}"
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{k} = {v:.3g}" if isinstance(v, float) else f"{k} = {v}" for k, v in settings.items())

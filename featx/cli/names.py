@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common, table
+from featx.cli.options import settings_options
+from featx.recipe import Preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: How the network's own output is listed: as a layer it has no name.
+WHOLE = "(the whole network)"
 
 
 @click.command()
@@ -32,7 +37,7 @@ def backbones(console: Console, cache: Path, pattern: str) -> None:  # noqa: ARG
 
 @click.command()
 @click.argument("backbone")
-@click.option("--image-size", type=int, metavar="N", help="Side of the input; default: the weights' own.")
+@settings_options(Preprocessing, only=["image_size"])
 @common
 def layers(console: Console, cache: Path, backbone: str, image_size: int | None) -> None:  # noqa: ARG001
     """List the layers of BACKBONE: name, Keras name, output shape, parameters and share of the forward so far.
@@ -46,7 +51,13 @@ def layers(console: Console, cache: Path, backbone: str, image_size: int | None)
     # The weights decide nothing that is listed here, and need not be on this machine.
     found = load(Request(backbone=backbone, weights="none", image_size=image_size)).layers()
     rows = [
-        [e.name, e.keras or "", "×".join(map(str, e.shape)), f"{e.parameters:,}", f"{100 * e.share:.1f} %"]
+        [
+            e.name or WHOLE,
+            e.keras or "",
+            "×".join(map(str, e.shape)),
+            f"{e.parameters:,}",
+            f"{100 * e.share:.1f} %",
+        ]
         for e in found
     ]
     data: list[dict[str, Any]] = [dataclasses.asdict(entry) for entry in found]

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from featx.errors import OptionError
-from featx.extraction.options import ComputeOptions, ViewOptions
-from featx.settings import flag_of, options_of, types_of
+from featx.errors import MissingExtraError, OptionError
+from featx.extraction import ComputeOptions, Extract, ViewOptions
+from featx.settings import check, flag_of, option, options_of, types_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from dataclasses import Field
 
 S = TypeVar("S")
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
 _NUMBERS: dict[str, type] = {"int": int, "float": float}
 
 
 def settings_options(
-    *settings: type, without: Collection[str] = (), prefix: str = ""
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    *settings: type, only: Collection[str] = (), without: Collection[str] = (), prefix: str = ""
+) -> Callable[[_Command], _Command]:
     """Return a decorator that gives a command the options of settings dataclasses.
 
     Parameters
     ----------
     *settings : type
         Dataclasses whose fields are made with `featx.settings.option`.
-    without : collection of str
-        Fields that the command says in another way.
+    only, without : collection of str
+        Fields that the command takes, all by default, and those that it says in another way.
     prefix : str
         Comes before each name: ``ft`` makes ``--ft-lr``. Such options are not listed in the help, and are None
         where nobody types them.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: _Command) -> _Command:
         fields = [field for field in options_of(*settings) if field.name not in without]
         for field in reversed(fields):
-            command = _option(field, prefix)(command)
+            if not only or field.name in only:
+                command = _option(field, prefix)(command)
         return command
 
     return decorate
 
 
-def _option(field: Field[Any], prefix: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _option(field: Field[Any], prefix: str) -> Callable[[_Command], _Command]:
     told, types = field.metadata, types_of(field)
     how: dict[str, Any] = {"help": told["help"], "default": field.default}
     if types == {"bool"}:
@@ -63,8 +68,8 @@ def _option(field: Field[Any], prefix: str) -> Callable[[Callable[..., None]], C
 
 
 def taken(kind: type[S], options: dict[str, Any]) -> S:
-    """Make a settings dataclass of those of the command's `options` that are its own."""
-    return kind(**{field.name: options[field.name] for field in options_of(kind) if field.name in options})
+    """Make a settings dataclass of those of the command's `options` that are its own, and take them out."""
+    return kind(**{field.name: options.pop(field.name) for field in options_of(kind) if field.name in options})
 
 
 def refuse_extraction_options(what: str) -> None:
@@ -76,15 +81,65 @@ def refuse_extraction_options(what: str) -> None:
     ------
     OptionError
     """
-    from featx.extraction import Extract
-
     later = {field.name for field in dataclasses.fields(ComputeOptions)} | {"val", "seed"}
     later |= {field.name for field in dataclasses.fields(ViewOptions)}
     ours = {field.name for field in options_of(Extract)} - later
     context = click.get_current_context()
-    for option in context.command.params:
-        typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if typed and option.name in ours:
+    for given in context.command.params:
+        typed = context.get_parameter_source(given.name or "") is ParameterSource.COMMANDLINE
+        if typed and given.name in ours:
             raise OptionError(
-                f"{option.opts[0]} says how features are made, and {what} has its own. Leave it out, or name the DATA."
+                f"{given.opts[0]} says how features are made, and {what} has its own. Leave it out, or name the DATA."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What a model file may do when it is opened."""
+
+    allow_code: bool = option(False, "Import the backbone function that the model names.")
+    unsafe_pickle: bool = option(False, "Load a head that was pickled: that runs whatever is in it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """Where fits that do not depend on each other are done."""
+
+    jobs: int | None = option(
+        None, "Fits side by side; −1: all cores, or all of the cluster.", metavar="N", least=-1, most=10_000
+    )
+    backend: str | None = option(
+        None, "Of joblib, that does them: ray is a cluster (RAY_ADDRESS).", metavar="loky|threading|ray|…"
+    )
+
+    def context(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a context in which fits are done as the options say: one after another without any.
+
+        Raises
+        ------
+        OptionError
+            For a number of jobs, or a backend, that cannot be.
+        MissingExtraError
+            If Ray is asked for and not installed.
+        """
+        check(self)
+        if self.jobs is None and self.backend is None:
+            return contextlib.nullcontext()
+        if self.jobs == 0:
+            raise OptionError("--jobs takes a number of fits side by side, or -1 for all cores; got 0.")
+        import joblib
+
+        if self.backend == "ray":
+            try:
+                importlib.import_module("ray.util.joblib").register_ray()
+            except ImportError as error:
+                raise MissingExtraError.of("ray", "ray", "--backend ray") from error
+        try:
+            config: contextlib.AbstractContextManager[Any] = joblib.parallel_config(
+                backend=self.backend or "loky", n_jobs=-1 if self.jobs is None else self.jobs
+            )
+        except ValueError as error:
+            raise OptionError(
+                f"joblib has no backend {self.backend!r}; it has loky, threading, multiprocessing, ray."
+            ) from error
+        return config

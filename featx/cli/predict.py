@@ -1,21 +1,34 @@
-"""``featx predict``."""
+"""``featx predict`` and ``featx evaluate``: what a model says, and how right it is."""
 
 from __future__ import annotations
 
+import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli.common import Console, common, table
+from featx.cli.options import Loading, settings_options, taken
+from featx.cli.report import typed_command
+from featx.cli.tables import find_table, is_table
+from featx.datasets import Source, open_dataset
+from featx.errors import DataError
+from featx.extraction import ComputeOptions, Extract, Options
 
 if TYPE_CHECKING:
-    from featx.model import Predictions
+    from featx.datasets import Dataset
+    from featx.features import Features
+    from featx.model import Model, Predictions
+
+#: Endings of files that hold more than one image.
+_CONTAINERS = {".h5", ".hdf5", ".csv", ".tsv", ".npz", ".parquet", ".tar", ".gz", ".tgz"}
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|TABLE...")
+@click.argument("subjects", nargs=-1, required=True, metavar="IMAGE|DIR|TABLE...")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="K", help="Guesses a row.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="OUT", help="Write the predictions as CSV.")
 @click.option("--format", "form", default="long", show_default=True, metavar="long|wide|submission")
@@ -32,52 +45,56 @@ if TYPE_CHECKING:
     help="Rows unlike those learned from get no label; 0.01 costs 1 % of the others.",
 )
 @click.option("--tta", is_flag=True, help="Average over the augmented views that the model was fitted on.")
-@click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
-@click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
-@click.option("--engine", default="auto", show_default=True, metavar="auto|eager|compile|openvino")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]")
-@click.option("--workers", type=int, metavar="N", help="Decoding processes; 0 decodes in this one.")
+@settings_options(Loading, ComputeOptions)
+@settings_options(Source, without=["val", "seed", "name", "split_column"])
 @common
-def predict(console: Console, cache: Path, model: Path, images: tuple[str, ...], **options: Any) -> None:  # noqa: ARG001
+def predict(
+    console: Console,
+    cache: Path,  # noqa: ARG001 - every command has a cache
+    model: Path,
+    subjects: tuple[str, ...],
+    *,
+    top: int,
+    csv_path: Path | None,
+    form: str,
+    sample: Path | None,
+    page: Path | None,
+    **options: Any,
+) -> int:
     """Print label and probability of each image.
 
     \b
     featx predict model.featx photo.jpg
     featx predict model.featx test/ --csv submission.csv --format submission --sample sample_submission.csv
 
-    An image that cannot be read is a row with its reason.
+    An image that cannot be read is a row with its reason. The exit status is 1 where a named file is not there.
     """
     from featx.model import load, write_csv
 
-    if options["csv_path"] is None and (options["sample"] or options["form"] != "long"):
+    if csv_path is None and (sample or form != "long"):
         raise click.UsageError("--format and --sample are of the file that --csv OUT writes.")
-    classifier = load(model, allow_code=options["allow_code"], unsafe_pickle=options["unsafe_pickle"])
-    names = ("min_probability", "min_familiarity", "tta", "engine", "device", "workers")
-    found = classifier.classify(_source(images), **{name: options[name] for name in names})
-    if options["csv_path"]:
-        filled = write_csv(
-            found, options["csv_path"], form=options["form"], top=options["top"], sample=options["sample"]
-        )
-        if filled:
-            console.note(
-                f"{len(filled)} images could not be read: equal probabilities stand for them in the submission"
-            )
-    if options["page"]:
+    classifier = load(model, **vars(taken(Loading, options)))
+    source = _source(subjects, taken(Source, options))
+    found = classifier.classify(source, **options)
+    if csv_path is not None and (filled := write_csv(found, csv_path, form=form, top=top, sample=sample)):
+        console.note(f"{len(filled)} images could not be read: equal probabilities stand for them in the submission")
+    if page is not None:
         from featx.reporting import report_predictions
 
-        console.note(f"The report: {report_predictions(found, _source(images)).save(options['page'])}")
-    console.result(found.to_dict(options["top"]), _text(found, options["csv_path"]))
+        console.note(f"The report: {report_predictions(found, source).save(page)}")
+    console.result(found.to_dict(top), _text(found, csv_path))
+    missing = [path for path in subjects if isinstance(source, list) and not Path(path).exists()]
+    if missing:
+        click.echo(f"Error: no such file: {shlex.join(missing)}", err=True)
+    return 1 if missing else 0
 
 
-def _source(images: tuple[str, ...]) -> str | list[str]:
+def _source(subjects: tuple[str, ...], how: Source) -> Any:
     """One folder, table or archive stands for all it holds; several arguments, or one image, are a list of images."""
-    if len(images) == 1 and (Path(images[0]).is_dir() or not Path(images[0]).is_file() or _is_container(images[0])):
-        return images[0]
-    return list(images)
-
-
-def _is_container(path: str) -> bool:
-    return Path(path).suffix.lower() in {".h5", ".hdf5", ".csv", ".npz", ".parquet", ".tar", ".gz", ".tgz"}
+    path = Path(subjects[0])
+    if len(subjects) > 1 or (path.is_file() and path.suffix.lower() not in _CONTAINERS):
+        return list(subjects)
+    return subjects[0] if is_table(subjects[0]) else open_dataset(subjects[0], **vars(how))
 
 
 def _text(found: Predictions, csv_path: Path | None) -> str:
@@ -91,3 +108,71 @@ def _text(found: Predictions, csv_path: Path | None) -> str:
             others = ", ".join(f"{other} {100 * p:.1f} %" for other, p in top[1:])
             rows.append([name, label or "unsure", f"{100 * top[0][1]:.1f} %", others])
     return table(rows, ["image", "label", "probability", "next"], "llrl")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("source", metavar="[TABLE|DATA]", required=False)
+@click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
+@click.option("--tta", is_flag=True, help="Average over the augmented views that the model was fitted on.")
+@click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Also write the report.")
+@settings_options(Loading, Source, Options)
+@common
+def evaluate(
+    console: Console,
+    cache: Path,
+    model: Path,
+    source: str | None,
+    split: str | None,
+    tta: bool,
+    page: Path | None,
+    **options: Any,
+) -> None:
+    """Print accuracy with its interval, per-class scores, and what is confused with what.
+
+    \b
+    featx evaluate model.featx --report report.html
+
+    Without TABLE or DATA it is judged on the table that it was fitted on. Rows whose content the model was trained
+    on are counted, named, and left out of the headline. DATA are extracted by the model's own recipe.
+    """
+    if tta and page is not None:
+        raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
+    from featx.evaluate import evaluate_model
+    from featx.model import load
+    from featx.reporting import report
+
+    classifier = load(model, **vars(taken(Loading, options)))
+    with classifier.loadable_request() if classifier.request else nullcontext() as request:
+        if source is None:
+            rows = own_table(classifier)
+        else:
+            rows = find_table(console, source, cache, Extract(**options), request, remember=False)
+    images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})
+    found = evaluate_model(classifier, rows, split, images=images, **how)
+    if page is not None:
+        made = report(classifier, table=rows, split=split, command=typed_command())
+        console.note(f"The report: {made.save(page)}")
+    console.result(found.to_dict() | {"table": str(rows.path)}, f"{rows.path}\n{found}")
+
+
+def own_table(classifier: Model) -> Features:
+    """Return the table that a model was fitted on."""
+    table = classifier.table()
+    if table is None:
+        path = classifier.report.table
+        why = f"{path}, on which it was fitted, is not there any more" if path else "it was not fitted on a table"
+        raise DataError(f"Say what the model is to be judged on: {why}. Type: featx evaluate MODEL TABLE|DATA")
+    return table
+
+
+def _images(table: Features) -> Dataset:
+    from featx.reporting.thumbnails import reopen
+
+    source = table.provenance.get("source")
+    if not source:
+        raise DataError(
+            "--tta makes views of the images, and the table does not say where they are. Give them instead of the "
+            "table: featx evaluate MODEL DATA --tta"
+        )
+    return reopen(source)

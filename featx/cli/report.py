@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from featx.cli.common import Console, common, n_bytes_text
-from featx.cli.progress import ProgressLine
+from featx.cli.options import Loading, settings_options
+from featx.datasets import Source
 
 
 @click.command()
@@ -21,9 +22,8 @@ from featx.cli.progress import ProgressLine
 @click.option("--table", type=click.Path(path_type=Path), help="Rows to judge on. Default: those it was fitted on.")
 @click.option("--split", metavar="test|val", help="Default: test where there is one, else what it was not trained on.")
 @click.option("--data", metavar="DATA", help="Where the images are, if they have moved.")
-@click.option("--images", metavar="DIR", help="Folder of the images, where DATA is a labels.csv.")
-@click.option("--allow-code", is_flag=True, help="Import the backbone function that the model names.")
-@click.option("--unsafe-pickle", is_flag=True, help="Load a head that was pickled: that runs whatever is in it.")
+@settings_options(Source, only=["images"])
+@settings_options(Loading)
 @common
 def report(
     console: Console,
@@ -52,7 +52,7 @@ def report(
         raise click.UsageError("--images is the folder of what a CSV names: --data labels.csv --images DIR")
     if output is None and figures is None:
         raise click.UsageError("Name the page, the folder of its pictures, or both: -o OUT.html --figures DIR")
-    with ProgressLine(quiet=console.quiet) as progress:
+    with console.progress() as progress:
         made = make(
             subjects[0] if len(subjects) == 1 else subjects,
             table=None if table is None else Features.open(table),

@@ -1,12 +1,14 @@
-"""Which table a command means: a file, the one used last, or data that have to be extracted first."""
+"""Which table a command means: a file, the one used last, or data that have to be extracted first. And its export."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx.cli.common import Console
-from featx.cli.progress import ProgressLine
+import click
+
+from featx.cli.common import Console, common, n_bytes_text
 from featx.errors import DataError, OptionError
 from featx.extraction import Extract, last_used, note_last_used, open_store, run
 
@@ -60,7 +62,7 @@ def _only(paths: list[Path], cache: Path) -> Path:
             f"No table used yet in {cache}. Make one: featx extract photos/   (or name one: featx fit TABLE)"
         )
     if len(paths) > 1:
-        names = "  ".join(str(path) for path in paths)
+        names = shlex.join(map(str, paths))
         raise DataError(f"{len(paths)} layers were extracted last; name the table to take: {names}")
     return paths[0]
 
@@ -71,7 +73,7 @@ def _extracted(
     request = known or settings.request
     if len(request.layers) > 1:
         raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
-    with ProgressLine(quiet=console.quiet) as progress:
+    with console.progress() as progress:
         done = run(
             settings.open(source),
             request,
@@ -82,5 +84,25 @@ def _extracted(
             remember=remember,
         )
     (table,) = done.tables
-    console.note("\n".join([*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}"]))
+    console.note(*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}")
     return table
+
+
+@click.command()
+@click.argument("table", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="F.{npz,parquet,csv,h5}")
+@click.option("--columns", is_flag=True, help="In Parquet a column for each feature, instead of one of lists.")
+@common
+def export(console: Console, cache: Path, table: str | None, output: Path, *, columns: bool) -> None:
+    """Write TABLE, or the table used last, in another form; the ending of the file names it.
+
+    \b
+    featx export -o features.parquet
+    """
+    features = find_table(console, table, cache, None)
+    path = features.export(output, columns=columns)
+    n_bytes = path.stat().st_size
+    console.result(
+        {"path": str(path), "rows": len(features), "bytes": n_bytes},
+        f"{path}: {len(features):,} rows, {n_bytes_text(n_bytes)}",
+    )
