@@ -103,16 +103,25 @@ def check(settings: Any) -> None:
     OptionError
     """
     for field in options_of(type(settings)):
-        value, told = getattr(settings, field.name), field.metadata
-        if value is None and field.default is None:
-            continue
-        if told["choices"]:
-            check_choice(flag_of(field), value, told["choices"])
-        bounds = {name: told[name] for name in ("above", "least", "most") if told[name] is not None}
-        if bounds:
-            if value in (math.inf, -math.inf):
-                raise OptionError(f"{flag_of(field)} must be finite; got {value!r}.")
-            check_number(flag_of(field), value, whole=types_of(field) == {"int"}, **bounds)
+        check_value(field, getattr(settings, field.name), flag_of(field))
+
+
+def check_value(field: Field[Any], value: Any, flag: str) -> None:
+    """Refuse a value of one field; the error calls it `flag`.
+
+    Raises
+    ------
+    OptionError
+    """
+    if value is None and field.default is None:
+        return
+    if field.metadata["choices"]:
+        check_choice(flag, value, field.metadata["choices"])
+    bounds = {name: field.metadata[name] for name in ("above", "least", "most") if field.metadata[name] is not None}
+    if bounds:
+        if value in (math.inf, -math.inf):
+            raise OptionError(f"{flag} must be finite; got {value!r}.")
+        check_number(flag, value, whole=types_of(field) == {"int"}, **bounds)
 
 
 class _WithKeywords(Protocol[P, R_co]):

@@ -1,6 +1,7 @@
 """The command line as a user types it: outputs, exit codes, one-line errors."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -383,3 +384,169 @@ def test_a_fit_names_images_that_it_learns_from_and_is_scored_on(capsys, photos,
     assert code == 0, err
     assert "Warning: 12 images are in train and in test" in err
     assert "Warning" not in out
+
+
+def commands(group=cli, path=()):
+    """Yield the words and the click command of everything that can be typed."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+#: What each command with numbers is given, so that a number it takes is followed by another error at once.
+ON_NOTHING = {
+    "extract": ["nowhere/"], "fit": ["nowhere.h5"], "predict": ["nowhere.featx", "a.jpg"],
+    "evaluate": ["nowhere.featx"], "finetune": ["nowhere/"], "compare": ["nowhere/"], "layers": ["nosuchnet"],
+}  # fmt: skip
+NUMBERS = [
+    (words, option.opts[-1])
+    for words, command in commands()
+    for option in command.params
+    if isinstance(option, click.Option)
+    and isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"), NUMBERS, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_a_number_that_cannot_be_is_one_line_that_says_so(capsys, words, flag):
+    for value in ("-1", "0", "1e30", "nan", "many", "9" * 30):
+        code, out, err = featx(capsys, *words, *ON_NOTHING[words[0]], f"{flag}={value}", "-q")
+
+        assert (code, out) == (1, ""), (value, err)
+        assert "Traceback" not in err
+        assert "unexpected" not in err, (value, err)
+        assert len([line for line in err.splitlines() if "Error:" in line]) == 1
+        if value in ("nan", "many"):
+            assert flag in err
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--image-size", "100000"], "--image-size must be a whole number, at least 1, at most 8,192; got 100000"),
+        (["--seed", "9" * 23], "--seed must be a whole number, at least 0, at most 4,294,967,295"),
+        (["--engine", "nope"], "--engine must be one of auto, eager, compile, openvino"),
+        (["--workers", "-1"], "--workers must be a whole number, at least 0"),
+        (["--batch-size", "0"], "--batch-size must be a whole number, at least 1"),
+    ],
+)
+def test_options_are_checked_even_if_nothing_is_computed(capsys, table, photos, args, told):
+    code, _, err = featx(capsys, "extract", photos, *SMALL, *args)
+
+    assert code == 1
+    assert told in err
+
+
+def test_every_option_has_a_help_text():
+    silent = [
+        (" ".join(words), option.opts[-1])
+        for words, command in commands()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+
+    assert silent == []
+
+
+def test_quiet_prints_results_only(capsys, photos, tmp_path):
+    copy = tmp_path / "photos" / "test" / "red" / "again.jpg"
+    _, out, err = featx(capsys, "extract", photos, *SMALL, "-q")
+    assert err == ""
+    assert "images: 12 computed" in out.replace("12 images", "images")
+    for split in ("train", "test"):
+        for image in photos.glob("*/*.jpg"):
+            copy = tmp_path / "split" / split / image.parent.name / image.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(image.read_bytes())
+
+    for command in (["extract", tmp_path / "split", *SMALL], ["fit", "--head", "centroid", "--test"]):
+        code, out, err = featx(capsys, *command, "-q")
+        assert (code, err) == (0, "")
+        assert "are in train and in test" not in out
+
+
+def test_a_missing_file_beside_good_ones_is_exit_1(capsys, photos, table):
+    featx_json(capsys, "fit", "--head", "centroid", "-o", "model.featx")
+    good = photos / "red" / "0.jpg"
+
+    code, out, err = featx(capsys, "predict", "model.featx", good, "no where.jpg", "--workers", "0")
+
+    assert code == 1
+    assert [line.split()[1] for line in out.splitlines()[1:2]] == ["red"]
+    assert "Error: no such file: 'no where.jpg'" in err
+
+
+def test_a_dry_run_names_the_columns(capsys, photos, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,breed\nred/0,a\nblue/0,b\n")
+
+    code, _, err = featx(capsys, "extract", "labels.csv", "--images", photos, *SMALL, "--dry-run")
+
+    assert code == 0
+    assert "'id'" in err
+    assert "'breed'" in err
+
+
+def test_a_full_disk_behind_the_output_is_one_line():
+    for args in (["backbones", "vgg"], ["backbones", "vgg", "--json"], ["--help"]):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$0" -m featx "$@" > /dev/full', sys.executable, *args],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+        assert done.returncode == 1, done.stderr
+        assert "No space left on device" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_fit_prints_its_folds_and_its_alternatives(capsys, photos, table):
+    code, out, _ = featx(
+        capsys, "fit", "--head", "ridge", "--cv", "2", "--search", "alpha=0.1,10", "-o", "my model.featx"
+    )
+
+    assert code == 0
+    assert " ± " in out
+    assert "over 2 folds" in out
+    assert "alpha = 0.1" in out
+    assert "Next: featx predict 'my model.featx' IMAGE" in out
+
+
+def test_names_that_would_move_the_cursor_are_shown_escaped(capsys, photos, table):
+    featx_json(capsys, "fit", "--head", "centroid", "-o", "model.featx")
+    odd = photos / "red" / "a\x1b[31m\nb.jpg"
+    odd.write_bytes((photos / "red" / "0.jpg").read_bytes())
+
+    code, out, err = featx(capsys, "predict", "model.featx", odd, photos / "blue" / "0.jpg", "--workers", "0")
+
+    assert code == 0, err
+    assert "\x1b" not in out
+    assert r"a\x1b[31m\nb.jpg" in out
+    assert len(out.splitlines()) == 3
+
+
+def test_layers_names_every_row(capsys):
+    _, out, _ = featx(capsys, "layers", "alexnet", "--image-size", "64")
+
+    assert out.splitlines()[-1].startswith("(the whole network)")
+
+
+def test_on_a_terminal_a_bar_is_drawn_and_words_go_above_it(tmp_path):
+    code = (
+        "from featx.cli.common import ProgressLine; from featx.progress import Progress\n"
+        "with ProgressLine() as line:\n"
+        "    for done in (0, 50, 100): line(Progress('extract', done, 100, done / 10))\n"
+        "    line.note('a note')\n"
+    )
+    reader, writer = os.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stderr=writer, env=os.environ | {"TERM": "xterm"}, check=True)
+    drawn = os.read(reader, 1 << 16).decode()
+
+    assert done.returncode == 0
+    assert "extract" in drawn
+    assert "100/100" in drawn
+    assert "a note\r\n" in drawn

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common
-from featx.cli.options import Parallel, settings_options, taken
+from featx.cli.options import Parallel, output_option, settings_options, taken
 from featx.datasets import Source
 from featx.errors import DataError, OptionError
 from featx.extraction import Options, ViewOptions
@@ -30,7 +30,7 @@ _LISTS = [
     click.option("--shots", default="all", show_default=True, metavar="50,500,all", help="Training images a class."),
     click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Of subsets and fits: the median."),
     click.option("--no-test", is_flag=True, help="Leave the test rows alone."),
-    click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True),
+    output_option("comparison", "Folder of comparison.json and models/."),
 ]
 _PREFIX = "ft"
 

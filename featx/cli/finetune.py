@@ -9,14 +9,14 @@ import click
 
 from featx.cli.common import Console, common, seconds_text
 from featx.cli.fit import fit_lines, show_fit
-from featx.cli.options import settings_options
+from featx.cli.options import output_option, settings_options
 from featx.finetuning.settings import FineTune
 
 
 @click.command()
 @click.argument("data")
 @settings_options(FineTune)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
+@output_option("model.featx", "Where the model goes.")
 @common
 def finetune(console: Console, cache: Path, data: str, output: Path, **options: Any) -> None:
     """Train a backbone on DATA, or its upper part, and a head on it; the model holds the whole network.

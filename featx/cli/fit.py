@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from featx.cli.common import Console, common, seconds_text, table
-from featx.cli.options import Parallel, refuse_extraction_options, settings_options, taken
+from featx.cli.options import Parallel, output_option, refuse_extraction_options, settings_options, taken
 from featx.cli.tables import find_table, is_table
 from featx.errors import OptionError
 from featx.extraction import Extract
@@ -32,7 +32,7 @@ from featx.extraction import Extract
 @click.option("--test", is_flag=True, help="Report the test split as well. It never chooses.")
 @click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
 @click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("model.featx"), show_default=True)
+@output_option("model.featx", "Where the model goes.")
 @settings_options(Parallel, Extract)
 @common
 def fit(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 
 from featx.errors import MissingExtraError, OptionError
 from featx.extraction import ComputeOptions, Extract, ViewOptions
-from featx.settings import check, flag_of, option, options_of, types_of
+from featx.settings import check_value, flag_of, option, options_of, types_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -61,10 +62,24 @@ def _option(field: Field[Any], prefix: str) -> Callable[[_Command], _Command]:
         kind = _NUMBERS.get("|".join(types), str)
         shown = field.default not in (None, "")
         how |= {"type": kind, "metavar": told["metavar"], "show_default": shown}
-    if not prefix:
-        return click.option(*(told["flags"] or (flag_of(field),)), field.name, **how)
-    typed = "/".join(f"--{prefix}-{flag.removeprefix('--')}" for flag in flag_of(field).split("/"))
-    return click.option(typed, f"{prefix}_{field.name}", **how | {"hidden": True, "default": None})
+    name, typed = field.name, told["flags"] or (flag_of(field),)
+    if prefix:
+        name = f"{prefix}_{name}"
+        typed = ("/".join(f"--{prefix}-{flag.removeprefix('--')}" for flag in typed[0].split("/")),)
+        how |= {"hidden": True, "default": None}
+
+    def checked(context: click.Context, given: click.Parameter, value: Any) -> Any:
+        if context.get_parameter_source(given.name or "") is ParameterSource.COMMANDLINE:
+            check_value(field, value, typed[0])
+        return value
+
+    return click.option(*typed, name, callback=checked, **how)
+
+
+def output_option(default: str | None, explanation: str, **how: Any) -> Callable[[_Command], _Command]:
+    """Return the decorator that adds ``-o``, which must be given where there is no default."""
+    how |= {"required": True} if default is None else {"default": Path(default), "show_default": True}
+    return click.option("-o", "--output", type=click.Path(path_type=Path), help=explanation, **how)
 
 
 def taken(kind: type[S], options: dict[str, Any]) -> S:
@@ -122,7 +137,6 @@ class Parallel:
         MissingExtraError
             If Ray is asked for and not installed.
         """
-        check(self)
         if self.jobs is None and self.backend is None:
             return contextlib.nullcontext()
         if self.jobs == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from featx.cli.tables import find_table, is_table
 from featx.datasets import Source, open_dataset
 from featx.errors import DataError
 from featx.extraction import ComputeOptions, Extract, Options
+from featx.settings import option
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -26,26 +28,37 @@ if TYPE_CHECKING:
 _CONTAINERS = {".h5", ".hdf5", ".csv", ".tsv", ".npz", ".parquet", ".tar", ".gz", ".tgz"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    top: int = option(5, "Guesses a row.", metavar="K", least=1, most=1_000_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Thresholds:
+    min_probability: float = option(0.0, "Less probable rows get no label.", metavar="P", least=0, most=1)
+    min_familiarity: float = option(
+        0.0, "Rows unlike those learned from get no label; 0.01 costs 1 % of the others.", metavar="P", least=0, most=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Averaging:
+    tta: bool = option(False, "Average over the augmented views that the model was fitted on.")
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("subjects", nargs=-1, required=True, metavar="IMAGE|DIR|TABLE...")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="K", help="Guesses a row.")
+@settings_options(_Shown)
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="OUT", help="Write the predictions as CSV.")
-@click.option("--format", "form", default="long", show_default=True, metavar="long|wide|submission")
+@click.option(
+    "--format", "form", default="long", show_default=True, metavar="long|wide|submission", help="Of that file."
+)
 @click.option(
     "--sample", type=click.Path(path_type=Path), help="Sample submission: its columns, ids and order are kept."
 )
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Write a page of them.")
-@click.option("--min-probability", type=float, default=0.0, metavar="P", help="Less probable rows get no label.")
-@click.option(
-    "--min-familiarity",
-    type=float,
-    default=0.0,
-    metavar="P",
-    help="Rows unlike those learned from get no label; 0.01 costs 1 % of the others.",
-)
-@click.option("--tta", is_flag=True, help="Average over the augmented views that the model was fitted on.")
-@settings_options(Loading, ComputeOptions)
+@settings_options(_Thresholds, _Averaging, Loading, ComputeOptions)
 @settings_options(Source, without=["val", "seed", "name", "split_column"])
 @common
 def predict(
@@ -114,9 +127,8 @@ def _text(found: Predictions, csv_path: Path | None) -> str:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
 @click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
-@click.option("--tta", is_flag=True, help="Average over the augmented views that the model was fitted on.")
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Also write the report.")
-@settings_options(Loading, Source, Options)
+@settings_options(_Averaging, Loading, Source, Options)
 @common
 def evaluate(
     console: Console,

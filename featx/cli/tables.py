@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featx.cli.common import Console, common, n_bytes_text
+from featx.cli.options import output_option
 from featx.errors import DataError, OptionError
 from featx.extraction import Extract, last_used, note_last_used, open_store, run
 
@@ -90,7 +91,7 @@ def _extracted(
 
 @click.command()
 @click.argument("table", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="F.{npz,parquet,csv,h5}")
+@output_option(None, "Where it goes.", metavar="F.{npz,parquet,csv,h5}")
 @click.option("--columns", is_flag=True, help="In Parquet a column for each feature, instead of one of lists.")
 @common
 def export(console: Console, cache: Path, table: str | None, output: Path, *, columns: bool) -> None:
