@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from featx.features import Features as Features
     from featx.finetuning import FineTuneClassifier as FineTuneClassifier
     from featx.finetuning import finetune as finetune
-    from featx.heads import CentroidHead as CentroidHead
-    from featx.heads import ConvHead as ConvHead
-    from featx.heads import DenseHead as DenseHead
-    from featx.heads import KNNHead as KNNHead
-    from featx.heads import LogisticHead as LogisticHead
-    from featx.heads import LogisticHeadCV as LogisticHeadCV
-    from featx.heads import RidgeHead as RidgeHead
-    from featx.heads import SVMHead as SVMHead
-    from featx.heads import XGBoostHead as XGBoostHead
+    from featx.heads.boosted import XGBoostHead as XGBoostHead
+    from featx.heads.dense import ConvHead as ConvHead
+    from featx.heads.dense import DenseHead as DenseHead
+    from featx.heads.linear import LogisticHead as LogisticHead
+    from featx.heads.linear import SVMHead as SVMHead
+    from featx.heads.logistic_cv import LogisticHeadCV as LogisticHeadCV
+    from featx.heads.neighbors import CentroidHead as CentroidHead
+    from featx.heads.neighbors import KNNHead as KNNHead
+    from featx.heads.ridge import RidgeHead as RidgeHead
     from featx.model import Model as Model
     from featx.model import Predictions as Predictions
     from featx.model import fit as fit

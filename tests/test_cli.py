@@ -406,8 +406,7 @@ NUMBERS = [
     (words, option.opts[-1])
     for words, command in commands()
     for option in command.params
-    if words[0] not in LATER
-    and isinstance(option, click.Option)
+    if isinstance(option, click.Option)
     and isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
 ]
 
