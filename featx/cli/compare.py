@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LISTS = [
-    click.option("--backbones", default="efficientnet_lite0", show_default=True, metavar="A,B"),
+    click.option(
+        "--backbones", default="efficientnet_lite0", show_default=True, metavar="A,B", help="As in `featx backbones`."
+    ),
     click.option("--layers", default="default", show_default=True, metavar="L,M", help="vgg16:L is for vgg16 alone."),
-    click.option("--pools", default="auto", show_default=True, metavar="auto,max,…"),
+    click.option("--pools", default="auto", show_default=True, metavar="auto,max,…", help="Each with each layer."),
     click.option("--heads", default="logreg,mlp", show_default=True, metavar="X,Y|none", help="As in `featx heads`."),
     click.option("--finetune", is_flag=True, help="Fine-tune every backbone as well; --ft-OPTION says how."),
     click.option("--scratch", default="", metavar="NAME,…", help="Networks to train from scratch, as leaky-deep."),
@@ -37,7 +39,7 @@ _PREFIX = "ft"
 
 def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what is compared, and the options of ``featx finetune`` as ``--ft-…``; its own help describes those."""
-    command = click.option(f"--{_PREFIX}-shots", f"{_PREFIX}_shots", hidden=True)(command)
+    command = click.option(f"--{_PREFIX}-shots", f"{_PREFIX}_shots", hidden=True, help="Instead of --shots.")(command)
     command = settings_options(NetworkSettings, without=INDIVIDUAL, prefix=_PREFIX)(command)
     for add in reversed(_LISTS):
         command = add(command)
