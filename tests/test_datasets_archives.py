@@ -75,10 +75,10 @@ def test_class_folders_in_an_archive(tmp_path, form, suffix, mode):
 
 
 def test_splits_in_an_archive_are_found_below_what_surrounds_them(tmp_path):
-    names = "./data/train/a/1.jpg", "./data/valid/a/2.jpg", "./data/test/b/3.jpg"
+    names = "./data/train/a/1.jpg", "./data/valid/a/2.jpg", "./data/test/b/3.jpg", "./data/train/b/4.jpg"
     dataset = open_dataset(pack(tmp_path / "x.tar", *names))
 
-    assert dataset.splits.tolist() == ["train", "val", "test"]
+    assert dataset.splits.tolist() == ["train", "val", "test", "train"]
     assert dataset.classes == ("a", "b")
 
 

@@ -372,8 +372,7 @@ def test_truncated_pillow_image_is_an_error():
         (b"<?xml version='1.0'?>", "an XML document"),
         (b"%PDF-1.7", "a PDF document"),
         (b"PK\x03\x04....", "a ZIP archive"),
-        (b"\x00\x00\x00\x18ftypheic....", "a HEIC photo, which featx does not read: convert it"),
-        (b"\x00\x00\x00\x18ftypavif....", "an AVIF image"),
+        (b"\x00\x00\x00\x18ftypavif....", "damaged AVIF"),
         (b"\x00\x00\x00\x18ftypisom....", "a video"),
         (b"\x00" * 128 + b"DICM", "a DICOM image"),
         (b"\x00" * 600, "zero bytes only"),
@@ -398,9 +397,29 @@ def test_reason_says_what_the_file_is(data, reason):
 
 
 def test_formats_are_told_by_content():
-    found = {sniff(encode(Image.new("RGB", (16, 16)), container)) for container in READABLE}
+    written = [name for name in READABLE if name != "HEIF"]
+    found = {sniff(encode(Image.new("RGB", (16, 16)), container)) for container in written}
 
-    assert found == set(READABLE)
+    assert found == set(written)
+    for brands in ("heic", "mif1\0\0\0\0mif1heic", "heix\0\0\0\0mif1"):
+        assert sniff((8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands.encode()) == "HEIF"
+    assert sniff(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif") == "AVIF"
+
+
+def test_a_photo_of_a_phone_is_read():
+    pytest.importorskip("pillow_heif", reason="the extra heif is not installed").register_heif_opener()
+    photo = encode(Image.new("RGB", (64, 48), (10, 200, 30)), "HEIF")
+
+    assert decode(photo).size == (64, 48)
+    assert abs(decode(photo).getpixel((9, 9))[1] - 200) < 8
+
+
+def test_a_photo_of_a_phone_says_what_reads_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"a HEIC photo: to read it pip install 'featx\[heif\]'") as caught:
+        decode(b"\x00\x00\x00\x18ftypheic....")
+
+    assert caught.value.transient  # it is tried again once that is installed
 
 
 @pytest.mark.parametrize("container", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM"])

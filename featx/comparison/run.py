@@ -23,7 +23,7 @@ import numpy as np
 from featx import __version__
 from featx.comparison.outcome import Row, Run
 from featx.comparison.subsets import keep_shots, labelled
-from featx.datasets import shared_across_splits
+from featx.datasets import split_warnings
 from featx.datasets.dataset import select
 from featx.errors import CacheError
 from featx.extraction import Options
@@ -99,7 +99,7 @@ class ComparisonContext:
     def warnings(self) -> list[str]:
         """What is odd about the data, such as test images that are among the training images as well."""
         dataset = self.dataset
-        return [*dataset.notes, *shared_across_splits(self.item_ids, dataset.splits, dataset.ids)]
+        return [*dataset.notes, *split_warnings(self.item_ids, dataset.splits, dataset.ids)]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from featx.datasets.dataset import UNLABELLED, Dataset, ImageData, item_id
 from featx.datasets.opening import Source, ValidationOptions, open_dataset
-from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, shared_across_splits
+from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, shared_across_splits, split_warnings
 
 __all__ = [
     "DEFAULT_VAL",
@@ -22,4 +22,5 @@ __all__ = [
     "item_id",
     "open_dataset",
     "shared_across_splits",
+    "split_warnings",
 ]

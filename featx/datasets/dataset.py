@@ -231,7 +231,7 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
     ----------
     dataset : Dataset
     rows : ndarray of int, shape (m,)
-        Ascending positions.
+        Positions, in any order; ascending ones are read fastest.
 
     Examples
     --------
@@ -252,17 +252,22 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Images of a dataset at ascending positions, counted from 0."""
+    """Images of a dataset at some positions, counted from 0."""
 
     whole: Dataset
     rows: NDArray[np.intp]
 
     def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
         """Read images at ascending places among `rows`."""
-        wanted = list(indices)
-        read = self.whole.iterate(self.rows[wanted].tolist())
-        for place, (_, data) in zip(wanted, read, strict=True):
-            yield place, data
+        wanted = np.fromiter(indices, np.intp)
+        rows = self.rows[wanted]
+        if (np.diff(rows) > 0).all():
+            read = self.whole.iterate(rows.tolist())
+            yield from ((place, data) for place, (_, data) in zip(wanted.tolist(), read, strict=True))
+        else:
+            for place, row in zip(wanted.tolist(), rows.tolist(), strict=True):
+                ((_, data),) = self.whole.iterate([row])
+                yield place, data
 
     def stamps(self) -> NDArray[np.uint8] | None:
         """Return what changes when a file does, a row an image; None where the whole dataset has none."""

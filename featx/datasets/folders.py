@@ -8,7 +8,7 @@ import hashlib
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from featx.images import sniff
 def open_folder(root: Path, listing: Listing) -> Dataset:
     """Open a listed folder of image files; its class and split folders are read by `splits.place`."""
     ids = unique_ids(listing.images)
-    names, splits = place(ids)
+    names, splits, placed = place(ids)
     labels, classes = encode_labels(names)
+    refused = {i: listing.unlisted[path] for i, path in enumerate(listing.images) if path in listing.unlisted}
     return Dataset(
         title=root.name,
         identity=lambda: f"folder {root}",
@@ -34,8 +35,8 @@ def open_folder(root: Path, listing: Listing) -> Dataset:
         classes=classes,
         labels=labels,
         given_splits=np.array(splits, dtype=str),
-        images=Files(str(root), listing.images),
-        notes=(*listing.notes, *_hints(root, listing, labels, classes)),
+        images=Files(str(root), listing.images, refused),
+        notes=(*listing.notes, *placed, *_hints(root, listing, labels, classes)),
     )
 
 
@@ -106,12 +107,15 @@ class Listing:
         Number of all other files by suffix.
     loops : list of str
         Links to a folder that contains them. They are not followed.
+    unlisted : dict of str to str
+        Folders that cannot be listed, among the images as well, and why.
     """
 
     images: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
+    unlisted: dict[str, str] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -132,11 +136,12 @@ def list_folder(root: str) -> Listing:
 
     Links to files and folders are followed, except to folders that the link itself lies in. Names that
     begin with a dot, and ``__MACOSX``, are left out. Files without a suffix are images if they begin like one.
+    A link that leads nowhere or in a circle is an image that cannot be read, and so is a folder that cannot be listed.
 
     Raises
     ------
     DataError
-        If a folder cannot be listed.
+        If `root` itself cannot be listed.
     """
     listing = Listing()
     folders: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(root),))]
@@ -146,18 +151,21 @@ def list_folder(root: str) -> Listing:
             with os.scandir(os.path.join(root, prefix)) as entries:
                 for entry in entries:
                     stem, dot, suffix = entry.name.rpartition(".")
-                    if dot and stem and suffix.lower() in IMAGE_SUFFIXES and stem[0] != "." and entry.is_file():
+                    if dot and stem and suffix.lower() in IMAGE_SUFFIXES and stem[0] != "." and _is_file(entry):
                         listing.images.append(prefix + entry.name)  # a million times; all else is rare
                     elif entry.name[0] == "." or entry.name == "__MACOSX":
                         continue
-                    elif not entry.is_dir():
+                    elif not _is_folder(entry):
                         _sort_in(listing, entry, prefix)
                     elif (identity := _identity(entry.path)) in ancestors:
                         listing.loops.append(prefix + entry.name)
                     else:
                         folders.append((f"{prefix}{entry.name}/", (*ancestors, identity)))
         except OSError as error:
-            raise DataError(f"Cannot list {os.path.join(root, prefix)!r}: {error.strerror}.") from error
+            if not prefix:
+                raise DataError(f"Cannot list {root!r}: {error.strerror}.") from error
+            listing.images.append(prefix[:-1])
+            listing.unlisted[prefix[:-1]] = f"folder cannot be listed ({error.strerror})"
     listing.images.sort()
     listing.tables.sort()
     listing.loops.sort()
@@ -180,6 +188,20 @@ def _suffix(name: str) -> str:
     return suffix.lower() if dot and stem else ""
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _identity(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
@@ -192,7 +214,7 @@ def _sort_in(listing: Listing, entry: os.DirEntry[str], prefix: str) -> None:
         listing.images.append(prefix + entry.name)
     elif suffix in TABLE_SUFFIXES:
         listing.tables.append(prefix + entry.name)
-    elif not suffix and entry.is_file() and _begins_like_an_image(entry.path):
+    elif not suffix and _is_file(entry) and _begins_like_an_image(entry.path):
         listing.images.append(prefix + entry.name)
     else:
         listing.others[f".{suffix}" if suffix else ""] += 1
@@ -220,17 +242,22 @@ class Files:
         The folder, absolute.
     paths : sequence of str
         Paths relative to it, or absolute, as the file system spells them.
+    refused : dict of int to str, optional
+        Rows that are no files, and why.
     """
 
-    def __init__(self, root: str, paths: Sequence[str]) -> None:
+    def __init__(self, root: str, paths: Sequence[str], refused: Mapping[int, str] | None = None) -> None:
         self._root = root
         self._paths = paths
+        self._refused = refused or {}
 
     def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
         """Read files whole."""
         return one_by_one(self._read, indices)
 
     def _read(self, i: int) -> bytes:
+        if i in self._refused:
+            raise ImageError(self._refused[i], transient=True)
         return read_file(os.path.join(self._root, self._paths[i]))
 
     def stamps(self) -> np.ndarray:

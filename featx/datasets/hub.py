@@ -1,22 +1,24 @@
-"""DATA by name: torchvision's datasets and the Hugging Face Hub."""
+"""DATA of other libraries: torchvision, the Hugging Face Hub, datasets in memory that give (image, label)."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import Dataset, ImageData, one_by_one
-from featx.datasets.folders import read_file
+from featx.datasets.dataset import Dataset, ImageData, item_id, one_by_one, readable, select
+from featx.datasets.folders import Files, read_file
 from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, Columns, encode_labels, find_column, numbered_labels
-from featx.datasets.memory import row_numbers
-from featx.datasets.splits import split_name
+from featx.datasets.memory import as_uint8, channels_last, check_pixels, row_numbers
+from featx.datasets.splits import no_splits, split_name
 from featx.errors import DataError, ImageError, MissingExtraError, OptionError, UnknownNameError
 from featx.images import pixels_of
 
@@ -140,8 +142,28 @@ def open_hf(name: str, columns: Columns) -> Dataset:
         parts = dict(datasets.load_dataset(name))
     except Exception as error:  # whatever the hub, the network or the dataset's own files raise
         raise DataError(f"hf:{name} cannot be loaded: {_line(error)}") from error
+    return _open_hf(parts, name.replace("/", "-"), f"hf:{name}", columns)
+
+
+def open_hf_object(source: Any, columns: Columns) -> Dataset:
+    """Open a ``Dataset`` or ``DatasetDict`` of Hugging Face that is loaded already.
+
+    Raises
+    ------
+    DataError
+        If it is streamed, or has no column of images.
+    """
+    parts = dict(source) if isinstance(source, dict) else {str(source.split or ""): source}
+    if not all(hasattr(part, "select_columns") and hasattr(part, "__len__") for part in parts.values()):
+        raise DataError("A streamed dataset has no rows to come back to. Load it without streaming=True.")
+    fingerprints = " ".join(str(getattr(part, "_fingerprint", "")) for part in parts.values())
+    return _open_hf(parts, "dataset", f"The dataset {fingerprints}".rstrip(), columns)
+
+
+def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -> Dataset:
+    import datasets
+
     features = next(iter(parts.values())).features
-    source = f"hf:{name}"
     if columns.split is not None:
         raise OptionError(f"{source} has splits of its own ({', '.join(parts)}). Leave out --split-column.")
     images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
@@ -163,7 +185,82 @@ def open_hf(name: str, columns: Columns) -> Dataset:
         stored = row[image]
         return stored["bytes"] if stored["bytes"] is not None else read_file(stored["path"])
 
-    return _joined(name.replace("/", "-"), f"{source} {image} {label}", encoded, values, names, image_of)
+    return _joined(title, f"{source} {image} {label}", encoded, values, names, image_of)
+
+
+def is_map_style(source: Any) -> bool:
+    """Whether `source` gives (image, label) by number, as the datasets of torch and torchvision do."""
+    if isinstance(source, Sequence | Mapping | np.ndarray) or not hasattr(source, "__getitem__"):
+        return False
+    try:
+        first = source[0] if len(source) else None
+    except Exception:  # noqa: BLE001 - somebody else's code: whatever it is, no such dataset
+        return False
+    return isinstance(first, tuple) and len(first) >= 2
+
+
+def open_map_style(source: Any) -> Dataset:
+    """Open a dataset that gives (image, label) by number: torchvision's folders by their files, others as they are.
+
+    Parameters
+    ----------
+    source : torch.utils.data.Dataset, or anything with a length that is read by number
+        Images are Pillow images, uint8 arrays (h, w[, 1|3|4]), or tensors (c, h, w) of uint8 or of floats in 0–1.
+        A ``Subset`` of one keeps its order.
+
+    Raises
+    ------
+    DataError
+        If an image is something else.
+    """
+    if hasattr(source, "indices") and hasattr(source, "dataset"):
+        return select(open_map_style(source.dataset), np.asarray(source.indices, dtype=np.intp))
+    classes = getattr(source, "classes", None)
+    samples = getattr(source, "samples", None)
+    if classes and samples and all(isinstance(path, str) for path, _ in samples):
+        root = str(Path(source.root).resolve())
+        paths = [os.path.relpath(Path(path).resolve(), root) for path, _ in samples]
+        return Dataset(
+            title=Path(root).name,
+            identity=lambda: "\0".join([root, *paths]),
+            ids=[readable(path) for path in paths],
+            classes=tuple(classes),
+            labels=numbered_labels([label for _, label in samples], classes, root),
+            given_splits=no_splits(len(paths)),
+            images=Files(root, paths),
+            notes=("Read from its files: the dataset's own transform is not applied.",),
+        )
+    title = type(source).__name__
+    targets = getattr(source, "targets", None)
+    if targets is None or len(targets) != len(source):
+        targets = [source[row][1] for row in range(len(source))]
+    labels = [one.item() if hasattr(one, "item") else one for one in targets]
+    names = tuple(map(str, classes)) if classes and all(isinstance(one, int) for one in labels) else None
+    joined = _joined(title, title, {"": source}, [labels], names, _pixels_of_row)
+    first = _pixels_of_row(source[0])
+
+    def identity() -> str:
+        return f"{title} {len(source)} {item_id(first).hex()} {item_id(joined.labels).hex()}"
+
+    return dataclasses.replace(
+        joined, identity=identity, notes=("The dataset's own transform is applied: it must not be random.",)
+    )
+
+
+def _pixels_of_row(row: Any) -> ImageData:
+    """Return the pixels of an (image, label) row."""
+    image = channels_last(row[0])
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, np.ndarray):
+        check_pixels(image[np.newaxis], "The dataset's image")
+        return as_uint8(image)
+    if not hasattr(image, "getexif"):
+        raise DataError(
+            f"The dataset gives images of type {type(image).__name__}; Pillow images, uint8 arrays (h, w, 3) or "
+            "tensors (3, h, w) are taken."
+        )
+    return pixels_of(image)
 
 
 def _joined(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,105 @@ def encode_labels(values: Iterable[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
     positions: dict[str | None, int] = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
     numbers = {one: positions[name] for one, name in names.items()}
     return np.array([numbers[one] for one in written], np.int64).reshape(-1), tuple(classes)
+
+
+#: What pandas reads as a missing value.
+MISSING_WORDS = frozenset({
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+})  # fmt: skip
+_SEPARATORS = ";|,"
+
+
+def read_label_cells(cells: Sequence[str], column: str, source: str) -> tuple[list[str | None], list[str]]:
+    """Read the labels in a column of text.
+
+    Parameters
+    ----------
+    cells : sequence of str
+        The words that pandas takes for missing values are no labels. Whole numbers written as ``1.0`` are ``1``
+        where all cells are numbers.
+    column, source : str
+        How to name the column and the file.
+
+    Returns
+    -------
+    labels : list of str or None
+    notes : list of str
+        What a user should know of them: missing ones, several in a cell.
+
+    Raises
+    ------
+    DataError
+        If all are numbers, and one is a fraction.
+    """
+    labels = [None if cell in MISSING_WORDS else cell for cell in cells]
+    distinct = {label for label in labels if label is not None}
+    notes = []
+    n_words = sum(1 for cell in cells if cell and cell in MISSING_WORDS)
+    if n_words:
+        word = next(cell for cell in cells if cell and cell in MISSING_WORDS)
+        notes.append(f"{n_words:,} cells of {column!r} say {word!r} or the like: rows without a label.")
+    numbers = {label: _number(label) for label in distinct}
+    if all(number is not None for number in numbers.values()):
+        fraction = next((label for label, number in sorted(numbers.items()) if not (number or 0.0).is_integer()), None)
+        if fraction is not None:
+            raise DataError(
+                f"{source}: column {column!r} holds measurements such as {fraction}, and each would be a class of its "
+                "own. Round them into classes first, or name another column: --label-column COLUMN"
+            )
+        spelled = {
+            label: label if label.lstrip("-").isdecimal() else str(int(numbers[label] or 0)) for label in distinct
+        }
+        labels = [None if label is None else spelled[label] for label in labels]
+    for separator in _SEPARATORS:
+        parts = {label: {part.strip() for part in label.split(separator)} for label in distinct}
+        counts = Counter(part for of_label in parts.values() for part in of_label)
+        several = {
+            label
+            for label, of_label in parts.items()
+            if len(of_label) > 1 and min(counts[part] for part in of_label) > 1
+        }
+        if several:
+            notes.append(
+                f"{sum(label in several for label in labels):,} cells of {column!r} seem to hold several labels, as "
+                f"{min(several)!r}: each such combination is a class of its own."
+            )
+            break
+    return labels, notes
+
+
+def numbers_as_classes(column: str, classes: Sequence[str]) -> list[str]:
+    """Return a note, if `classes` are the numbers of a column: they may have been meant as measurements."""
+    if len(classes) < 2 or any(_number(name) is None for name in classes):
+        return []
+    return [f"The {len(classes):,} different numbers in column {column!r} are taken as {len(classes):,} classes."]
+
+
+def one_hot_labels(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]] | None:
+    """Return the label of each row, and the columns it came from, of columns of 0 and 1 of which one is 1 in each row.
+
+    Examples
+    --------
+    >>> one_hot_labels({"cat": ["1", "0"], "dog": ["0", "1"], "age": ["3", "4"]})
+    (['cat', 'dog'], ['cat', 'dog'])
+    """
+    switches = {name: cells for name, cells in columns.items() if {_number(cell) for cell in cells} <= {0.0, 1.0}}
+    if len(switches) < 2:
+        return None
+    table = np.array([[_number(cell) == 1 for cell in cells] for cells in switches.values()])
+    if not (table.sum(axis=0) == 1).all():
+        return None
+    names = list(switches)
+    return [names[k] for k in table.argmax(axis=0)], names
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in text else None
 
 
 def flat_labels(labels: Sequence[Any] | np.ndarray | None, n: int, what: str) -> list[Any]:

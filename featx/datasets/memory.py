@@ -64,6 +64,21 @@ def as_uint8(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
 
 
+def channels_last(image: Any, ndim: int = 3) -> Any:
+    """Return a torch tensor as an array, its channels behind if it has `ndim` axes; anything else as it is.
+
+    Examples
+    --------
+    >>> channels_last("a.jpg")
+    'a.jpg'
+    """
+    if type(image).__module__.partition(".")[0] != "torch" or not hasattr(image, "numpy"):
+        return image
+    image = image.detach().cpu()
+    array: np.ndarray = (image.float() if image.is_floating_point() else image).numpy()
+    return np.moveaxis(array, -3, -1) if array.ndim == ndim and array.shape[-3] in (1, 3, 4) else array
+
+
 def open_array(pixels: np.ndarray, labels: Sequence[Any] | np.ndarray | None = None) -> Dataset:
     """Open an array of images in memory."""
     check_pixels(pixels, "The array")
@@ -196,7 +211,9 @@ def check_pixels(pixels: np.ndarray, what: str) -> None:
     for start in range(0, len(pixels), 1024):
         low, high = pixels[start : start + 1024].min(), pixels[start : start + 1024].max()
         if not (low >= 0 and high <= 1):
-            hint = "Leave those images out." if np.isnan(low) else "Scale it: X / 255"
+            centred = -1 <= low < 0 and high <= 1
+            hint = "Scale it: (X + 1) / 2" if centred else "Scale it: X / 255"
+            hint = "Leave those images out." if np.isnan(low) else hint
             raise DataError(f"{what} has floats from {low:g} to {high:g}; they must lie in 0–1. {hint}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import Dataset
-from featx.datasets.folders import IMAGE_SUFFIXES, list_folder, open_folder, open_paths
-from featx.datasets.hub import open_hf, open_torchvision
-from featx.datasets.labelled_csv import open_csv
+from featx.datasets.dataset import UNLABELLED, Dataset
+from featx.datasets.folders import IMAGE_SUFFIXES, Files, list_folder, open_folder, open_paths
+from featx.datasets.hub import is_map_style, open_hf, open_hf_object, open_map_style, open_torchvision
+from featx.datasets.labelled_csv import open_csv, open_frame
 from featx.datasets.labels import Columns
-from featx.datasets.memory import Foreign, open_array, open_digits, open_foreign, open_npz, open_objects
-from featx.datasets.shards import find_shards, is_glob, open_shards
+from featx.datasets.memory import (
+    Foreign,
+    channels_last,
+    open_array,
+    open_digits,
+    open_foreign,
+    open_npz,
+    open_objects,
+)
+from featx.datasets.shards import TarImages, find_shards, is_glob, open_shards
 from featx.datasets.splits import ValidationShare
 from featx.errors import DataError, MissingDataError, OptionError
 from featx.settings import LARGEST_SEED, keywords, option
@@ -109,9 +118,9 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         dataset = _open_named(str(data), folder, columns, allow_outside=settings.allow_outside)
         dataset = dataclasses.replace(dataset, source=_where(str(data), folder, columns))
     else:
-        _refuse(columns.named is not None, columns.named or "", "a CSV or Parquet file")
         _refuse(folder is not None, "--images", "a CSV file")
-        dataset = _open_object(data, settings.labels)
+        dataset = _open_object(data, settings.labels, columns)
+    dataset = dataset if dataset is data else _check_classes(dataset)
     if settings.name is not None:
         dataset = dataclasses.replace(dataset, title=settings.name)
     if settings.val is not None:
@@ -135,15 +144,55 @@ def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _open_object(source: Any, labels: Sequence[Any] | np.ndarray | None) -> Dataset:
+def _check_classes(dataset: Dataset) -> Dataset:
+    """Name classes that are spelled alike, or that no training row has.
+
+    Where folders or a table of labels make the classes, rows of the latter lose their label: no model could know it.
+    """
+    notes, labels, classes = list(dataset.notes), dataset.labels, dataset.classes
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(re.sub(r"[\s_-]+", "", name.casefold()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            spelled = " and ".join(map(repr, names))
+            notes.append(f"Classes that differ in case or spaces only: {spelled}. If they are one, spell them alike.")
+    trains = dataset.given_splits == ("train" if "train" in dataset.given_splits else "")
+    n_train = np.bincount(labels[trains & (labels >= 0)], minlength=len(classes))
+    n_rows = np.bincount(labels[labels >= 0], minlength=len(classes))
+    unknown = (n_train == 0) & (n_rows > 0)
+    if n_train.any() and unknown.any():
+        strange = [f"{classes[k]!r} ({n_rows[k]:,} images)" for k in np.flatnonzero(unknown)]
+        several = ", ".join(strange[:5]) + (f" and {len(strange) - 5:,} others" if len(strange) > 5 else "")
+        if isinstance(dataset.images, Files | TarImages):
+            place = np.append(np.where(unknown, UNLABELLED, np.cumsum(~unknown) - 1), UNLABELLED)
+            labels, classes = place[labels], tuple(np.array(classes, dtype=object)[~unknown])
+            several += ", which are taken as unlabelled and left out of every score"
+        notes.append(f"Not among the training images: {several}.")
+    return dataclasses.replace(dataset, labels=labels, classes=classes, notes=tuple(notes))
+
+
+def _open_object(source: Any, labels: Sequence[Any] | np.ndarray | None, columns: Columns) -> Dataset:
     if isinstance(source, Dataset):
         return source
+    library = type(source).__module__.partition(".")[0]
+    if library == "datasets" and (hasattr(source, "features") or isinstance(source, dict)):
+        _refuse(labels is not None, "labels=", "a list or an array of images")
+        return open_hf_object(source, columns)
+    if hasattr(source, "columns") and hasattr(source, "iloc"):
+        _refuse(labels is not None, "labels=", "a list or an array of images")
+        return open_frame(source, columns)
+    _refuse(columns.named is not None, columns.named or "", "a table")
+    if library == "torch" and hasattr(source, "numpy"):
+        source = channels_last(source, 4)
     if isinstance(source, np.ndarray) and source.dtype.kind not in "OUS":
         return open_array(source, labels)
     if isinstance(source, Foreign):
         return open_foreign(source)
+    if labels is None and is_map_style(source):
+        return open_map_style(source)
     try:
-        elements = list(source)
+        elements = [channels_last(one) for one in source]
     except TypeError as error:
         raise DataError(f"An object of type {type(source).__name__} is no dataset. DATA is {FORMS}.") from error
     if not elements:

@@ -44,6 +44,8 @@ class _Rows:
         Why a row must not be read.
     n_others : int
         Number of members that are no images and no labels.
+    notes : list of str
+        About its folders.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -52,6 +54,7 @@ class _Rows:
     places: list[tuple[int, int]] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     n_others: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 class TarImages:
@@ -157,7 +160,14 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Pa
         labels=labels,
         given_splits=np.array([split for shard in shards for split in shard.splits], dtype=str),
         images=TarImages(absolute, [shard.places for shard in shards], refused),
-        notes=(f"Left out, as no images: {n_others:,} members.",) if n_others else (),
+        notes=tuple(
+            dict.fromkeys(
+                [
+                    *([f"Left out, as no images: {n_others:,} members."] if n_others else []),
+                    *(note for shard in shards for note in shard.notes),
+                ]
+            )
+        ),
     )
 
 
@@ -273,7 +283,7 @@ def _label_rows(rows: _Rows, keyed: dict[str, Any], split: str) -> None:
         return
     good = [name for row, name in enumerate(rows.ids) if row not in rows.refused]
     depth = _shared_depth(good)
-    labels, splits = place(["/".join(name.split("/")[depth:]) for name in good])
+    labels, splits, rows.notes = place(["/".join(name.split("/")[depth:]) for name in good])
     found = dict(zip(good, zip(labels, splits, strict=True), strict=True))
     rows.labels = [found.get(name, (None, ""))[0] for name in rows.ids]
     rows.splits = [found.get(name, (None, ""))[1] or split for name in rows.ids]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,12 @@ _NAMES = {
 }  # fmt: skip
 _IN_PATH = re.compile(rf"(?:^|[-_./])({'|'.join(_NAMES)})(?=[-_./]|$)", re.IGNORECASE)
 _ORDER = ("train", "val", "test")
+_UNLABELLED_WORDS = {"unknown", "unlabelled", "unlabeled", "pred", "predict", "prediction", "predictions"}
+#: Folders that are no class where a split has nothing else.
+_NO_CLASS = _UNLABELLED_WORDS | {"test", "testing", "images"}
+_WORDS_BESIDE = re.compile(r"[-_. ]")
+#: Scores on fewer images than this say little.
+FEWEST_VALIDATION = 20
 
 
 def split_name(word: str) -> str | None:
@@ -183,6 +190,16 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
+def split_warnings(item_ids: np.ndarray, splits: np.ndarray, ids: Sequence[str]) -> list[str]:
+    """Warn of few validation images, and of images that are in several splits, as `shared_across_splits` does."""
+    n = int((splits == "val").sum())
+    warnings = shared_across_splits(item_ids, splits, ids)
+    if 0 < n < FEWEST_VALIDATION:
+        images = "1 image" if n == 1 else f"{n} images"
+        warnings.insert(0, f"Only {images} to validate on: accuracy there is uncertain by ±{100 / n**0.5:.0f} points.")
+    return warnings
+
+
 def shared_across_splits(item_ids: np.ndarray, splits: np.ndarray, ids: Sequence[str]) -> list[str]:
     """Warn of identical images in different splits: a classifier that was trained on one knows the other.
 
@@ -229,12 +246,15 @@ def _warning(n: int, a: str, b: str, one: str, other: str) -> str:
     return f"{images} in {a} and in {b}, for example {one} = {other}: scores on {b} are too good."
 
 
-def place(paths: Sequence[str]) -> tuple[list[str | None], list[str]]:
+def place(paths: Sequence[str]) -> tuple[list[str | None], list[str], list[str]]:
     """Read labels and splits from relative paths.
 
     The class is the *first* folder below the root, however deep the image lies in it. Where every first
     folder means a split (train, val, test, or as `split_name` knows them), those are the splits, and the
-    class is the first folder below them. An image in no folder has no label.
+    class is the first folder below them. An image in no folder has no label. Split folders may share a word
+    (``seg_train``, ``seg_test``), may lie in one of their own name (``train/train/cats``), and may stand beside
+    one of images without labels (``pred``). A split of one folder called ``test``, ``unknown`` or the like has
+    no labels.
 
     Parameters
     ----------
@@ -246,20 +266,70 @@ def place(paths: Sequence[str]) -> tuple[list[str | None], list[str]]:
     labels : list of str or None
     splits : list of str
         ``train``, ``val``, ``test``, or empty.
+    notes : list of str
+        What a user should know of how the folders were understood, a sentence each.
 
     Examples
     --------
     >>> place(["cats/1.jpg", "cats/old/2.jpg", "dogs/1.jpg", "3.jpg"])
-    (['cats', 'cats', 'dogs', None], ['', '', '', ''])
+    (['cats', 'cats', 'dogs', None], ['', '', '', ''], [])
     >>> place(["train/cats/1.jpg", "valid/dogs/1.jpg", "test/1.jpg"])
-    (['cats', 'dogs', None], ['train', 'val', 'test'])
+    (['cats', 'dogs', None], ['train', 'val', 'test'], [])
+    >>> place(["seg_train/sea/1.jpg", "seg_pred/2.jpg"])
+    (['sea', None], ['train', ''], ["Folders read as splits: 'seg_pred' (no labels), 'seg_train' (train)."])
     """
-    tops = {path[: path.index("/")] for path in paths if "/" in path}
-    splits: dict[str | None, str | None] = {top: split_name(top) for top in tops}
-    if not tops or None in splits.values():
-        return [_first_folder(path) for path in paths], [""] * len(paths)
-    labels = [_first_folder(path[path.find("/") + 1 :]) for path in paths]
-    return labels, [splits.get(_first_folder(path)) or "" for path in paths]
+    split_of, notes = _split_folders({path[: path.index("/")] for path in paths if "/" in path})
+    if not split_of:
+        return [_first_folder(path) for path in paths], [""] * len(paths), notes
+    below: dict[str, set[str]] = {top: set() for top in split_of}
+    for path in paths:
+        top, _, rest = path.partition("/")
+        if rest:
+            below[top].add((_first_folder(rest) or "").lower())
+    doubled = {top for top, folders in below.items() if folders == {top.lower()}}
+    labels: list[str | None] = []
+    splits = []
+    n_images: dict[str, Counter[str | None]] = {top: Counter() for top in split_of}
+    for path in paths:
+        top, _, rest = path.partition("/")
+        label = _first_folder(rest.partition("/")[2] if top in doubled else rest)
+        labels.append(label)
+        splits.append(split_of[top] if rest else "")
+        if rest:
+            n_images[top][label] += 1
+    for top, counts in n_images.items():
+        (label, n), *others = counts.items()
+        if split_of[top] != "train" and not others and (label or "").lower() in _NO_CLASS:
+            notes.append(f"The {n:,} images in {top}/{label} have no label: it is the only folder there.")
+            inside = f"{top}/"
+            labels = [None if path.startswith(inside) else one for path, one in zip(paths, labels, strict=True)]
+    return labels, splits, notes
+
+
+def _split_folders(tops: set[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the split of each first folder, empty for one without labels, if all of them are such; and notes."""
+    plain = {top: split for top in tops if (split := split_name(top))}
+    if len(plain) == len(tops):
+        return plain, []
+    others = sorted(tops - plain.keys())
+    words = {top: _WORDS_BESIDE.split(top.lower()) for top in tops}
+    found: dict[str, str] = {}
+    beside = set()
+    for top in sorted(tops):
+        known = [word for word in words[top] if word in _NAMES or word in _UNLABELLED_WORDS]
+        if len(known) == 1:
+            found[top] = _NAMES.get(known[0], "")
+            beside.add(tuple(word for word in words[top] if word != known[0]))
+    if len(found) == len(tops) == len(set(found.values())) and len(beside) == 1 and "train" in found.values():
+        read = ", ".join(f"{top!r} ({split or 'no labels'})" for top, split in found.items())
+        return found, [f"Folders read as splits: {read}."]
+    if "train" in plain.values():
+        note = (
+            f"Folders {', '.join([*sorted(plain), *others[:3]])} lie side by side, so each of them is a class. "
+            "If some are splits, move the others away."
+        )
+        return {}, [note]
+    return {}, []
 
 
 def _first_folder(path: str) -> str | None:

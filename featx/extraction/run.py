@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from featx.datasets import shared_across_splits
+from featx.datasets import split_warnings
 from featx.devices import check_device, resolve_device
 from featx.errors import TooManyErrors
 from featx.extraction.executors import compute_again, compute_missing, open_agreed, required_bytes, seconds_per_batch
@@ -251,7 +251,7 @@ def _layer_names(plan: Plan) -> list[str]:
 
 def _leaks(plan: Plan) -> list[str]:
     """Warn of identical images in different splits: a classifier that saw one in training knows the other."""
-    return shared_across_splits(plan.item_ids, plan.splits(plan.recipes[0]), plan.dataset.ids)
+    return split_warnings(plan.item_ids, plan.splits(plan.recipes[0]), plan.dataset.ids)
 
 
 def _check_errors(done: Extraction, options: Options) -> None:

@@ -19,12 +19,21 @@ JPEG, draft policy           at 1/2, 1/4 or 1/8 of its size, straight from its D
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from featx.errors import ImageError
 from featx.recipe import DECODES
@@ -39,7 +48,7 @@ DRAFT_GAP = 2
 MAX_PIXELS = 1024**3 // 4 // 3
 
 # Pillow loads every plugin it has, slowly, unless those beyond its first five are there already.
-_PLUGINS = (Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)
+_PLUGINS = (AvifImagePlugin, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -118,8 +127,27 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
 
 def _from_bytes(data: bytes, draft: int | None) -> Image.Image:
     kind = sniff(data)
+    if kind == "HEIF":
+        _learn_heif()
     with _naming_damage(kind), Image.open(io.BytesIO(data), formats=(kind,)) as image:
         return _read(image, draft)
+
+
+@functools.cache
+def _learn_heif() -> None:
+    """Have Pillow read HEIC and HEIF files.
+
+    Raises
+    ------
+    ImageError
+        If pillow-heif is not installed; such an image is tried again once it is.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        reason = "a HEIC photo: to read it pip install 'featx[heif]', or convert it to JPEG"
+        raise ImageError(reason, transient=True) from error
+    pillow_heif.register_heif_opener()
 
 
 def _read(image: Image.Image, draft: int | None = None) -> Image.Image:
@@ -217,7 +245,7 @@ def _composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Im
 
 
 #: Formats of the decode policy, by Pillow's names.
-READABLE = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+READABLE = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 #: Bytes that `sniff` looks at.
 HEAD_BYTES = 512
@@ -237,6 +265,14 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     *((b"P%d%c" % (kind, space), "PPM") for kind in range(1, 7) for space in b" \t\r\n#"),
 )
 
+#: Brands of the box that AVIF and HEIF files begin with; a ``mif1`` says in its further brands which it is.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIF"),
+}
+#: Sizes of the header that a BMP without its first 14 bytes, a DIB, begins with.
+_DIB_HEADERS = (40, 52, 56, 64, 108, 124)
+
 _CONVERT = "which featx does not read: convert it to PNG or JPEG"
 _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "not an image: a PDF document"),
@@ -251,10 +287,6 @@ _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (0, b"SIMPLE  =", f"a FITS image, {_CONVERT}"),
     (0, b"\xff\x0a", f"a JPEG XL image, {_CONVERT}"),
     (0, b"\x00\x00\x00\x0cJXL ", f"a JPEG XL image, {_CONVERT}"),
-    (4, b"ftypheic", f"a HEIC photo, {_CONVERT}"),
-    (4, b"ftypheix", f"a HEIC photo, {_CONVERT}"),
-    (4, b"ftypmif1", f"a HEIF photo, {_CONVERT}"),
-    (4, b"ftypavif", f"an AVIF image, {_CONVERT}"),
     (4, b"ftyp", "not an image: a video"),
     (128, b"DICM", f"a DICOM image, {_CONVERT}"),
 )
@@ -294,7 +326,19 @@ def sniff(data: bytes) -> str:
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[4:8] == b"ftyp" and (kind := _brand(data)):
+        return kind
+    if int.from_bytes(data[:4], "little") in _DIB_HEADERS and data[12:14] == b"\1\0":  # one plane, as all have
+        return "DIB"
     raise ImageError(_describe(data[:HEAD_BYTES]))
+
+
+def _brand(data: bytes) -> str | None:
+    """Return ``AVIF`` or ``HEIF`` by the brands of a file's first box; None for a video."""
+    end = min(int.from_bytes(data[:4], "big"), HEAD_BYTES)
+    brands = [data[8:12], *(data[k : k + 4] for k in range(16, end, 4))]
+    kinds = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+    return "AVIF" if "AVIF" in kinds and brands[0] in _BRANDS else kinds[0] if brands[0] in _BRANDS else None
 
 
 def _describe(head: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
-from featx.datasets import shared_across_splits
+from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.files.sizes import parse_bytes
@@ -187,7 +187,7 @@ def _leaks(table: Features, rows: Rows) -> list[str]:
     part = np.full(len(table), "", dtype="<U5")
     for name in ("train", "val", "test"):
         part[getattr(rows, name)] = name
-    return shared_across_splits(table.item_ids, part, table.ids.tolist())
+    return split_warnings(table.item_ids, part, table.ids.tolist())
 
 
 def _views(table: Features, n: int | None) -> Views | None:
