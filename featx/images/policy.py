@@ -19,7 +19,6 @@ JPEG, draft policy           at 1/2, 1/4 or 1/8 of its size, straight from its D
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,7 +132,6 @@ def _from_bytes(data: bytes, draft: int | None) -> Image.Image:
         return _read(image, draft)
 
 
-@functools.cache
 def _learn_heif() -> None:
     """Have Pillow read HEIC and HEIF files.
 
