@@ -377,6 +377,42 @@ def test_csv(ten_rows, tmp_path):
     assert np.array_equal(np.float32([[row[f"f{i}"] for i in range(5)] for row in rows]), X)
 
 
+def test_parquet_with_a_column_for_each_feature(ten_rows, tmp_path):
+    from pyarrow import parquet
+
+    t, X = ten_rows
+    part = t.select([3, 9, 0])
+    found = parquet.read_table(part.export(tmp_path / "t.parquet", columns=True))
+    rows = found.to_pylist()
+
+    assert found.column_names == ["id", "label", "y", "split", "f0", "f1", "f2", "f3", "f4"]
+    assert [row["id"] for row in rows] == ["3.jpg", "9.jpg", "0.jpg"]
+    assert np.array_equal(np.float32([[row[f"f{i}"] for i in range(5)] for row in rows]), X[[3, 9, 0]])
+    with pytest.raises(OptionError, match=r"Columns are for \.parquet, got 't\.npz'"):
+        t.export(tmp_path / "t.npz", columns=True)
+
+
+def test_pandas(ten_rows):
+    t, X = ten_rows
+    frame = t.select("test").to_pandas()
+
+    assert list(frame.columns) == ["id", "label", "y", "split", "f0", "f1", "f2", "f3", "f4"]
+    assert frame["id"].tolist() == ["7.jpg", "8.jpg", "9.jpg"]
+    assert frame["label"].tolist() == ["dog", "cat", "dog"]
+    assert frame["split"].tolist() == ["test"] * 3
+    assert np.array_equal(frame[[f"f{i}" for i in range(5)]].to_numpy(), X[7:])
+    assert frame["f0"].dtype == np.float32
+
+
+def test_names_that_are_no_unicode_and_rows_without_labels_can_be_exported(tmp_path):
+    t = Features.from_arrays(np.eye(2), ids=["a\udcff.jpg", "ä.jpg"])
+
+    assert t.to_pandas()["id"].tolist() == [r"a\udcff.jpg", "ä.jpg"]
+    assert t.to_pandas()["label"].isna().all()
+    for ending in ("parquet", "csv"):
+        assert rb"a\udcff.jpg" in t.export(tmp_path / f"t.{ending}").read_bytes()
+
+
 def test_one_hdf5_that_opens_again(ten_rows, tmp_path):
     t, X = ten_rows
     copy = Features.open(t.select("train").export(tmp_path / "t.h5"))

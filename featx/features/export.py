@@ -145,12 +145,14 @@ def _named_columns(table: ArrayTable, here: slice) -> dict[str, Any]:
     y = table.y[here]
     labels = [table.classes[number] if number >= 0 else None for number in y.tolist()]
     split = [name or None for name in table.splits[here].tolist()]
-    return {
-        "id": pa.array(table.ids[here].tolist(), pa.string()),
-        "label": pa.array(labels, pa.string()),
-        "y": pa.array(y),
-        "split": pa.array(split, pa.string()),
-    }
+    columns = {"id": table.ids[here].tolist(), "label": labels, "split": split}
+    texts = {name: pa.array(map(_as_unicode, texts), pa.string()) for name, texts in columns.items()}
+    return {"id": texts["id"], "label": texts["label"], "y": pa.array(y), "split": texts["split"]}
+
+
+def _as_unicode(text: str | None) -> str | None:
+    r"""Write what is no UTF-8 in the name of a file as ``\udc80``, which other formats can hold."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _to_h5(table: ArrayTable, path: Path) -> None:

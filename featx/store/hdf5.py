@@ -155,8 +155,10 @@ def check_structure(path: Path, extents: Mapping[str, Extent], attributes: Mappi
 
     try:
         with h5py.File(path, "r") as file:
-            found, found_attributes = dict(_seen(file)), dict(file.attrs)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+            found = dict(_seen(file))
+            values = [value if isinstance(value, str | np.integer) else None for value in file.attrs.values()]
+            found_attributes = dict(zip(file.attrs, values, strict=True))
+    except Exception as error:
         raise CorruptFileError(f"{path} is damaged: h5py cannot read it ({error}).") from error
     expected = {
         name: (extent.offset if extent.n_bytes else 0, str(hdf5_dtype(extent.dtype).descr), extent.shape)

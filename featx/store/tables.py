@@ -230,10 +230,13 @@ class Table:
         """Ids of the rows, shape (n,)."""
         return from_utf8(self._file.array("ids"))
 
-    @property
+    @cached_property
     def y(self) -> npt.NDArray[np.int64]:
         """Labels as numbers of `classes`, -1 where there is none, shape (n,)."""
-        return self._file.array("y")
+        y = self._file.array("y")
+        if not within(y + 1, len(self.classes) + 1):
+            raise CorruptFileError(f"{self.path} is damaged: it has labels of no class.")
+        return y
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
