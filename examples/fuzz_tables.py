@@ -288,15 +288,17 @@ def judge(number: int, seed: int, pristine: Path, targets: dict[Path, Recipe]) -
 def work(pipe: Connection, numbers: range, seed: int, pristine: Path, targets: dict[Path, Recipe]) -> None:
     """Try mutants, and tell of each before and after."""
     logging.disable(logging.CRITICAL)
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
-    if pages:
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES,) * 2)
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     signal.signal(signal.SIGALRM, too_long)
     for number in numbers:
         pipe.send((number, None, None))
         signal.alarm(MOST_SECONDS)
         what, fault = judge(number, seed, pristine, targets)
         signal.alarm(0)
+        taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+        if taken > MOST_BYTES:
+            fault, before = f"took {taken:,} bytes", before + taken
         pipe.send((number, what, fault))
     pipe.send(None)
 

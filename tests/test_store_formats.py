@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featx.errors import CacheError
+from featx.errors import CacheError, CorruptFileError
 from featx.features import Features
-from featx.store import Store, Table, TableContent, container
-from featx.store.container import MAGIC, Sealed
+from featx.store import Disk, Store, Table, TableContent, container
+from featx.store.container import MAGIC, RowStream, Sealed
 from featx.store.maintenance import collect, entries, verify
 from featx.store.rows import digest
+from featx.store.tables import write_table
 
 FOLDER = "photos-12345678"
 ITEMS = np.random.default_rng(0).integers(0, 256, (6, 32), dtype=np.uint8)
@@ -134,3 +135,34 @@ def test_the_format_in_a_file_chooses_its_reader(cache, monkeypatch):
     monkeypatch.setitem(container.READERS, 2, lambda fields: container.READERS[1](fields | {"kind": "of format 2"}))
 
     assert Sealed.open(Store(cache).disk, path).kind == "of format 2"
+
+
+def written(path, **changes):
+    """Write a table as featx would not."""
+    content = TableContent(
+        key=changes.pop("key", "ab12"),
+        recipe="{}",
+        request="{}",
+        ids=["a"],
+        item_ids=ITEMS[:1],
+        y=np.zeros(1, np.int64),
+        classes=("cat",),
+        splits=[""],
+    )
+    content.columns.update(changes)
+    write_table(Disk(), path, content, RowStream(np.dtype("<f4"), (1, 2), lambda start, stop: np.zeros((1, 2), "<f4")))
+    return path
+
+
+@pytest.mark.parametrize("key", ["../../elsewhere", "a/b", "x" * 101])
+def test_a_key_that_could_lead_out_of_the_cache_is_refused(tmp_path, key):
+    with pytest.raises(CorruptFileError, match="its key is not as featx writes it"):
+        Table(written(tmp_path / "t.h5", key=key))
+
+
+@pytest.mark.parametrize("label", [-2, 1, 2**62])
+def test_labels_of_no_class_are_refused(tmp_path, label):
+    t = Table(written(tmp_path / "t.h5", y=np.array([label])))
+
+    with pytest.raises(CorruptFileError, match="labels of no class"):
+        _ = t.y

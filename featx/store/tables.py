@@ -24,6 +24,7 @@ from featx.store.segments import Places, Segment, SegmentedRows, segment_path
 KIND = "table"
 #: The column that names the tables of views, where there are any.
 VIEWS = "views/table"
+_KEY = re.compile("[A-Za-z0-9_-]{0,100}")
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
 
@@ -172,6 +173,8 @@ class Table:
             raise CorruptFileError(f"{self.path} is a {self._file.kind} of featx, not a table.")
         attributes = self._file.attributes
         self.key, self.recipe, self.request = (attributes[name] for name in ("key", "recipe", "request"))
+        if not _KEY.fullmatch(self.key):  # it names a folder
+            raise CorruptFileError(f"{self.path} is damaged: its key is not as featx writes it.")
         self.provenance: dict[str, Any] = json.loads(attributes["provenance"])
         self.identity = self._file.identity
         self.n_bytes = self._file.size
