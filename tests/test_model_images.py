@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import gc
 import json
 import pickle
 import shutil
@@ -17,6 +18,8 @@ import featx
 from featx import backbones, engines
 from featx.errors import DataError, ModelFileError, ProbeError, WeightsError
 from featx.evaluate import evaluate_model
+from featx.extraction import rows
+from featx.images import pool as pool_module
 from featx.model import archive, fit, load
 
 HOW = {"workers": 0, "engine": "eager"}
@@ -228,7 +231,7 @@ def test_the_network_stays_open_from_call_to_call(photos, saved, monkeypatch):
         load(saved).predict_proba([image], **HOW)
 
 
-def test_a_longer_job_may_be_worth_another_engine(photos, saved, monkeypatch):
+def test_a_job_more_than_twice_as_long_may_be_worth_another_engine(photos, saved, monkeypatch):
     asked = []
     opened = engines.open_engine
 
@@ -237,11 +240,51 @@ def test_a_longer_job_may_be_worth_another_engine(photos, saved, monkeypatch):
         return opened(*args, **{**options, "engine": "eager"})
 
     monkeypatch.setattr(engines, "open_engine", watched)
+    monkeypatch.setattr(rows, "FEW_IMAGES", 1)
     model, images = load(saved), sorted(photos.glob("*/*"))
-    for n in (2, 1, 3, 3):
+    for n in (2, 1, 3, 5, 5):
         model.predict(images[:n], workers=0)
 
-    assert asked == [2, 3]
+    assert asked == [2, 5]
+
+
+def test_one_image_costs_the_network_one_image(photos, saved, monkeypatch):
+    seen, opened = [], engines.open_engine
+
+    def watched(*args, **options):
+        engine = opened(*args, **options)
+        compute = engine._compute
+        engine._compute = lambda pixels: seen.append(len(pixels)) or compute(pixels)
+        return engine
+
+    model, images = load(saved), sorted(photos.glob("*/*"))
+    model.predict_proba(images[:1])
+    monkeypatch.setattr(engines, "open_engine", watched)
+    model = load(saved)
+    together = model.predict_proba(images[:5])
+    del seen[:]
+    alone = [model.predict_proba([image]) for image in images[:5]]
+    model.predict_proba(images[:3])
+
+    assert seen == [1, 1, 1, 1, 1, 4]
+    np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
+
+
+def test_one_decoder_stays_from_call_to_call_and_goes_with_the_model(photos, saved, monkeypatch):
+    started, decoder = [], pool_module.Decoder
+    monkeypatch.setattr(
+        pool_module, "Decoder", lambda *args, **how: started.append(decoder(*args, **how)) or started[-1]
+    )
+    model, images = load(saved), sorted(photos.glob("*/*"))
+    for image in images[:3]:
+        model.predict_proba([image])
+    assert len(started) == 1
+    process = started[0].process
+    assert process.poll() is None
+    del model
+    gc.collect()
+
+    assert process.wait(timeout=30) is not None
 
 
 def test_a_model_that_has_predicted_can_be_pickled_and_copied(photos, saved):
