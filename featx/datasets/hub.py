@@ -7,53 +7,24 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import Dataset, ImageData, item_id, one_by_one, readable, select
+from featx.datasets.dataset import Dataset, ImageData, item_id, readable, select
 from featx.datasets.folders import Files, read_file
-from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, Columns, encode_labels, find_column, numbered_labels
-from featx.datasets.memory import as_uint8, channels_last, check_pixels, row_numbers
-from featx.datasets.splits import no_splits, split_name
-from featx.errors import DataError, ImageError, MissingExtraError, OptionError, UnknownNameError
+from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, Columns, find_column, numbered_labels
+from featx.datasets.memory import channels_last, check_pixels, join_parts, pixels_in
+from featx.datasets.splits import no_splits
+from featx.errors import DataError, MissingExtraError, OptionError, UnknownNameError
 from featx.images import pixels_of
 
 #: Where torchvision's files go unless ``--images`` says otherwise.
 TORCHVISION_FOLDER = Path("~/.cache/featx/torchvision")
 
 _TORCHVISION_SPLITS = ("train", "trainval", "val", "valid", "test")
-
-
-class Parts:
-    """Images of several map-style datasets, one behind the other.
-
-    Parameters
-    ----------
-    parts : sequence of sequences
-        Each gives a row of a split.
-    image_of : callable
-        Takes the image from a row.
-    """
-
-    def __init__(self, parts: Sequence[Any], image_of: Callable[[Any], ImageData]) -> None:
-        self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
-        self._image_of = image_of
-
-    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
-        """Read each from its library."""
-        return one_by_one(self._read, indices)
-
-    def _read(self, i: int) -> ImageData:
-        part = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self._image_of(self._parts[part][i - int(self._starts[part])])
-
-    def stamps(self) -> None:
-        """Say nothing: the libraries do not tell where an image comes from."""
 
 
 def open_torchvision(name: str, folder: Path | None = None) -> Dataset:
@@ -74,13 +45,9 @@ def open_torchvision(name: str, folder: Path | None = None) -> Dataset:
     parts = _torchvision_parts(name, getattr(datasets, name), (folder or TORCHVISION_FOLDER).expanduser())
     values = [_targets(name, part) for part in parts.values()]
     classes = getattr(next(iter(parts.values())), "classes", None)
-    return _joined(
-        f"torchvision-{name}",
-        f"torchvision:{name}",
-        parts,
-        values,
-        None if classes is None else [one if isinstance(one, str) else ", ".join(one) for one in classes],
-        lambda row: pixels_of(row[0]),
+    names = None if classes is None else [one if isinstance(one, str) else ", ".join(one) for one in classes]
+    return join_parts(
+        f"torchvision-{name}", f"torchvision:{name}", parts, values, lambda row: pixels_of(row[0]), names=names
     )
 
 
@@ -185,7 +152,7 @@ def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -
         stored = row[image]
         return stored["bytes"] if stored["bytes"] is not None else read_file(stored["path"])
 
-    return _joined(title, f"{source} {image} {label}", encoded, values, names, image_of)
+    return join_parts(title, f"{source} {image} {label}", encoded, values, image_of, names=names)
 
 
 def is_map_style(source: Any) -> bool:
@@ -236,54 +203,26 @@ def open_map_style(source: Any) -> Dataset:
         targets = [source[row][1] for row in range(len(source))]
     labels = [one.item() if hasattr(one, "item") else one for one in targets]
     names = tuple(map(str, classes)) if classes and all(isinstance(one, int) for one in labels) else None
-    joined = _joined(title, title, {"": source}, [labels], names, _pixels_of_row)
     first = _pixels_of_row(source[0])
 
-    def identity() -> str:
-        return f"{title} {len(source)} {item_id(first).hex()} {item_id(joined.labels).hex()}"
+    def identity(numbers: np.ndarray) -> str:
+        return f"{title} {len(source)} {item_id(first).hex()} {item_id(numbers).hex()}"
 
-    return dataclasses.replace(
-        joined, identity=identity, notes=("The dataset's own transform is applied: it must not be random.",)
-    )
+    dataset = join_parts(title, identity, {"": source}, [labels], _pixels_of_row, names=names)
+    return dataclasses.replace(dataset, notes=("The dataset's own transform is applied: it must not be random.",))
 
 
 def _pixels_of_row(row: Any) -> ImageData:
     """Return the pixels of an (image, label) row."""
     image = channels_last(row[0])
-    if isinstance(image, bytes):
-        return image
     if isinstance(image, np.ndarray):
         check_pixels(image[np.newaxis], "The dataset's image")
-        return as_uint8(image)
-    if not hasattr(image, "getexif"):
+    elif not (isinstance(image, bytes) or hasattr(image, "getexif")):
         raise DataError(
             f"The dataset gives images of type {type(image).__name__}; Pillow images, uint8 arrays (h, w, 3) or "
             "tensors (3, h, w) are taken."
         )
-    return pixels_of(image)
-
-
-def _joined(
-    title: str,
-    identity: str,
-    parts: dict[str, Any],
-    values: list[list[Any]],
-    names: Sequence[str] | None,
-    image_of: Callable[[Any], ImageData],
-) -> Dataset:
-    if names is None:
-        labels, classes = encode_labels(chain(*values))
-    else:
-        labels, classes = numbered_labels(chain(*values), names, title), tuple(names)
-    return Dataset(
-        title=title,
-        identity=lambda: identity,
-        ids=[i for split, part in parts.items() for i in row_numbers(len(part), split)],
-        classes=classes,
-        labels=labels,
-        given_splits=np.repeat([split_name(split) or split for split in parts], [len(part) for part in parts.values()]),
-        images=Parts(list(parts.values()), image_of),
-    )
+    return pixels_in(image)
 
 
 def _line(error: Exception) -> str:

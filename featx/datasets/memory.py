@@ -6,7 +6,7 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -30,33 +30,83 @@ _CLASSES = ("classes", "class_names", "label_names")
 _LEAST_SIDE = 8
 
 
-class Arrays:
-    """Images in one or several arrays.
+class Parts:
+    """Images that are read by number from several sequences, one behind the other.
 
     Parameters
     ----------
-    parts : list of ndarray, each of shape (n, h, w) or (n, h, w, 1|3|4)
-        uint8, or floats in 0–1.
+    parts : sequence of sequences
+        Arrays of images, lists, other libraries' datasets.
+    image_of : callable
+        Makes the bytes of a file or uint8 pixels of an element.
     path : Path, optional
         The file they come from, which tells when they have changed.
     """
 
-    def __init__(self, parts: list[np.ndarray], path: Path | None = None) -> None:
+    def __init__(self, parts: Sequence[Any], image_of: Callable[[Any], ImageData], path: Path | None = None) -> None:
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
+        self._image_of = image_of
         self._path = path
 
     def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
-        """Give each image as uint8."""
+        """Read images one by one."""
         return one_by_one(self._read, indices)
 
-    def _read(self, i: int) -> np.ndarray:
+    def _read(self, i: int) -> ImageData:
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return as_uint8(self._parts[part][i - self._starts[part]])
+        return self._image_of(self._parts[part][i - int(self._starts[part])])
 
     def stamps(self) -> np.ndarray | None:
-        """Digest the status of the file, if there is one, and the row."""
+        """Digest the status of the file, if there is one, and the row; nothing else tells whether it has changed."""
         return None if self._path is None else stamps_of_parts([str(self._path)], [int(self._starts[-1])])
+
+
+def join_parts(
+    title: str,
+    identity: str | Callable[[np.ndarray], str],
+    parts: Mapping[str, Any],
+    values: Sequence[Iterable[Any]],
+    image_of: Callable[[Any], ImageData],
+    *,
+    names: Sequence[str] | None = None,
+    path: Path | None = None,
+) -> Dataset:
+    """Return a dataset of images that are read by number, split by split.
+
+    Parameters
+    ----------
+    title, identity
+        As of a `Dataset`; `identity` may be made of the labels.
+    parts : mapping of str to sequence
+        Images of each split, empty for none.
+    values : sequence of iterables
+        Labels of each.
+    image_of, path
+        As of `Parts`.
+    names : sequence of str, optional
+        Classes that the labels are numbers of; by default those that occur.
+    """
+    if names is None:
+        labels, classes = encode_labels(chain(*values))
+    else:
+        labels, classes = numbered_labels(chain(*values), names, title), tuple(map(str, names))
+    return Dataset(
+        title=title,
+        identity=lambda: identity if isinstance(identity, str) else identity(labels),
+        ids=[i for split, part in parts.items() for i in row_numbers(len(part), split)],
+        classes=classes,
+        labels=labels,
+        given_splits=np.repeat([split_name(split) or split for split in parts], [len(part) for part in parts.values()]),
+        images=Parts(list(parts.values()), image_of, path),
+    )
+
+
+def pixels_in(image: Any) -> ImageData:
+    """Return a Pillow image or an array as uint8 pixels; the bytes of a file as they are."""
+    if isinstance(image, Image.Image):
+        return pixels_of(image)
+    return image if isinstance(image, bytes) else as_uint8(image)
 
 
 def as_uint8(pixels: np.ndarray) -> np.ndarray:
@@ -82,16 +132,12 @@ def channels_last(image: Any, ndim: int = 3) -> Any:
 def open_array(pixels: np.ndarray, labels: Sequence[Any] | np.ndarray | None = None) -> Dataset:
     """Open an array of images in memory."""
     check_pixels(pixels, "The array")
-    numbers, classes = encode_labels(flat_labels(labels, len(pixels), "The labels"))
-    return Dataset(
-        title="array",
-        identity=lambda: item_id(pixels).hex() + item_id(numbers).hex(),
-        ids=row_numbers(len(pixels)),
-        classes=classes,
-        labels=numbers,
-        given_splits=no_splits(len(pixels)),
-        images=Arrays([pixels]),
-    )
+
+    def identity(numbers: np.ndarray) -> str:
+        return item_id(pixels).hex() + item_id(numbers).hex()
+
+    values = flat_labels(labels, len(pixels), "The labels")
+    return join_parts("array", identity, {"": pixels}, [values], as_uint8)
 
 
 def open_digits() -> Dataset:
@@ -99,15 +145,8 @@ def open_digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return Dataset(
-        title="digits",
-        identity=lambda: "digits",
-        ids=row_numbers(len(digits.images)),
-        classes=tuple(str(name) for name in digits.target_names),
-        labels=digits.target.astype(np.int64),
-        given_splits=no_splits(len(digits.images)),
-        images=Arrays([as_uint8(digits.images / 16)]),
-    )
+    parts = {"": as_uint8(digits.images / 16)}
+    return join_parts("digits", "digits", parts, [digits.target], as_uint8, names=digits.target_names)
 
 
 def open_npz(path: Path) -> Dataset:
@@ -129,19 +168,14 @@ def open_npz(path: Path) -> Dataset:
         check_pixels(part, f"{path.name}: X {split}".rstrip())
     values = [flat_labels(labels.get(split), len(part), f"{path.name}: y {split}") for split, part in pixels.items()]
     names = next((arrays[name] for name in arrays if name.lower() in _CLASSES), None)
-    if names is None:
-        numbers, classes = encode_labels(chain(*values))
-    else:
-        classes = tuple(str(name) for name in names.ravel().tolist())
-        numbers = numbered_labels(chain(*values), classes, path.name)
-    return Dataset(
-        title=path.stem,
-        identity=lambda: f"npz {path.resolve()}",
-        ids=[i for split, part in pixels.items() for i in row_numbers(len(part), split)],
-        classes=classes,
-        labels=numbers,
-        given_splits=np.repeat([split_name(split) or "" for split in pixels], [len(part) for part in pixels.values()]),
-        images=Arrays(list(pixels.values()), path.resolve()),
+    return join_parts(
+        path.stem,
+        f"npz {path.resolve()}",
+        pixels,
+        values,
+        as_uint8,
+        names=None if names is None else names.ravel().tolist(),
+        path=path.resolve(),
     )
 
 
@@ -217,26 +251,6 @@ def check_pixels(pixels: np.ndarray, what: str) -> None:
             raise DataError(f"{what} has floats from {low:g} to {high:g}; they must lie in 0–1. {hint}")
 
 
-class Objects:
-    """Pillow images, arrays, and the bytes of image files, in any mixture."""
-
-    def __init__(self, objects: Sequence[Any]) -> None:
-        self._objects = objects
-
-    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
-        """Give each image as bytes or uint8 pixels."""
-        return one_by_one(self._read, indices)
-
-    def _read(self, i: int) -> ImageData:
-        image = self._objects[i]
-        if isinstance(image, Image.Image):
-            return pixels_of(image)
-        return image if isinstance(image, bytes) else as_uint8(image)
-
-    def stamps(self) -> None:
-        """Say nothing: an object does not tell whether it has changed."""
-
-
 def open_objects(objects: Sequence[Any], labels: Sequence[Any] | np.ndarray | None = None) -> Dataset:
     """Open a list of Pillow images, arrays (h, w) or (h, w, 1|3|4), and encoded images.
 
@@ -253,24 +267,16 @@ def open_objects(objects: Sequence[Any], labels: Sequence[Any] | np.ndarray | No
                 f"Image {i} is of type {type(image).__name__}. A list of images holds paths, Pillow images, "
                 "uint8 arrays or the bytes of files."
             )
-    images = Objects(objects)
-    numbers, classes = encode_labels(flat_labels(labels, len(objects), "The labels"))
 
-    def identity() -> str:
+    def identity(numbers: np.ndarray) -> str:
         digest = hashlib.sha256(item_id(numbers))
-        for _, image in images.iterate(range(len(objects))):
+        for _, image in dataset.iterate(range(len(objects))):
             digest.update(b"?" if isinstance(image, ImageError) else item_id(image))
         return digest.hexdigest()
 
-    return Dataset(
-        title="images",
-        identity=identity,
-        ids=row_numbers(len(objects)),
-        classes=classes,
-        labels=numbers,
-        given_splits=no_splits(len(objects)),
-        images=images,
-    )
+    values = flat_labels(labels, len(objects), "The labels")
+    dataset = join_parts("images", identity, {"": objects}, [values], pixels_in)
+    return dataset
 
 
 @runtime_checkable

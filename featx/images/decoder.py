@@ -169,8 +169,8 @@ class Decoder:
         self._last_seen = seen
         return self._silence
 
-    def autopsy(self) -> str:
-        """Say how the process died, in words for the image that it had in hand."""
+    def reason_of_death(self) -> str:
+        """Return why the process ended, as the reason why the image that it was decoding has no pixels."""
         code = self.process.wait()
         if code == -signal.SIGKILL:
             return "the decoder was killed (SIGKILL), as the system does when memory runs out"

@@ -1,8 +1,7 @@
-"""Decoding in processes that may crash, hang or balloon: such an image costs itself, never the run."""
+"""Decoding in processes of their own: an image that crashes, hangs or swallows memory costs itself, never the run."""
 
 from __future__ import annotations
 
-import os
 import selectors
 import tempfile
 import time
@@ -10,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -28,8 +27,14 @@ _BATCH_BYTES = 4 * 2**20
 #: Seconds that a process may take to start.
 _START_SECONDS = 60.0
 #: Processes that may die one after another before any of them decodes an image.
-_STILLBIRTHS = 3
+_FAILED_STARTS = 3
+#: Seconds to wait for answers before looking for processes that hang.
 _TICK = 0.25
+
+
+#: The caller's index of an image, with the image, or with its pixels at last; or with why there are none.
+_Image: TypeAlias = tuple[int, bytes | np.ndarray | ImageError]
+_Result: TypeAlias = tuple[int, np.ndarray | ImageError]
 
 
 class DecodePool:
@@ -46,7 +51,7 @@ class DecodePool:
         What every image is fitted to.
     n_workers : int, optional
         Processes; as many as there are cores to use by default. 0 decodes in this very process, without
-        any protection, which is also what happens where there is no POSIX.
+        any protection.
     timeout : float
         Seconds of waiting for one image after which its process is taken for hung.
     memory_limit : int
@@ -71,12 +76,12 @@ class DecodePool:
         self._timeout = timeout
         self._memory_limit = memory_limit
         self._batch_size = min(_BATCH_IMAGES, max(1, _BATCH_BYTES // (frame.height * frame.width * 3)))
-        self._stillbirths = 0
+        self._failed_starts = 0
         self._mapping = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._decoders: list[Decoder] = []
         try:
-            for _ in range(n_workers if os.name == "posix" else 0):
+            for _ in range(n_workers):
                 self._decoders.append(self._new_decoder())
         except OSError as error:
             self.close()
@@ -110,9 +115,7 @@ class DecodePool:
         """Process ids of the living decoders."""
         return [decoder.process.pid for decoder in self._decoders]
 
-    def map(
-        self, images: Iterable[tuple[int, bytes | np.ndarray | ImageError]]
-    ) -> Iterator[tuple[int, np.ndarray | ImageError]]:
+    def map(self, images: Iterable[_Image]) -> Iterator[_Result]:
         """Decode images, reading only so far ahead as keeps the processes busy.
 
         Parameters
@@ -140,19 +143,15 @@ class DecodePool:
         finally:
             self._mapping = False
 
-    def _map_here(
-        self, images: Iterable[tuple[int, bytes | np.ndarray | ImageError]]
-    ) -> Iterator[tuple[int, np.ndarray | ImageError]]:
+    def _map_here(self, images: Iterable[_Image]) -> Iterator[_Result]:
         for index, image in images:
             try:
                 yield index, image if isinstance(image, ImageError) else prepare(image, self._frame)
             except ImageError as error:
                 yield index, error
 
-    def _map(
-        self, images: Iterator[tuple[int, bytes | np.ndarray | ImageError]]
-    ) -> Iterator[tuple[int, np.ndarray | ImageError]]:
-        # What an earlier map left in the processes when its consumer stopped is finished and forgotten.
+    def _map(self, images: Iterator[_Image]) -> Iterator[_Result]:
+        # Jobs of an earlier map, whose consumer stopped early, are finished too, and their results dropped.
         pending: deque[Job] = deque()
         exhausted = False
         while pending or not exhausted:
@@ -169,10 +168,8 @@ class DecodePool:
             while pending and pending[0].done:
                 yield from pending.popleft().results()
 
-    def _take(
-        self, images: Iterator[tuple[int, bytes | np.ndarray | ImageError]]
-    ) -> list[tuple[int, bytes | np.ndarray | ImageError]]:
-        batch: list[tuple[int, bytes | np.ndarray | ImageError]] = []
+    def _take(self, images: Iterator[_Image]) -> list[_Image]:
+        batch: list[_Image] = []
         n_bytes = 0
         for index, image in islice(images, self._batch_size):
             batch.append((index, image))
@@ -182,19 +179,19 @@ class DecodePool:
         return batch
 
     def _collect(self, seconds: float) -> None:
-        """Take in what the processes have to say, and replace those that are dead or silent for too long."""
+        """Read the answers that have come, and replace processes that died or have hung for too long."""
         with selectors.PollSelector() as selector:
             for decoder in self._decoders:
                 selector.register(decoder.channel, selectors.EVENT_READ, decoder)
             start = time.monotonic()
-            speaking = [key.data for key, _ in selector.select(seconds)]
+            answered = [key.data for key, _ in selector.select(seconds)]
             waited = min(time.monotonic() - start, seconds)
         for decoder in self._decoders:
-            if decoder in speaking:
+            if decoder in answered:
                 if decoder.receive():
-                    self._stillbirths = 0
+                    self._failed_starts = 0
                 else:
-                    self._replace(decoder, decoder.autopsy())
+                    self._replace(decoder, decoder.reason_of_death())
             # Only time spent waiting counts: a consumer that was busy, or a run that was stopped with
             # Ctrl-Z, says nothing about the decoder.
             elif decoder.silence(waited) > max(self._timeout, 0 if decoder.at_work else _START_SECONDS):
@@ -202,18 +199,20 @@ class DecodePool:
 
     def _replace(self, decoder: Decoder, reason: str) -> None:
         if not decoder.at_work:
-            self._stillbirths += 1
-        if self._stillbirths > _STILLBIRTHS:
-            raise FeatxError(f"The decoding processes die before they decode anything ({self._last_words(reason)}).")
+            self._failed_starts += 1
+        if self._failed_starts > _FAILED_STARTS:
+            raise FeatxError(
+                f"The decoding processes die before they decode anything ({self._reason_on_stderr(reason)})."
+            )
         try:
             decoder.restart(ImageError(reason, transient=True))
         except OSError as error:
             raise FeatxError(f"Cannot replace a decoding process ({error}). Run the same command again.") from error
 
-    def _last_words(self, reason: str) -> str:
+    def _reason_on_stderr(self) -> str:
         self._stderr.seek(0)
         lines = self._stderr.read()[-2000:].decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else reason
+        return lines[-1] if lines else ""
 
 
 def _n_bytes(image: bytes | np.ndarray | ImageError) -> int:
