@@ -201,15 +201,14 @@ class DecodePool:
         if not decoder.at_work:
             self._failed_starts += 1
         if self._failed_starts > _FAILED_STARTS:
-            raise FeatxError(
-                f"The decoding processes die before they decode anything ({self._reason_on_stderr(reason)})."
-            )
+            said = self._last_line_of_stderr() or reason
+            raise FeatxError(f"The decoding processes die before they decode anything ({said}).")
         try:
             decoder.restart(ImageError(reason, transient=True))
         except OSError as error:
             raise FeatxError(f"Cannot replace a decoding process ({error}). Run the same command again.") from error
 
-    def _reason_on_stderr(self) -> str:
+    def _last_line_of_stderr(self) -> str:
         self._stderr.seek(0)
         lines = self._stderr.read()[-2000:].decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
