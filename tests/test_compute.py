@@ -11,7 +11,7 @@ import pytest
 from featx import backbones
 from featx.engines import Engine
 from featx.errors import ImageError
-from featx.extraction.compute import compute_rows
+from featx.extraction.segments import compute_rows
 from featx.recipe import Request
 
 

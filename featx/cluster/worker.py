@@ -23,14 +23,13 @@ from featx.datasets import open_dataset
 from featx.errors import ClusterError, FeatxError, MissingDataError, OptionError
 from featx.extraction.executors import FEW_IMAGES, check_probes, open_agreed
 from featx.extraction.plan import Plan, Segment, open_store, resolve
-from featx.extraction.segments import commit_segment, read_segment
+from featx.extraction.segments import ComputedRows, commit_segment, read_segment
 from featx.images import DecodePool
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.engines import Engine
     from featx.extraction import Options
-    from featx.extraction.compute import ComputedRows
     from featx.recipe import Recipe, Request
 
 

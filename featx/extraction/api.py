@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featx.datasets import Source, open_dataset
-from featx.extraction.options import Options, ViewOptions
+from featx.extraction.options import Options, ViewOptions, parse_views
 from featx.extraction.plan import named_network, resolved_recipes
 from featx.extraction.run import run
-from featx.extraction.views import parse_views
 from featx.recipe import BackboneOptions, FeatureOptions, Request, Views
 from featx.settings import keywords, option, part_of
 

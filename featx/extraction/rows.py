@@ -14,11 +14,11 @@ import numpy as np
 
 from featx.datasets import item_id, open_dataset
 from featx.errors import ImageError, ProbeError, WeightsError
-from featx.extraction.compute import compute_rows
 from featx.extraction.executors import FEW_IMAGES, compute_missing, n_decoders, stored_probe
 from featx.extraction.options import Options
 from featx.extraction.plan import identify, make_plan, open_store
-from featx.extraction.publish import reasons_for_missing
+from featx.extraction.run import reasons_for_missing
+from featx.extraction.segments import compute_rows
 from featx.images import DecodePool, prepare
 from featx.probe import compare, measure
 from featx.store.store import is_cache

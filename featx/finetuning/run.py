@@ -14,7 +14,7 @@ from featx.backbones.weights import seeded
 from featx.devices import arithmetic, resolve_device
 from featx.engines.pytorch import from_pixels
 from featx.errors import OptionError
-from featx.extraction.views import parse_views
+from featx.extraction import parse_views
 from featx.finetuning.finish import make_model
 from featx.finetuning.network import Classifier, Trainable, cut
 from featx.finetuning.sources import Activations, decode
