@@ -16,6 +16,7 @@ from featx.errors import DataError, OptionError
 from featx.features import Features
 from featx.heads.dense import ConvHead, DenseHead
 from featx.heads.inputs import Samples
+from featx.model import fit
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)
@@ -178,6 +179,23 @@ def test_label_smoothing_makes_a_head_less_sure():
     smooth = DenseHead(hidden=32, random_state=0, label_smoothing=0.2).fit(X, Y).predict_proba(X).max(1).mean()
 
     assert smooth < 0.9 < sure
+
+
+def test_calibrated_probabilities_rank_rows_that_are_all_sure():
+    """A floor under the odds made them equal: most rows had one and the same probability."""
+    model = fit(Features.from_arrays(X, Y), "mlp", seed=0)
+    found = model.predict_proba(Features.from_arrays(X, Y)).max(axis=1)
+
+    assert len(np.unique(found.round(6))) > 0.5 * len(found)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_the_decision_function_is_the_logarithm_of_odds(classes):
+    head = DenseHead(hidden=8, epochs=2, random_state=0).fit(X[classes > Y], Y[classes > Y])
+    scores, probabilities = head.decision_function(X[:50]), np.log(head.predict_proba(X[:50]))
+
+    expected = probabilities[:, 1] - probabilities[:, 0] if classes == 2 else probabilities - probabilities[:, :1]
+    np.testing.assert_allclose(scores if classes == 2 else scores - scores[:, :1], expected, atol=1e-4)
 
 
 def test_low_precision_products_still_learn():

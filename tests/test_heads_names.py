@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from featx.features import Features
 from featx.heads import __all__ as public
 from featx.heads import list_heads, make_head
 from featx.heads.layers import parse_layers, trace
+from featx.heads.names import head_class_of
 from featx.settings import check_number, parse_setting
 
 
@@ -155,6 +157,24 @@ def test_public_names_can_be_imported():
 
     for name in public:
         assert getattr(featx.heads, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("knn", {"n_neighbors": 5}, "'n_neighbors'. Here it is called 'k'. Its settings: k, weights, temperature."),
+        ("ridge", {"alphas": (1, 2)}, "'alphas'. Here it is called 'alpha'."),
+        ("mlp", {"hidden_layer_sizes": 64}, "'hidden_layer_sizes'. Here it is called 'hidden'."),
+        ("mlp", {"learning_rate": 1e-3}, "'learning_rate'. Here it is called 'lr'."),
+        ("logreg", {"max_iters": 5}, "'max_iters'. Did you mean 'max_iter'?"),
+        ("xgboost", {"eta": 0.1}, "'eta'. Here it is called 'learning_rate'."),
+    ],
+)
+def test_settings_by_the_names_of_other_libraries_are_answered_with_ours(name, settings, message):
+    with pytest.raises(OptionError, match=re.escape(message)):
+        make_head(name, **settings)
+    with pytest.raises(TypeError, match=re.escape(message)):
+        head_class_of(name)(**settings)
 
 
 def test_heads_that_are_no_networks_are_fitted_without_torch(tmp_path):

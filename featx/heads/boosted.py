@@ -8,12 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import resolve_device
-from featx.heads.inputs import Array, Samples, read_labelled, read_rows, read_training
+from featx.heads.inputs import Array, Head, Samples, read_labelled, read_rows, read_training
 from featx.heads.moments import leading, mean_row, second_moment
 from featx.settings import check_number
 
@@ -40,7 +39,7 @@ _BOOSTER_SETTINGS = (
 
 
 @dataclass(eq=False, repr=False)
-class XGBoostHead(ClassifierMixin, BaseEstimator):
+class XGBoostHead(Head):
     """Gradient-boosted trees (XGBoost, histograms), on whitened principal components learned on the training rows.
 
     Trees split one feature at a time, and pay for each of them; the leading components of a deep
@@ -140,7 +139,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             check_number("components", self.components, least=1, whole=True)
         training = read_training(self, X, y, sample_weight, memory=memory)
         self.mean_, self.projection_ = self._learn_projection(training)
-        validation = None if X_val is None else read_labelled(self, X_val, y_val)
+        validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory)
         stopping = None if validation is None else self.early_stopping_rounds
         results: dict[str, Any] = {}
         with TemporaryDirectory(prefix="featx-") as folder:
@@ -169,9 +168,7 @@ class XGBoostHead(ClassifierMixin, BaseEstimator):
             for _, block in read_rows(self, X).blocks()
         ]
         probabilities: Array = np.concatenate(parts)
-        if len(self.classes_) == 2:
-            probabilities = np.stack([1 - probabilities, probabilities], axis=1)
-        return probabilities
+        return np.stack([1 - probabilities, probabilities], axis=1) if probabilities.ndim == 1 else probabilities
 
     def predict(self, X: Any) -> Array:
         """Return the most probable label of each row, shape (n,)."""

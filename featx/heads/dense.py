@@ -10,7 +10,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -20,6 +19,7 @@ from featx.errors import DataError, OptionError
 from featx.heads.inputs import (
     Array,
     ClassWeight,
+    Head,
     Samples,
     as_tensor,
     read_labelled,
@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     from featx.heads.training import Batch
 
 
+#: With ``epochs="auto"``: updates to make, and the least number of epochs.
+AUTO_UPDATES, AUTO_EPOCHS = 1000, 4
+
+#: Rows of at least so many features are told apart after so many updates or epochs, whichever comes last.
+WIDE, WIDE_UPDATES, WIDE_EPOCHS = 512, 500, 40
+
+
 class _FittedNetwork:
     """What a fit finds; `DenseHead` documents it."""
 
@@ -58,7 +65,7 @@ class _FittedNetwork:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
+class NetworkClassifier(_FittedNetwork, Head):
     """A classifier whose scores come from a stack of layers trained by gradient descent.
 
     A final class says what its layers are and how they are applied; `DenseHead` documents the settings.
@@ -123,10 +130,14 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
             self, X, y, sample_weight, class_weight=self.class_weight, memory=memory, maps=self._maps
         )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        validation = None if X_val is None else read_labelled(self, X_val, y_val, maps=self._maps)
+        validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory, maps=self._maps)
         if validation is None and config.watches_validation:
             training, validation = self._hold_out(training, seed)
         self.row_shape_ = training.shape[1:]
+        if self.epochs == "auto":
+            config = dataclasses.replace(
+                config, epochs=auto_epochs(training.shape[0], training.shape[1], self.batch_size)
+            )
         self._optimizer_state: Any = None
         trainer = self._train(training, validation, config, seed, fitted=False)
         self.history_, self.n_iter_ = trainer.state.history, trainer.state.epoch
@@ -182,11 +193,16 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         self.keep(network)
         return trainer
 
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
+    def decision_function(self, X: Any) -> Array:
+        """Return log-odds against any one of the classes, shape (n, k), or of the second of two classes, (n,)."""
         check_is_fitted(self)
         rows = read_rows(self, X, maps=self._maps)
-        return softmax(np.concatenate([self._scores(block) for _, block in rows.blocks()]))
+        scores = np.concatenate([self._scores(block) for _, block in rows.blocks()])
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
+        return softmax(self.decision_function(X))
 
     def predict(self, X: Any) -> Array:
         """Return the most probable label of each row, shape (n,)."""
@@ -217,7 +233,8 @@ class NetworkClassifier(_FittedNetwork, ClassifierMixin, BaseEstimator):
         check_choice("precision", self.precision, ("fp32", "bf16"))
         check_number("validation_fraction", self.validation_fraction, above=0, most=0.9)
         names = {field.name for field in dataclasses.fields(TrainConfig)} & self.get_params().keys()
-        return TrainConfig(**{name: getattr(self, name) for name in names})
+        given = {name: getattr(self, name) for name in names}
+        return TrainConfig(**given | ({"epochs": 1} if self.epochs == "auto" else {}))
 
     def _hold_out(self, training: Samples, seed: int) -> tuple[Samples, Samples]:
         """Split rows in two, stratified where every class has two of them."""
@@ -255,7 +272,8 @@ class DenseHead(NetworkClassifier):
     eps : float or None
         For the Adam family; None for torch's own (Keras has 1e-7).
     epochs : int or "auto"
-        ``auto`` makes 4, and on small tables as many as 1,000 updates need.
+        ``auto`` makes 4, and on small tables as many as 1,000 updates need; with 512 features or more 40 epochs or 500
+        updates will do.
     batch_size : int
         Batches are made nearly equal, so that none is a small rest.
     schedule : {"one-cycle", "cosine", "plateau", "none"}
@@ -374,6 +392,21 @@ class ConvHead(NetworkClassifier):
                 network(as_tensor(block[i : i + 256], device).float()).cpu().numpy() for i in range(0, len(block), 256)
             ]
         return np.concatenate(parts)
+
+
+def auto_epochs(n: int, d: int, batch_size: int) -> int:
+    """Return how many epochs ``epochs="auto"`` means for n rows of d features.
+
+    Examples
+    --------
+    >>> [auto_epochs(n, 1280, 250) for n in (200, 2934, 10_000, 50_000, 1_000_000)]
+    [500, 42, 25, 5, 4]
+    """
+    steps = math.ceil(n / batch_size)
+    epochs = math.ceil(AUTO_UPDATES / steps)
+    if d >= WIDE:
+        epochs = min(epochs, max(WIDE_EPOCHS, math.ceil(WIDE_UPDATES / steps)))
+    return max(AUTO_EPOCHS, epochs)
 
 
 class _TableBatches:

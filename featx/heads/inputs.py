@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
@@ -25,6 +28,51 @@ ClassWeight = dict[Any, float] | str | None
 
 #: Rows are gone through in blocks of this size where no memory limit says otherwise.
 BLOCK_BYTES = 16 << 20
+
+
+#: What scikit-learn, XGBoost and Keras call some settings of heads here.
+OTHER_NAMES = {
+    "alphas": "alpha",
+    "eta": "learning_rate",
+    "hidden_layer_sizes": "hidden",
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "max_iter": "epochs",
+    "max_epochs": "epochs",
+    "n_epochs": "epochs",
+    "n_iter_no_change": "patience",
+    "n_neighbors": "k",
+    "num_boost_round": "n_estimators",
+    "num_round": "n_estimators",
+    "seed": "random_state",
+    "solver": "optimizer",
+    "tol": "min_delta",
+}
+
+
+def explain_setting(name: str, known: Collection[str]) -> str:
+    """Return what to say of a setting that is none of those `known`: which is meant, and all there are."""
+    other, near = OTHER_NAMES.get(name), get_close_matches(name, known, n=1)
+    hint = f"Here it is called {other!r}. " if other in known else f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Its settings: {', '.join(known)}."
+
+
+class Head(ClassifierMixin, BaseEstimator):
+    """A scikit-learn classifier that says which of its settings an unknown one stands for."""
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:  # noqa: ARG004 - __init__ takes them
+        """Refuse settings that are not there.
+
+        Raises
+        ------
+        TypeError
+        """
+        known = inspect.signature(cls).parameters
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"{cls.__name__}() has no setting {name!r}. {explain_setting(name, list(known))}")
+        head: Self = super().__new__(cls)
+        return head
 
 
 class Table(Protocol):
@@ -190,10 +238,13 @@ def read_labelled(
     sample_weight: Any = None,
     *,
     class_weight: ClassWeight = None,
+    memory: int | str | None = None,
     maps: bool = False,
     reset: bool = False,
 ) -> Samples:
-    """Check further rows with labels, for a `head` whose ``classes_`` are known.
+    """Check further rows with labels, for a `head` whose ``classes_`` are known; as `read_training` otherwise.
+
+    They are gone through many times: a table is read once, where a quarter of `memory` holds it.
 
     Raises
     ------
@@ -205,6 +256,8 @@ def read_labelled(
             head.n_features_in_ = math.prod(X.shape[1:])
         y = X.y if y is None else y
         rows = read_rows(head, X, maps=maps)
+        if memory is None or 4 * len(rows) * rows.row_bytes <= parse_bytes(memory):
+            rows = replace(rows, source=np.asarray(X.X, rows.dtype))
     else:
         rows = _array_rows(head, X, reset=reset, maps=maps)
     labels = _check_labels(head, y, len(rows))

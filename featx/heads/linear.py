@@ -8,17 +8,16 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.inputs import Array, ClassWeight, read_rows, read_training
+from featx.heads.inputs import Array, ClassWeight, Head, read_rows, read_training
 from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge
 from featx.heads.solver import Minimiser, Problem, Solution, to_numpy
 from featx.settings import check_number
 
 
-class LinearClassifier(ClassifierMixin):
+class LinearClassifier(Head):
     """Scores X @ coef_.T + intercept_, and the label of the largest (of the sign, for two classes)."""
 
     coef_: Array
@@ -46,7 +45,7 @@ class LinearClassifier(ClassifierMixin):
 
 
 @dataclass(eq=False, repr=False)
-class LogisticHead(LinearClassifier, BaseEstimator):
+class LogisticHead(LinearClassifier):
     """Multinomial logistic regression with an L2 penalty.
 
     Minimises the objective of `sklearn.linear_model.LogisticRegression`,
@@ -111,7 +110,7 @@ class LogisticHead(LinearClassifier, BaseEstimator):
 
 
 @dataclass(eq=False, repr=False)
-class SVMHead(LinearClassifier, BaseEstimator):
+class SVMHead(LinearClassifier):
     """Linear support vector machine with the squared hinge, each class against the rest.
 
     Minimises C · Σ_i s_i Σ_k max(0, 1 - t_ik z_ik)² + ½ ‖coef‖², t = ±1: the primal objective of

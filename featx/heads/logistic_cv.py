@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from featx.errors import DataError
 from featx.heads.inputs import Array, ClassWeight, Samples, read_labelled, read_training
@@ -22,7 +21,7 @@ PATH_TOLERANCE = 1e-4
 
 
 @dataclass(eq=False, repr=False)
-class LogisticHeadCV(LinearClassifier, BaseEstimator):
+class LogisticHeadCV(LinearClassifier):
     """Logistic regression whose C is chosen by cross-validation, or on given validation rows.
 
     The folds are solved side by side, so that they share every product with the rows, at the default
@@ -97,7 +96,7 @@ class LogisticHeadCV(LinearClassifier, BaseEstimator):
         """
         Cs = self._path()
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
-        validation = None if X_val is None else read_labelled(self, X_val, y_val)
+        validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory)
         held_out = np.zeros((len(training.codes), 1), bool) if validation else self._folds(training, groups)
         weights, totals = _fold_weights(training, held_out)
         problem = Problem(training, weights, Multinomial() if len(self.classes_) > 2 else Binomial(), self.device)

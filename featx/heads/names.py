@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
 
 from featx.errors import OptionError, UnknownHeadError
+from featx.heads.inputs import explain_setting
 from featx.settings import parse_setting
 
 #: Name → class, as ``module:Class``. Plug-ins add theirs by the entry point group ``featx.heads``.
@@ -91,11 +91,8 @@ def make_head(name: str, **settings: Any) -> Any:
     known = _defaults(head_class)
     for setting in settings:
         if known and setting not in known:
-            near = get_close_matches(setting, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise OptionError(
-                f"Head {name!r} has no setting {setting!r}.{hint} Its settings: {', '.join(known)}. See: featx heads"
-            )
+            meant = explain_setting(setting, list(known))
+            raise OptionError(f"Head {name!r} has no setting {setting!r}. {meant} See: featx heads")
     return head_class(
         **{
             key: parse_setting(given, known.get(key)) if isinstance(given, str) else given

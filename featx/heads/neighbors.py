@@ -8,10 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.inputs import Array, read_rows, read_training
+from featx.heads.inputs import Array, Head, read_rows, read_training
 from featx.heads.linear import softmax
 from featx.settings import check_choice, check_number
 
@@ -23,7 +22,7 @@ TILE = 1 << 22
 
 
 @dataclass(eq=False, repr=False)
-class KNNHead(ClassifierMixin, BaseEstimator):
+class KNNHead(Head):
     """Vote of the k nearest training rows, by cosine similarity; exact.
 
     Parameters
@@ -149,7 +148,7 @@ class KNNHead(ClassifierMixin, BaseEstimator):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CentroidHead(ClassifierMixin, BaseEstimator):
+class CentroidHead(Head):
     """Nearest class mean; one pass over the rows.
 
     Parameters

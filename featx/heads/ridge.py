@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from featx.heads.inputs import Array, ClassWeight, Samples, read_training
 from featx.heads.linear import LinearClassifier, softmax
@@ -17,7 +16,7 @@ from featx.settings import check_choice, check_number
 
 
 @dataclass(eq=False, repr=False)
-class RidgeHead(LinearClassifier, BaseEstimator):
+class RidgeHead(LinearClassifier):
     """Ridge regression on targets ±1, each class against the rest, as in `sklearn.linear_model.RidgeClassifier`.
 
     Minimises Σ_i s_i ‖t_i - W x_i - b‖² + alpha ‖W‖² exactly. Of several alphas, the one with the best exact

@@ -44,9 +44,6 @@ OPTIMIZERS = ("adamw", "adam", "adamax", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "plateau", "none")
 MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy")
 
-#: Updates that a fit with ``epochs="auto"`` makes at least, and epochs at least.
-AUTO_UPDATES, AUTO_EPOCHS = 1000, 4
-
 #: Share of a one-cycle schedule in which the rate rises.
 WARM_UP = 0.3
 
@@ -60,7 +57,7 @@ class TrainConfig:
     weight_decay: float
     momentum: float
     eps: float | None
-    epochs: int | str
+    epochs: int
     batch_size: int
     schedule: str
     factor: float
@@ -88,19 +85,12 @@ class TrainConfig:
         check_number("plateau_patience", self.plateau_patience, least=1, whole=True)
         check_number("factor", self.factor, above=0, most=1)
         check_number("warmup", self.warmup, least=0)
-        if self.epochs != "auto":
-            check_number("epochs", self.epochs, least=1, whole=True)
+        check_number("epochs", self.epochs, least=1, whole=True)
 
     @property
     def watches_validation(self) -> bool:
         """Whether rows that the network does not train on decide something."""
         return self.monitor.startswith("val_") and (self.early_stopping or self.schedule == "plateau")
-
-    def n_epochs(self, n_rows: int) -> int:
-        """Return the epochs to run at most; ``auto`` gives small tables more of them."""
-        if self.epochs == "auto":
-            return max(AUTO_EPOCHS, math.ceil(AUTO_UPDATES / math.ceil(n_rows / self.batch_size)))
-        return int(self.epochs)
 
     def rate(self, progress: float) -> float:
         """Return the learning rate after a share of the run, 0–1 (Smith and Topin 2018 for one-cycle)."""
@@ -239,7 +229,6 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self._seed, self._validation, self._train_mode = seed, validation, train_mode or network.train
         self._keep_best, self._every_step = keep_best, every_step
-        self._epochs = config.n_epochs(batches.n_rows)
 
     def run(
         self,
@@ -265,7 +254,7 @@ class Trainer:
         import torch
 
         with forked_seeds(self.device):
-            while self.state.epoch < self._epochs and not self.state.stopped:
+            while self.state.epoch < self.config.epochs and not self.state.stopped:
                 self._run_epoch(on_progress, checkpoint, checkpoint_seconds)
                 self._end_epoch()
                 if checkpoint is not None:
@@ -362,7 +351,7 @@ class Trainer:
         if state.step < warmup:
             return config.lr * (state.step + 1) / (warmup + 1)
         done = state.epoch * per_epoch + min(state.step_in_epoch, per_epoch) - warmup
-        rate = config.rate(done / (self._epochs * per_epoch - warmup)) * state.rate_scale
+        rate = config.rate(done / (self.config.epochs * per_epoch - warmup)) * state.rate_scale
         return max(rate, min(config.min_lr, config.lr))
 
     def _end_epoch(self) -> None:
@@ -410,9 +399,11 @@ class Trainer:
             self.state.iterations[name].append(value)
 
     def _progress(self) -> Progress:
-        total = self.batches.n_rows * self._epochs
-        done = total * self.state.step // max(1, self._epochs * self.batches.steps_per_epoch)
-        return Progress(f"epoch {self.state.epoch + 1}/{self._epochs}", min(done, total), total, self.state.seconds)
+        total = self.batches.n_rows * self.config.epochs
+        done = total * self.state.step // max(1, self.config.epochs * self.batches.steps_per_epoch)
+        return Progress(
+            f"epoch {self.state.epoch + 1}/{self.config.epochs}", min(done, total), total, self.state.seconds
+        )
 
 
 def _sums(losses: Tensor, scores: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
