@@ -129,6 +129,20 @@ def test_interpreter_that_is_not_there_is_an_error(monkeypatch):
     assert (children(threading.get_native_id()), open_files()) == before
 
 
+def test_a_limit_on_the_size_of_files_is_named_and_not_the_workers():
+    code = (
+        "import resource; from test_decode_pool import FRAME, DecodePool; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); DecodePool(FRAME, n_workers=1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+
+    assert "File too large" in done.stderr
+    assert "ulimit -f unlimited" in done.stderr
+    assert "--workers" not in done.stderr
+
+
 def test_error_in_the_source_reaches_the_consumer_and_the_pool_lives_on():
     def broken():
         yield 0, PHOTOS[0]

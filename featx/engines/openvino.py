@@ -43,6 +43,8 @@ _FILES = ("network.xml", "network.bin")
 #: wait for each other for ever, one with the interpreter's lock and one with the binding's. So every network is opened,
 #: and answers once, in one thread at a time, before a pool of threads asks it anything.
 _FIRST = threading.Lock()
+#: A temporary folder with less than this is full.
+_LEAST_FREE_BYTES = 1 << 20
 #: Images, at least, on which a converted network is held against PyTorch.
 _IMAGES_COMPARED = 4
 
@@ -112,6 +114,8 @@ def _build(
                 path = _write(Path(scratch), _convert(graph(backbone, recipes, request_size), recipes, request_size))
             except Exception as error:  # noqa: BLE001 - whatever PyTorch or the converter raise for what they cannot
                 why = next(iter(str(error).splitlines()), type(error).__name__)[:120]
+                if shutil.disk_usage(scratch).free < _LEAST_FREE_BYTES:
+                    why = f"{Path(scratch).parent} is full: make room, or name another folder by TMPDIR"
                 continue
             network = _open(path, settings, recipes, request_size)
             plain = plain or eager(backbone, recipes, torch.device("cpu"))

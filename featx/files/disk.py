@@ -196,9 +196,8 @@ def explanation(error: OSError, action: str, path: Path) -> CacheError:
     kept = "What was committed is kept:"
     again = "run the same command again."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(
-            f"{what} {kept} make room (featx cache gc) or name another folder (--cache DIR), and {again}"
-        )
+        elsewhere = "or name another place (--cache DIR, TMPDIR for temporary files)"
+        return NoSpaceError(f"{what} {kept} make room (featx cache gc) {elsewhere}, and {again}")
     if error.errno == errno.EFBIG:
         return NoSpaceError(f"{what} {kept} allow larger files (ulimit -f unlimited), and {again}")
     if error.errno == errno.ENAMETOOLONG:

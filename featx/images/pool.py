@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
 import numpy as np
 
 from featx.errors import FeatxError, ImageError
+from featx.files.disk import explanation
 from featx.images.decoder import Decoder, Job
 from featx.images.resizing import prepare
 from featx.recipe import Frame
@@ -85,6 +88,8 @@ class DecodePool:
                 self._decoders.append(self._new_decoder())
         except OSError as error:
             self.close()
+            if error.errno in (errno.EFBIG, errno.ENOSPC, errno.EDQUOT):  # they share memory by temporary files
+                raise explanation(error, "write in", Path(tempfile.gettempdir())) from error
             raise FeatxError(f"Cannot start {n_workers} decoding processes ({error}). Try --workers 1") from error
 
     def _new_decoder(self) -> Decoder:

@@ -198,3 +198,20 @@ def test_row_08_a_cache_of_a_later_format_is_refused_before_any_work(tmp_path):
 
     with pytest.raises(CacheError, match=r"is a cache of format 2, this featx writes 1"):
         Store(tmp_path).require_writable()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("/proc/x", "takes no folders there"),
+        ("a" * 300, "File name too long. File systems take 255 bytes a name: choose a shorter one"),
+        ("file/cache", "Not a directory. Something in this path is a file"),
+        ("dangling", "Not a directory. Something in this path is a file, or a link to nothing"),
+    ],
+)
+def test_a_place_where_no_cache_can_be_says_why(tmp_path, place, why):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(CacheError, match=why) as refused:
+        Store(tmp_path / place).require_writable()
+    assert "run the same command again" not in str(refused.value)
