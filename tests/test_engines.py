@@ -6,6 +6,8 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -17,10 +19,11 @@ import torch
 from torch import nn
 
 from featx import backbones, engines
-from featx.engines import Engine, choose, open_engine, openvino
+from featx.devices import arithmetic
+from featx.engines import Engine, choose, open_engine, openvino, pytorch
 from featx.engines import engine as engine_module
 from featx.engines.choose import request_size
-from featx.engines.pytorch import blank, fold_batch_norm, from_pixels
+from featx.engines.pytorch import blank, export, fold_batch_norm, from_pixels
 from featx.errors import OptionError
 from featx.recipe import Request
 
@@ -606,6 +609,20 @@ def test_eager_bf16_is_near_fp32():
     assert 1e-5 < distance(half, full) <= 1e-2
 
 
+@pytest.mark.parametrize(("n", "shape"), [(1, 1), (2, 2), (3, 4), (5, 8), (9, 8)])
+def test_unpadded_requests_take_the_next_power_of_two_and_the_tier_holds(n, shape):
+    backbone, recipes = resolved()
+    engine, seen = eager(backbone, recipes, batch_size=8, padded=False), []
+    compute = engine._compute
+    engine._compute = lambda pixels: seen.append(len(pixels)) or compute(pixels)
+    found = engine.run(images(n))
+
+    assert seen[0] == shape
+    assert sum(seen) < 2 * n + 1
+    for rows, wanted in zip(found, eager(backbone, recipes, batch_size=32).run(images(n)), strict=True):
+        assert distance(rows, wanted) <= 1e-5
+
+
 @pytest.mark.slow
 def test_compile_agrees_with_eager():
     backbone, recipes = resolved(layers=("layer1",))
@@ -613,6 +630,92 @@ def test_compile_agrees_with_eager():
     engine = open_engine(backbone, recipes, engine="compile", device="cpu", batch_size=4)
 
     assert distance(engine.run(images(4))[0], expected[0]) <= 1e-5
+
+
+# graphs for other devices and types
+
+
+def exported(backbone, recipes, n, device=None):
+    return export(backbone, recipes, n, device).module()
+
+
+def test_a_graph_for_a_gpu_holds_nothing_to_the_cpu():
+    """Run without numbers on the meta device: with anything left on the CPU, or asserted to be there, it fails."""
+    backbone, recipes = resolved("timm/test_vit", layers=("blocks.1",), image_size=160)
+    rows = exported(backbone, recipes, 2, torch.device("meta"))(blank(recipes, 2).to("meta"))
+
+    assert [(row.device.type, tuple(row.shape)) for row in rows] == [("meta", (2, *recipes[0].shape))]
+
+
+def test_a_graph_computes_in_bf16_under_autocast():
+    backbone, recipes = resolved(layers=("layer2",))
+    graph, pixels = exported(backbone, recipes, 4), torch.from_numpy(images(4))
+    with torch.no_grad(), arithmetic(torch.device("cpu"), "bf16"):
+        (half,) = graph(pixels)
+
+    assert 1e-5 < distance(half.float().numpy(), eager(backbone, recipes, batch_size=4).run(images(4))[0]) <= 1e-2
+
+
+def test_memory_that_runs_out_while_compiling_is_for_whoever_halves_the_batch(monkeypatch):
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(pytorch, "compute_with", lambda *_: full)
+    backbone, recipes = resolved(layers=("layer1",))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        pytorch.compiled(backbone, recipes, 2, torch.device("cpu"))
+
+
+def test_a_network_too_large_for_the_gpu_is_a_sentence(monkeypatch):
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(choose, "_by_pytorch", full)
+    backbone, recipes = resolved()
+    job = choose._Job(backbone, recipes, torch.device("cuda"), None, None, padded=True)
+    with pytest.raises(OptionError, match=r"test_resnet does not fit the memory of cuda.*--device cpu"):
+        choose._largest_that_fits(job, "eager")
+
+
+@pytest.mark.parametrize("place", ["backends.fp32_precision", "backends.cuda.matmul.fp32_precision"])
+def test_torchs_newer_settings_of_precision_are_no_trouble(place):
+    code = (
+        f"import torch; torch.{place} = 'tf32'\n"
+        "from featx.devices import arithmetic\n"
+        "with arithmetic(torch.device('cpu'), 'fp32'):\n"
+        "    print(torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision)\n"
+        f"print(torch.{place})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["ieee", "ieee", "tf32"]
+
+
+def test_two_precisions_at_once_do_not_leak_into_each_other():
+    cpu, order, inside = torch.device("cpu"), [], threading.Event()
+
+    def products():
+        return torch.backends.cuda.matmul.fp32_precision
+
+    def other():
+        inside.wait(30)
+        with arithmetic(cpu, "tf32"):
+            order.append(products())
+
+    before = products()
+    thread = threading.Thread(target=other)
+    thread.start()
+    with arithmetic(cpu, "fp32"), arithmetic(cpu, "fp32"):
+        inside.set()
+        thread.join(0.2)
+        order.append(products())
+    thread.join(30)
+
+    assert order == ["ieee", "tf32"]
+    assert products() == before
+    with pytest.raises(RuntimeError, match="another arithmetic"), arithmetic(cpu, "fp32"), arithmetic(cpu, "tf32"):
+        pass
+    assert products() == before
 
 
 # choice
