@@ -1,6 +1,6 @@
-"""Checks that authors of datasets of their own run: whether these keep the contract that extraction relies on.
+"""Checks that authors of datasets and networks run on their own: whether these keep what extraction relies on.
 
-To be called in a test: ``featx.testing.check_dataset(MyDataset("photos/"))``.
+To be called in a test: ``featx.testing.check_dataset(MyDataset("photos/"))``, ``check_backbone(MyNetwork())``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from featx.datasets import item_id, open_dataset
-from featx.errors import DataError, ImageError
+from featx.errors import DataError, ImageError, OptionError
 from featx.images import decode
+from featx.recipe import Request
 
 #: Bytes that tell whether an image's file has changed.
 _STAMP_BYTES = 16
@@ -122,3 +123,70 @@ def _check_stamps(stamps: Any, n: int) -> None:
 def _require(kept: bool, broken: str) -> None:
     if not kept:
         raise DataError(f"The dataset {broken}" if broken.startswith("has ") else f"The dataset: {broken}")
+
+
+def check_backbone(
+    backbone: Any, *, transform: Any = None, layers: Sequence[str] = (), image_size: int | None = None
+) -> None:
+    """Check that a network of one's own gives what `featx.extract` asks of it.
+
+    It is one module that computes the same from the same images, whatever comes with them, in evaluation mode; that
+    runs on random images of its size; and whose layers give tensors with the batch first.
+
+    Parameters
+    ----------
+    backbone : str, torch.nn.Module or callable
+        As in `featx.extract`.
+    transform : callable or mapping, optional
+        As in `featx.extract`.
+    layers : sequence of str
+        To be checked, by the names of `featx layers`; by default what the network itself pools.
+    image_size : int, optional
+        Side of the input in pixels.
+
+    Raises
+    ------
+    OptionError
+        If it breaks the contract; the message says how.
+
+    Examples
+    --------
+    >>> check_backbone("alexnet", image_size=64)
+    """
+    from featx import backbones
+    from featx.engines import open_engine
+    from featx.probe import distance, tolerance
+
+    name, version = (backbone, "1") if isinstance(backbone, str) else backbones.hand_over(backbone, transform, "check")
+    weights = "none" if isinstance(backbone, str) else "imagenet"
+    request = Request(backbone=name, weights=weights, layers=tuple(layers), image_size=image_size, version=version)
+    network, recipes = backbones.resolve(request)
+    again, recipes_again = backbones.resolve(request)
+
+    def require(kept: bool, broken: str) -> None:
+        if not kept:
+            raise OptionError(f"{name} {broken}")
+
+    require(
+        network.weights_digest == again.weights_digest,
+        "is built with other weights each time. Draw them from torch's generator, which featx seeds, or load them.",
+    )
+    require(recipes == recipes_again, "comes to other layers or shapes each time.")
+    frame, digest = recipes[0].frame, network.weights_digest
+    pixels = np.random.default_rng(0).integers(0, 256, (4, frame.height, frame.width, 3), dtype=np.uint8)
+    engine = open_engine(network, recipes, engine="eager", device="cpu", batch_size=4)
+    first, second = engine.run(pixels), engine.run(pixels)
+    alone = [np.concatenate(rows) for rows in zip(*(engine.run(pixels[i : i + 1]) for i in range(4)), strict=True)]
+    for recipe, rows, repeated, single in zip(recipes, first, second, alone, strict=True):
+        layer = recipe.layer or "output"
+        require(rows.shape == (4, *recipe.shape), f"layer {layer!r} gives {rows.shape[1:]} instead of {recipe.shape}.")
+        require(bool(np.isfinite(rows).all()), f"layer {layer!r} gives numbers that are not finite on noise.")
+        require(
+            np.array_equal(rows, repeated),
+            f"layer {layer!r} gives other features the second time. Nothing in it may be random in evaluation mode.",
+        )
+        require(
+            distance(rows, single) <= tolerance("fp32"),
+            f"layer {layer!r} gives other features when an image comes alone. Batch norm must use its own statistics.",
+        )
+    require(backbones.weights.digest(network.module) == digest, "changes its weights or buffers when it runs.")

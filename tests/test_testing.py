@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from featx.datasets import open_dataset
-from featx.errors import DataError, ImageError
-from featx.testing import check_dataset
+from featx.errors import DataError, ImageError, OptionError
+from featx.testing import check_backbone, check_dataset
 
 
 class Squares:
@@ -68,3 +70,58 @@ def test_what_is_wrong_is_said(others, message):
 def test_an_object_without_a_way_to_read_is_no_dataset():
     with pytest.raises(DataError, match="has no 'read'"):
         check_dataset(type("Nothing", (), {"ids": ["a"], "labels": [None]})())
+
+
+# networks
+
+
+class Net(nn.Module):
+    """A network that keeps the contract, or breaks it in the way that its name says."""
+
+    def __init__(self, breaks=""):
+        super().__init__()
+        self.breaks, self.conv = breaks, nn.Conv2d(3, 4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        maps = self.conv(x)
+        if self.breaks == "random":
+            return maps + torch.rand_like(maps)
+        if self.breaks == "company":
+            return maps - maps.mean(0)
+        if self.breaks == "infinite":
+            return maps / 0
+        if self.breaks == "counts":
+            self.calls += 1
+        return maps
+
+
+HANDED = {"transform": {"height": 16, "resize": "squash"}}
+
+
+def test_a_network_that_keeps_the_contract_passes():
+    check_backbone(Net(), layers=("conv", "output"), **HANDED)
+    check_backbone("squeezenet1_1", image_size=64)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        ("random", "other features the second time"),
+        ("company", "other features when an image comes alone"),
+        ("infinite", "numbers that are not finite"),
+        ("counts", "changes its weights or buffers"),
+    ],
+)
+def test_a_network_that_breaks_the_contract_is_told_how(breaks, message):
+    with pytest.raises(OptionError, match=f"python:Net@check .*{message}"):
+        check_backbone(Net(breaks), **HANDED)
+
+
+def test_a_function_must_build_the_same_network_each_time(tmp_path, monkeypatch):
+    code = "import itertools, torch\nn = itertools.count()\ndef net():\n    m = torch.nn.Conv2d(3, 4, 3)\n"
+    (tmp_path / "fickle_network.py").write_text(f"{code}    m.bias.data.fill_(next(n))\n    return m\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(OptionError, match="is built with other weights each time"):
+        check_backbone("fickle_network:net", image_size=16)
