@@ -6,6 +6,7 @@ import signal
 import sys
 
 import numpy as np
+import pretended_gpu
 import pytest
 import torch
 from click.testing import CliRunner
@@ -442,6 +443,63 @@ def test_another_command_does_not_go_on_from_a_checkpoint(images, tmp_path):
     (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:1000])
     with pytest.raises(featx.FeatxError, match="not a checkpoint that this featx reads"):
         tune(images, checkpoint=tmp_path / "c", resume=True)
+
+
+# Where it computes
+
+
+def test_harness_refuses_what_a_gpu_refuses():
+    with pretended_gpu.pretended(2):
+        on_gpu = torch.ones(3, device="cuda:1")
+        with pytest.raises(RuntimeError, match="same device"):
+            on_gpu + torch.ones(3)
+        with pytest.raises(RuntimeError, match="same device"):
+            on_gpu + torch.ones(3, device="cuda:0")
+        with pytest.raises(TypeError, match="numpy"):
+            on_gpu.numpy()
+        assert (on_gpu * 2).device == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"head_layers": ""},
+        {"backbone": "scratch/leaky-deep", "head_layers": "8 relu", "from_cache": True, "unfreeze": 1},
+        {"head_layers": "conv4 relu gap"},
+    ],
+    ids=["logistic start", "dense start, from the cache", "convolutional start"],
+)
+def test_all_of_it_is_computed_on_the_device_that_was_asked_for(images, tmp_path, how, monkeypatch):
+    """Features, the head that it starts from, every step, the scores and the model's probe; nothing on the first GPU."""
+    monkeypatch.setattr("featx.heads.training.AUTO_UPDATES", 8)  # of the head that is fitted first
+    how = {"image_size": 16, "epochs": 1, **how}
+    torch.save(initial_state(**how), tmp_path / "own.pth")
+    how["weights"] = str(tmp_path / "own.pth")  # random weights would start from a random head
+    with pretended_gpu.pretended(2) as used:
+        on_gpu = tune(images, device="cuda:1", cache=tmp_path / "gpu", **how)
+
+    assert used[1] > 100
+    assert not used[0]
+    on_cpu = tune(images, device="cpu", cache=tmp_path / "cpu", **how)
+    np.testing.assert_allclose(on_gpu.report["history"]["loss"], on_cpu.report["history"]["loss"], rtol=1e-4)
+    for name, array in on_gpu.probe.items():
+        np.testing.assert_allclose(array, on_cpu.probe[name], rtol=1e-3, atol=1e-4)
+
+
+def test_final_scores_are_what_the_model_computes_whatever_the_process_has_set(images):
+    plain = tune(images, precision="bf16").report["train"]
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        model = tune(images, precision="bf16")
+    finally:
+        torch.set_float32_matmul_precision(products)
+    pixels, labels = images
+    taught = [i for i in range(48) if hash_of(model.trained_on, pixels[i])]
+    right = model.predict(pixels[taught], workers=0) == np.array(labels)[taught]
+
+    assert model.report["train"] == plain
+    assert model.report["train"]["accuracy"] == right.mean()
 
 
 # What cannot be
