@@ -246,16 +246,16 @@ def test_a_damaged_run_is_done_again(shots, cache, tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     again = compare(shots, cache, output=tmp_path, note=said.append)
 
-    assert "as kept" not in said[0]
+    assert "as kept" not in said[-1]
     assert again.best["val_accuracy"] == first.best["val_accuracy"]
     compare(shots, cache, output=tmp_path, note=said.append)
-    assert "as kept" in said[1]
+    assert "as kept" in said[-1]
 
 
 def test_runs_of_earlier_versions_are_found_under_the_same_names():
     """Folders written before this code was rewritten go on: what a name is made of must not change."""
     context = ComparisonContext(
-        dataset=None, identity=None, tables="", folder=None, cache=None, views=Views(n=2, augment="flip")
+        dataset=None, item_ids=None, tables="", folder=None, cache=None, views=Views(n=2, augment="flip")
     )
     context.__dict__["fingerprint"] = "f" * 64
     recipe = types.SimpleNamespace(key="k" * 64)
@@ -420,7 +420,7 @@ def test_a_comparison_that_was_stopped_keeps_the_rows_that_were_done(shots, cach
     said = []
 
     def stop(text):
-        said.append(text)
+        said.extend([text] if ": validation" in text else [])
         if len(said) == 2:
             raise KeyboardInterrupt
 
@@ -429,7 +429,7 @@ def test_a_comparison_that_was_stopped_keeps_the_rows_that_were_done(shots, cach
     said.clear()
     compare(shots, cache, heads=["ridge", "knn", "centroid"], output=tmp_path, note=said.append)
 
-    assert [text.endswith("as kept") for text in said] == [True, True, False]
+    assert [text.endswith("as kept") for text in said if ": validation" in text] == [True, True, False]
 
 
 def test_a_misspelt_option_of_training_ends_it_before_anything_is_computed(shots, tmp_path):
@@ -488,8 +488,7 @@ def test_images_in_two_splits_are_named(shots, tmp_path):
     notes = []
     compare(copy, tmp_path / "cache", note=notes.append)
 
-    assert "train" in notes[0]
-    assert "test" in notes[0]
+    assert any("train" in note and "test" in note for note in notes)
 
 
 def test_a_table_of_the_same_images_keeps_its_splits(shots, tmp_path):
