@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import h5py
 import numpy as np
@@ -214,3 +215,16 @@ def test_only_tables_of_the_cache_are_removed(tmp_path):
     with pytest.raises(MissingDataError, match="featx cache list"):
         remove_table(store, tmp_path / "cache" / "a" / "b.h5")
     assert stranger.exists()
+
+
+def test_tables_that_call_each_other_views_go_together(tmp_path):
+    store, ids = Store(tmp_path), items(3)
+    store.commit(KEY, ids, features(ids))
+    one = publish(store, ids, dataset="photos", views=[f"toy-last-avg-{KEY[:8]}.h5"])
+    other = one.with_name("other.h5")
+    shutil.copy(one, other)
+    publish(store, ids, dataset="photos", views=["other.h5", "other.h5"])
+    n_bytes = one.stat().st_size + other.stat().st_size
+
+    assert remove_table(store, one) == n_bytes
+    assert list(one.parent.iterdir()) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,9 +39,6 @@ class ArrayRows:
         del mapped  # it is in memory as it is
         return np.take(self.X, rows, axis=0, out=out)
 
-    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
-        """Do nothing: memory has no checksums."""
-
 
 class PickedRows:
     """Rows picked from several tables, which may be pickled as these may: as their paths.
@@ -73,11 +70,6 @@ class PickedRows:
 
     def _take_of(self, number: int, rows: Indices, out: npt.NDArray[Any] | None, *, mapped: bool) -> npt.NDArray[Any]:
         return self._tables[number].rows.take(rows, out, mapped=mapped)
-
-    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
-        """Check everything that rows are picked from."""
-        for table in self._tables:
-            table.rows.verify(on_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)

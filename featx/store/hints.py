@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import CacheError, CorruptFileError
+from featx.errors import CacheError
 from featx.files.disk import Disk, remove
 from featx.files.records import read_record, write_record
 from featx.store.catalog import Bytes, DigestIndex
@@ -139,18 +140,11 @@ class HashMemo:
     def _read(self, files: list[Path]) -> tuple[Bytes, Bytes]:
         stamps, ids = [np.empty((0, STAMP_BYTES), np.uint8)], [np.empty((0, ID_BYTES), np.uint8)]
         for path in files:
-            try:
-                columns = self._read_one(path)
-            except (CacheError, FileNotFoundError):
-                continue
-            stamps.append(columns[0])
-            ids.append(columns[1])
+            with contextlib.suppress(CacheError, FileNotFoundError):
+                file = Sealed.open(self._disk, path)
+                n = len(file.array("stamp"))
+                file.require({"stamp": ("u", (n, STAMP_BYTES)), "item_id": ("u", (n, ID_BYTES))})
+                columns = file.array("stamp"), file.array("item_id")
+                stamps.append(columns[0])
+                ids.append(columns[1])
         return np.concatenate(stamps), np.concatenate(ids)
-
-    def _read_one(self, path: Path) -> tuple[Bytes, Bytes]:
-        file = Sealed.open(self._disk, path)
-        stamps, ids = file.array("stamp"), file.array("item_id")
-        file.close()
-        if file.kind != KIND or stamps.shape[1:] != (STAMP_BYTES,) or ids.shape != (len(stamps), ID_BYTES):
-            raise CorruptFileError(f"{path} is damaged: it holds something else than hashes.")
-        return stamps, ids

@@ -271,9 +271,10 @@ def remove_table(store: Store, path: Path) -> int:
         If it is not in this cache.
     """
     path = _of_this_cache(store, path)
-    doomed = [path, *_segments_of(store, path)]
-    freed = sum(remove_table(store, view) for view in _views_of(store, path))
-    freed += sum(_size(store, one) for one in doomed)
+    views, segments = _belongings(store, path)
+    of_views = [one for view in views for one in (view, *_belongings(store, view)[1])]  # which have no views themselves
+    doomed = list(dict.fromkeys([*of_views, path, *segments]))
+    freed = total_bytes(store, doomed)
     for one in doomed:
         remove(store.disk, one)
     return freed
@@ -288,24 +289,17 @@ def _of_this_cache(store: Store, path: str | Path) -> Path:
     return path
 
 
-def _views_of(store: Store, path: Path) -> list[Path]:
-    """Return the tables of augmented views that belong to the one at `path`: nothing leads to them without it."""
-    try:
-        names = Table(path, store.disk).views
-    except CorruptFileError:
-        return []
-    return [view for view in (path.parent / name for name in names) if view != path and _size(store, view)]
-
-
-def _segments_of(store: Store, path: Path) -> list[Path]:
-    """Return the segments that the table at `path` needs and no other does."""
+def _belongings(store: Store, path: Path) -> tuple[list[Path], list[Path]]:
+    """Return what nothing leads to without the table at `path`: its tables of views, and segments only it needs."""
     try:
         table = Table(path, store.disk)
+        views = [path.parent / name for name in table.views]
     except CorruptFileError:
-        return []
+        return [], []
     others = [holding for holding in store.catalog.rows(table.key).holdings if holding.path.resolve() != path.resolve()]
     needed = {name for holding in others for name in holding.segments}
-    return [segment_path(store.root, table.key, name) for name in table.segments if name not in needed]
+    segments = [segment_path(store.root, table.key, name) for name in table.segments if name not in needed]
+    return [view for view in views if view != path and _size(store, view)], segments
 
 
 def _rubbish(store: Store) -> Iterator[Reclaimable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -60,11 +61,10 @@ class Publisher:
                 return  # another process published the same, and drops what is superfluous
             time.sleep(_POLL_SECONDS)
         try:
-            if not self._is_current(path, content):
+            is_new = not self._is_current(path, content)
+            if is_new:
                 self._write(path, content)
-                self._drop_covered(Table(path, self._disk), verified=True)
-            else:
-                self._drop_covered(Table(path, self._disk), verified=False)
+            self._drop_covered(Table(path, self._disk), verified=is_new)
         finally:
             self._claims.release(content.key, _TURN)
 
@@ -80,17 +80,12 @@ class Publisher:
             return False
 
     def _write(self, path: Path, content: TableContent) -> None:
-        for attempt in range(_MOST_ATTEMPTS):
-            try:
+        for _ in range(_MOST_ATTEMPTS):
+            with contextlib.suppress(RowsMovedError):
                 self._keep_rows(path, content)
                 write_table(self._disk, path, content, self._rows(content))
-            except RowsMovedError:
-                if attempt == _MOST_ATTEMPTS - 1:
-                    raise CacheError(
-                        f"The cache changes too fast to write {path}. Run the same command again."
-                    ) from None
-            else:
                 return
+        raise CacheError(f"The cache changes too fast to write {path}. Run the same command again.")
 
     def _rows(self, content: TableContent) -> RowStream | Places:
         held, positions = self._locate(content)

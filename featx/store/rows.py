@@ -78,9 +78,6 @@ class RowReader(Protocol):
     def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
         """Return any rows in any order, gathered from a memory map if that is allowed and quicker."""
 
-    def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
-        """Check everything against its digest; `on_bytes` gets the bytes of each part."""
-
 
 class _File(Protocol):
     """What rows are read from: `featx.store.container.Sealed`."""

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from featx.store.segments import KEY_DIGITS, clean_name, segment_name, set_aside
 from featx.store.tables import Table, TableContent, use_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 logger = logging.getLogger("featx.store")
 
@@ -32,7 +32,6 @@ LIMIT = 4 << 30
 _MARKER = ".featx"
 _MARKER_TEXT = {"folder": "featx cache", "format": 1}
 _MOST_ATTEMPTS = 5
-_T = TypeVar("_T")
 
 
 def is_cache(folder: Path) -> bool:
@@ -157,15 +156,14 @@ class Store:
         CorruptFileError
             If one lies in a damaged block.
         """
-
-        def attempt() -> npt.NDArray[Any]:
+        for _ in range(_MOST_ATTEMPTS):
             rows = self.catalog.rows(key)
             positions = rows.positions(item_ids)
             if (positions < 0).any():
                 raise missing_rows(key, int((positions < 0).sum()), len(positions))
-            return rows.take(positions)
-
-        return _again_if_moved(attempt)
+            with contextlib.suppress(RowsMovedError):  # another process published, and dropped segments
+                return rows.take(positions)
+        raise CacheError("The cache changes too fast to be read. Run the same command again.")
 
     def known_errors(self, key: str, item_ids: npt.NDArray[np.uint8]) -> dict[int, str]:
         """Return the reasons of items that are known to give no row under `key`, by their index."""
@@ -300,16 +298,3 @@ class Store:
             with contextlib.suppress(CacheError):
                 self._require_ours()
                 self._hashes.remember(stamps, item_ids)
-
-
-def _again_if_moved(attempt: Callable[[], _T]) -> _T:
-    """Another process may publish, and drop segments, while we read: the rows are then elsewhere."""
-    for _ in range(_MOST_ATTEMPTS - 1):
-        try:
-            return attempt()
-        except RowsMovedError:
-            continue
-    try:
-        return attempt()
-    except RowsMovedError:
-        raise CacheError("The cache changes too fast to be read. Run the same command again.") from None

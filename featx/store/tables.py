@@ -301,7 +301,7 @@ class Table:
         CorruptFileError
         """
         self._file.verify(on_bytes)
-        if self.segments:
+        if isinstance(self.rows, SegmentedRows):
             self.rows.verify(on_bytes)
 
     def close(self) -> None:
