@@ -54,8 +54,12 @@ def settings_options(
 def _option(field: Field[Any], prefix: str) -> Callable[[_Command], _Command]:
     told, types = field.metadata, types_of(field)
     how: dict[str, Any] = {"help": told["help"], "default": field.default}
-    if types == {"bool"}:
+    if "bool" in types:
         how["is_flag"] = True
+    elif field.type in _LISTS:
+        default: Any = field.default
+        how |= {"metavar": told["metavar"], "show_default": bool(default)}
+        how["default"] = ",".join("all" if item is None else str(item) for item in default)
     elif "Sequence[str]" in types:
         how |= {"multiple": True, "metavar": told["metavar"], "help": told["help"].rstrip(".") + "; repeatable."}
     else:
@@ -69,11 +73,33 @@ def _option(field: Field[Any], prefix: str) -> Callable[[_Command], _Command]:
         how |= {"hidden": True, "default": None}
 
     def checked(context: click.Context, given: click.Parameter, value: Any) -> Any:
+        if value is not None and field.type in _LISTS:
+            return _split(typed[0], value, _LISTS[str(field.type)])
         if context.get_parameter_source(given.name or "") is ParameterSource.COMMANDLINE:
             check_value(field, value, typed[0])
         return value
 
     return click.option(*typed, name, callback=checked, **how)
+
+
+def _split(flag: str, text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(read(word.strip()) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        form = "whole numbers between commas, or all" if read is _number_or_all else "whole numbers between commas"
+        raise OptionError(f"{flag} takes {form}; got {text!r}.") from error
+
+
+def _number_or_all(word: str) -> int | None:
+    return None if word == "all" else int(word)
+
+
+#: Fields that are typed as a list between commas, by what reads one of its items.
+_LISTS: dict[str, Callable[[str], Any]] = {
+    "Sequence[str]": str,
+    "Sequence[int]": int,
+    "Sequence[int | None]": _number_or_all,
+}
 
 
 def output_option(default: str | None, explanation: str, **how: Any) -> Callable[[_Command], _Command]:
