@@ -1,14 +1,24 @@
 """The code keeps its own rules: lint, format, types, import directions, a face that is complete."""
 
 import ast
+import importlib
+import inspect
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import featx
+from featx.cli import cli
+from featx.cli.common import COMMON
+from featx.comparison.settings import Compare
+from featx.extraction import Extract
+from featx.finetuning.settings import FineTune
+from featx.settings import options_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -163,3 +173,59 @@ def test_help_loads_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("room", [path.parent.name for path in sorted((ROOT / "featx").glob("*/__init__.py"))])
+def test_every_room_says_what_it_offers(room):
+    package = importlib.import_module(f"featx.{room}")
+
+    assert len(set(package.__all__)) == len(package.__all__)
+    assert all(hasattr(package, name) for name in package.__all__)
+    assert not [name for name in package.__all__ if name.startswith("_")]
+
+
+def _options_typed(command):
+    """Return the options of a command, and their defaults as Python has them."""
+    found = {}
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name not in COMMON and not option.hidden:
+            found[option.name] = None if option.multiple else option.default
+    return found
+
+
+#: What a command has that Python says in another way: by a value of another kind, or around the call.
+TYPED_ONLY = {"cluster", "dry_run", "settings", "output", "jobs", "backend"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "estimator"),
+    [
+        ("extract", Extract, featx.FeatureExtractor),
+        ("finetune", FineTune, featx.FineTuneClassifier),
+        ("compare", Compare, None),
+    ],
+)
+def test_the_command_the_function_and_the_estimator_agree(name, settings, estimator):
+    typed = _options_typed(cli.get_command(None, name))
+    fields = {field.name: field for field in options_of(settings)}
+    keywords = inspect.signature(getattr(featx, name)).parameters
+
+    assert set(typed) - TYPED_ONLY == set(fields)
+    for option, field in fields.items():
+        assert keywords[option].default == field.default
+        text = (
+            ",".join("all" if item is None else str(item) for item in field.default)
+            if isinstance(field.default, tuple)
+            else field.default
+        )
+        assert typed[option] == text, option
+    for parameter, told in inspect.signature(estimator).parameters.items() if estimator else ():
+        assert keywords[parameter].default == told.default, parameter
+
+
+def test_the_reference_has_every_command_and_option():
+    page = runpy.run_path(str(ROOT / "examples" / "command_reference.py"))["page"]()
+
+    assert (ROOT / "docs" / "commands.md").read_text() == page, (
+        "python examples/command_reference.py > docs/commands.md"
+    )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from featx.progress import Progress
 
+#: Names of the options that every command has.
+COMMON = ("cache", "as_json", "quiet", "verbose", "threads", "debug")
 #: Seconds between two lines where stderr is no terminal, and between two redraws where it is.
 LINE_SECONDS = 5.0
 DRAW_SECONDS = 0.1
