@@ -220,7 +220,8 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         )
         assert typed[option] == text, option
     for parameter, told in inspect.signature(estimator).parameters.items() if estimator else ():
-        assert keywords[parameter].default == told.default, parameter
+        if parameter != "image_transform":  # of a network in memory, which only the estimator takes
+            assert keywords[parameter].default == told.default, parameter
 
 
 def test_the_reference_has_every_command_and_option():
