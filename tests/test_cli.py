@@ -532,7 +532,13 @@ def test_names_that_would_move_the_cursor_are_shown_escaped(capsys, photos, tabl
 def test_layers_names_every_row(capsys):
     _, out, _ = featx(capsys, "layers", "alexnet", "--image-size", "64")
 
-    assert out.splitlines()[-1].startswith("(the whole network)")
+    assert out.splitlines()[-1].startswith("output ")
+
+    code, _, err = featx(
+        capsys, "extract", "digits", "--backbone", "resnet18", "--weights", "none", "--layer", "block3_pool"
+    )
+    assert code == 1
+    assert "Where its maps become smaller: relu, layer1, layer2, layer3, layer4" in err
 
 
 def test_on_a_terminal_a_bar_is_drawn_and_words_go_above_it(tmp_path):

@@ -220,7 +220,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         )
         assert typed[option] == text, option
     for parameter, told in inspect.signature(estimator).parameters.items() if estimator else ():
-        if parameter != "image_transform":  # of a network in memory, which only the estimator takes
+        if parameter != "image_transform":  # transform of the function: an estimator has a method of that name
             assert keywords[parameter].default == told.default, parameter
 
 

@@ -220,12 +220,22 @@ class Backbone:
             return self._default_with(pool)
         if name not in modules or name == "":
             known = [*self._keras, *self._trace.calls]
-            raise UnknownLayerError.among("layer", name, filter(None, known), f"featx layers {self._typed}")
+            error = UnknownLayerError.among("layer", name, filter(None, known), f"featx layers {self._typed}")
+            stages = ", ".join(self._stages())
+            raise UnknownLayerError(f"{error}." + (f" Where its maps become smaller: {stages}" if stages else ""))
         # One module may have several paths; it ran under the first.
         path = next(path for path, module in self.module.named_modules() if module is modules[name])
         if self._trace.error is None and path not in self._trace.calls:
             raise OptionError(f"Layer {name!r} gives no tensor in evaluation. All that do: featx layers {self._typed}")
         return Tap(path, pool)
+
+    def _stages(self) -> list[str]:
+        """Return the last of the outer modules that gives maps of each size, as ``layer1`` to ``layer4``."""
+        last = {}
+        for name, call in self._trace.calls.items():
+            if name.count(".") <= 1 and len(call.shape) == 3 and min(call.shape) > 1:
+                last[call.shape[1:]] = name
+        return list(last.values())
 
     def _default_with(self, pool: str) -> Tap:
         layer, own_pool = self.default_layer

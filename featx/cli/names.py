@@ -14,8 +14,8 @@ from featx.recipe import Preprocessing
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: How the network's own output is listed: as a layer it has no name.
-WHOLE = "(the whole network)"
+#: How the network itself is listed, and named to `--layer`.
+WHOLE = "output"
 
 
 @click.command()
