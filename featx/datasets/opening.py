@@ -83,8 +83,9 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         - ``torchvision:NAME``, ``hf:owner/name``, ``digits``;
         - an image file.
 
-        Or a list of paths, Pillow images, uint8 arrays or encoded images; an array (n, h, w[, 1|3|4]) of
-        uint8 or of floats in 0–1; anything with `ids`, `labels` and `read(i)`.
+        Or a list of paths, Pillow images, uint8 arrays or encoded images; an array (n, h, w[, 1|3|4]) or a tensor
+        (n, c, h, w) of uint8 or of floats in 0–1; a DataFrame with a column of images; a dataset of torch,
+        torchvision or Hugging Face; anything with `ids`, `labels` and `read(i)`.
     labels : sequence, optional
         Labels of a list or an array.
     {options}

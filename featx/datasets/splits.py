@@ -278,32 +278,26 @@ def place(paths: Sequence[str]) -> tuple[list[str | None], list[str], list[str]]
     >>> place(["seg_train/sea/1.jpg", "seg_pred/2.jpg"])
     (['sea', None], ['train', ''], ["Folders read as splits: 'seg_pred' (no labels), 'seg_train' (train)."])
     """
-    split_of, notes = _split_folders({path[: path.index("/")] for path in paths if "/" in path})
-    if not split_of:
-        return [_first_folder(path) for path in paths], [""] * len(paths), notes
+    folders = [path[: path.rfind("/") + 1] for path in paths]  # images of one folder have one place
+    counts = Counter(folders)
+    split_of, notes = _split_folders({folder.partition("/")[0] for folder in counts if folder})
     below: dict[str, set[str]] = {top: set() for top in split_of}
-    for path in paths:
-        top, _, rest = path.partition("/")
-        if rest:
-            below[top].add((_first_folder(rest) or "").lower())
-    doubled = {top for top, folders in below.items() if folders == {top.lower()}}
-    labels: list[str | None] = []
-    splits = []
-    n_images: dict[str, Counter[str | None]] = {top: Counter() for top in split_of}
-    for path in paths:
-        top, _, rest = path.partition("/")
-        label = _first_folder(rest.partition("/")[2] if top in doubled else rest)
-        labels.append(label)
-        splits.append(split_of[top] if rest else "")
-        if rest:
-            n_images[top][label] += 1
-    for top, counts in n_images.items():
-        (label, n), *others = counts.items()
-        if split_of[top] != "train" and not others and (label or "").lower() in _NO_CLASS:
-            notes.append(f"The {n:,} images in {top}/{label} have no label: it is the only folder there.")
-            inside = f"{top}/"
-            labels = [None if path.startswith(inside) else one for path, one in zip(paths, labels, strict=True)]
-    return labels, splits, notes
+    for top, _, rest in (folder.partition("/") for folder in counts if folder and split_of):
+        below[top].add(rest.partition("/")[0].lower())
+    doubled = {top for top, names in below.items() if names == {top.lower()}}
+    placed: dict[str, tuple[str | None, str]] = {}
+    for folder in counts:
+        top, _, rest = folder.partition("/") if split_of else ("", "", folder)
+        rest = rest.partition("/")[2] if top in doubled else rest
+        placed[folder] = rest.partition("/")[0] or None, split_of.get(top, "")
+    for top, split in split_of.items():
+        inside = [folder for folder in counts if folder.startswith(f"{top}/")]
+        (name, *others) = {placed[folder][0] for folder in inside}
+        if split != "train" and not others and (name or "").lower() in _NO_CLASS:
+            n_images = sum(counts[folder] for folder in inside)
+            notes.append(f"The {n_images:,} images in {top}/{name} have no label: it is the only folder there.")
+            placed |= dict.fromkeys(inside, (None, split))
+    return [placed[folder][0] for folder in folders], [placed[folder][1] for folder in folders], notes
 
 
 def _split_folders(tops: set[str]) -> tuple[dict[str, str], list[str]]:
@@ -330,8 +324,3 @@ def _split_folders(tops: set[str]) -> tuple[dict[str, str], list[str]]:
         )
         return {}, [note]
     return {}, []
-
-
-def _first_folder(path: str) -> str | None:
-    end = path.find("/")
-    return path[:end] if end >= 0 else None
