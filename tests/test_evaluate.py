@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from featx.errors import DataError
-from featx.evaluate import evaluate, evaluate_model, mcnemar
+from featx.evaluate import evaluate, evaluate_model, find_mislabelled, held_out, mcnemar, out_of_fold
 from featx.evaluate.evaluation import as_text
 from featx.evaluate.metrics import reliability
 from featx.features import Features
@@ -249,11 +249,61 @@ def test_classes_are_matched_by_name(model, tmp_path):
     assert evaluate_model(model, backwards).accuracy.value > 0.8
 
 
-def test_a_class_that_the_model_does_not_know_is_named(model, tmp_path):
+def test_rows_of_a_class_that_the_model_does_not_know_are_left_out_and_counted(model, tmp_path):
+    X, y, splits = digits(300)
+    owls = (y == 0) & (splits == "test")
+    found = evaluate_model(model, table(tmp_path, X, y, splits, classes=("owl", *NAMES[1:])))
+
+    assert found.accuracy.n == ((splits == "test") & ~owls).sum()
+    assert found.to_dict()["unknown"] == {"owl": owls.sum()}
+    assert f"rows of classes that the model does not know ({owls.sum()} of 'owl')" in str(found)
+
+
+def test_a_table_of_unknown_classes_alone_is_refused(model, tmp_path):
     X, y, splits = digits(300)
 
-    with pytest.raises(DataError, match="rows are of classes that the model does not know, the first of 'owl'"):
-        evaluate_model(model, table(tmp_path, X, y, splits, classes=("owl", *NAMES[1:])))
+    with pytest.raises(DataError, match="rows are of classes that the model does not know, the first of 'x0'"):
+        evaluate_model(model, table(tmp_path, X, y, splits, classes=[f"x{i}" for i in range(10)]))
+
+
+def test_each_row_is_told_right_or_wrong_the_most_surely_wrong_first(model, tmp_path):
+    X, y, splits = digits(300)
+    held = held_out(model, table(tmp_path, X, np.where(np.arange(300) == 5, (y + 1) % 10, y), splits))
+    found = held.evaluate(model)
+    header, rows = held.records(found)
+
+    assert header == ["file", "true", "predicted", "probability", "right"]
+    assert len(rows) == found.accuracy.n
+    assert rows[0] == ["0005.png", NAMES[(y[5] + 1) % 10], NAMES[y[5]], pytest.approx(rows[0][3]), False]
+    assert sum(row[4] for row in rows) == found.accuracy.n_correct
+
+
+@pytest.mark.parametrize("head", ["ridge", "mlp", "knn"])
+def test_planted_labels_are_found_among_all_rows(tmp_path, head):
+    X, y, splits = digits(500)
+    planted = np.random.default_rng(0).choice(500, 12, replace=False)
+    wrong = y.copy()
+    wrong[planted] = (wrong[planted] + 3) % 10
+    features = table(tmp_path, X, wrong, splits)
+    settings = {"epochs": 2} if head == "mlp" else {}
+    doubts = find_mislabelled(fit(features, head, settings=settings), features)
+
+    assert len({s.row for s in doubts.suspects[:20]} & set(planted.tolist())) >= 10
+    header, rows = doubts.records()
+    assert header[:3] == ["file", "label", "likely"]
+    s = doubts.suspects[0]
+    assert rows[0][:3] == [features.ids[s.row], NAMES[wrong[s.row]], NAMES[s.likely]]
+
+
+def test_no_row_is_doubted_by_what_learned_its_twin(tmp_path):
+    """Labels of noise: only a twin in another fold could be right about them."""
+    X = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    features = table(
+        tmp_path, np.tile(X, (2, 1)), np.tile(np.arange(60) % 2, 2), np.full(120, "train"), classes=("a", "b")
+    )
+    probabilities, positions = out_of_fold(fit(features, "knn", settings={"k": 1}), features)
+
+    assert (probabilities.argmax(axis=1) == features.y[positions]).mean() < 0.75
 
 
 def test_unlabelled_rows_are_not_evaluated(model, tmp_path):

@@ -146,15 +146,47 @@ def test_one_image_a_class_trains_and_validates_nothing():
     assert (model.report["train"]["n"], model.report["val"], model.calibration) == (10, None, Calibration())
 
 
-def test_a_class_with_validation_rows_only_counts_as_missed(tmp_path):
+def test_a_class_with_validation_rows_only_is_named_and_left_out(tmp_path):
+    """No head can be right there, so that neither the score nor the classes of the model have it."""
     X, y, _ = digits()
     splits = np.where(y == 9, "val", np.where(np.arange(600) % 4 == 0, "val", "train"))
     known_and_unknown = table(tmp_path, X, y, splits)
     model = fit(known_and_unknown, "mlp", settings={"epochs": 5, "early_stopping": True})
 
-    assert model.report["val"]["n"] == (splits == "val").sum()
-    assert model.report["val"]["accuracy"] < 0.8
-    assert model.predict_proba(known_and_unknown)[:, 9].max() == 0
+    assert model.report["val"]["n"] == ((splits == "val") & (y != 9)).sum()
+    assert model.classes == NAMES[:9]
+    assert model.predict_proba(known_and_unknown).shape == (600, 9)
+    (warning,) = model.report["warnings"]
+    assert warning.startswith(f"{(y == 9).sum()} val rows are of class 'nine', which no training row has")
+
+
+@pytest.mark.parametrize("head", ["logreg", "xgboost", "knn", "centroid", "svm"])
+def test_a_class_in_the_middle_that_train_lacks_moves_no_other(tmp_path, head):
+    X, y, _ = digits(400)
+    splits = np.where((y == 4) | (np.arange(400) % 4 == 0), "test", "train")
+    features = table(tmp_path, X, y, splits)
+    model = fit(features, head, test=True)
+    found = load(model.save(tmp_path / "m.featx")).predict(features)
+    tested = (splits == "test") & (y != 4)
+
+    assert "four" not in model.classes
+    assert (found[tested] == np.array(NAMES)[y[tested]]).mean() == pytest.approx(model.report["test"]["accuracy"])
+    assert model.report["test"]["accuracy"] > 0.8
+
+
+def test_equal_fits_leave_equal_bytes_without_their_times(features, tmp_path):
+    for head in ("logreg", "mlp", "xgboost", "knn"):
+        settings = {"epochs": 2} if head == "mlp" else {}
+        one, two = (
+            fit(features, head, settings=settings).save(tmp_path / f"{i}.featx", reproducible=True).read_bytes()
+            for i in range(2)
+        )
+        assert one == two
+
+
+def test_a_setting_of_the_head_among_the_arguments_says_where_it_goes(features):
+    with pytest.raises(TypeError, match=r"featx.fit\(\) has no argument 'C'.*settings=\{'C': 1\}"):
+        fit(features, "logreg", C=1)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,29 @@ def test_only_bad_images_are_all_reasons(tmp_path, saved):
     assert found.errors[0]
 
 
+def test_images_that_cannot_be_read_are_an_error_or_masked(photos, saved, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    model, images = load(saved), [photos / "red" / "0.png", tmp_path / "bad.png"]
+
+    for predict in (model.predict, model.predict_proba):
+        with pytest.raises(DataError, match=r"1 of 2 images cannot be read, the first at position 1 \(.*bad.png\): "):
+            predict(images, **HOW)
+        assert predict(images, errors="mask", **HOW).mask.reshape(2, -1).all(axis=1).tolist() == [False, True]
+        with pytest.raises(OptionError, match="errors must be one of raise, mask"):
+            predict(images, errors="ignore")
+        with pytest.raises(TypeError, match=r"batch_sise.*batch_size"):
+            predict(images, batch_sise=3)
+    assert model.predict(images, errors="mask", **HOW)[0] == "red"
+
+
+def test_rows_that_a_cache_has_are_not_computed(photos, saved, features, monkeypatch):
+    model = load(saved)
+    monkeypatch.setattr("featx.backbones.resolve", lambda *_: pytest.fail("the network was loaded"))
+    found = model.classify(photos, cache=features.path.parents[1], **HOW)
+
+    np.testing.assert_allclose(found.probabilities, model.predict_proba(features), atol=1e-6)
+
+
 def test_arrays_and_pillow_images_are_images(photos, saved):
     image = Image.open(photos / "red" / "0.png")
     model = load(saved)

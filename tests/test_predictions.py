@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from featx.errors import DataError, MissingDataError, OptionError
+from featx.errors import DataError, MissingDataError, MissingExtraError, OptionError
 from featx.model import Predictions, write_csv
+from featx.model.tabulate import check_destination, write_rows
 
 
 def make(**changes):
@@ -170,7 +171,7 @@ def test_an_ambiguous_sample_id_is_refused(tmp_path):
 
 
 def test_wrong_options_are_refused(tmp_path):
-    with pytest.raises(OptionError, match="--format must be one of long, wide, submission; got 'tall'"):
+    with pytest.raises(OptionError, match="--format must be one of photos, long, wide, submission; got 'tall'"):
         write_csv(make(), tmp_path / "out.csv", form="tall")
     with pytest.raises(OptionError, match="--sample gives a submission its form"):
         write_csv(make(), tmp_path / "out.csv", form="wide", sample="sample.csv")
@@ -181,7 +182,12 @@ def test_wrong_options_are_refused(tmp_path):
 
 
 def test_commas_quotes_and_unicode_survive_the_csv(tmp_path):
-    write_csv(make(ids=('a, "b".jpg', "ü.jpg", "c\n.jpg"), classes=("чай", "a,b", '"')), tmp_path / "o.csv", top=1)
+    write_csv(
+        make(ids=('a, "b".jpg', "ü.jpg", "c\n.jpg"), classes=("чай", "a,b", '"')),
+        tmp_path / "o.csv",
+        form="long",
+        top=1,
+    )
 
     assert [row[:3] for row in rows_of(tmp_path / "o.csv")[1:]] == [
         ['a, "b".jpg', "1", "a,b"],
@@ -192,10 +198,71 @@ def test_commas_quotes_and_unicode_survive_the_csv(tmp_path):
 
 def test_the_long_form_names_no_class_where_the_model_abstains(tmp_path):
     predictions = make(min_probability=0.999)
-    write_csv(predictions, tmp_path / "p.csv")
+    write_csv(predictions, tmp_path / "p.csv", form="long")
     rows = {row[0]: row for row in rows_of(tmp_path / "p.csv")[1:]}
     unsure = [i for i, label in enumerate(predictions.labels) if label is None and i not in predictions.errors]
 
     assert unsure
     for i in unsure:
         assert rows[predictions.ids[i]] == [predictions.ids[i], "", "", str(predictions.confidence[i]), ""]
+
+
+def test_by_default_each_photo_is_a_row(tmp_path):
+    write_csv(make(), tmp_path / "p.csv")
+
+    assert rows_of(tmp_path / "p.csv") == [
+        ["file", "predicted", "probability", "error"],
+        ["test/1.jpg", "dog", "0.5", ""],
+        ["test/2.jpg", "", "", "truncated"],
+        ["test/3.jpg", "cat", "0.4", ""],
+    ]
+
+
+def test_the_columns_of_the_csv_that_named_the_photos_are_kept(tmp_path):
+    (tmp_path / "labels.csv").write_text("site;photo;probability\nforest;3;x\nlake;1;y\nlake;9;z\n")
+    write_csv(make(), tmp_path / "p.csv", beside=tmp_path / "labels.csv")
+
+    assert rows_of(tmp_path / "p.csv") == [
+        ["site", "photo", "probability", "predicted", "probability_by_model", "error"],
+        ["forest", "3", "x", "cat", "0.4", ""],
+        ["lake", "1", "y", "dog", "0.5", ""],
+        ["lake", "9", "z", "", "", "not among the photos predicted"],
+    ]
+
+
+def test_a_name_that_is_a_formula_is_quoted_but_for_machines(tmp_path):
+    harmful = make(ids=("=1+1.jpg", "@x.jpg", "c.jpg"), classes=("-a", "+b", "c"))
+    write_csv(harmful, tmp_path / "p.csv")
+    write_csv(harmful, tmp_path / "raw.csv", raw=True)
+    write_csv(harmful, tmp_path / "s.csv", form="submission")
+
+    assert [row[:2] for row in rows_of(tmp_path / "p.csv")[1:]] == [
+        ["'=1+1.jpg", "'+b"],
+        ["'@x.jpg", ""],
+        ["c.jpg", "'-a"],
+    ]
+    assert [row[0] for row in rows_of(tmp_path / "raw.csv")[1:]] == ["=1+1.jpg", "@x.jpg", "c.jpg"]
+    assert rows_of(tmp_path / "s.csv")[0] == ["id", "-a", "+b", "c"]
+
+
+def test_parquet_is_parquet(tmp_path):
+    import pyarrow.parquet as pq
+
+    write_csv(make(), tmp_path / "p.parquet")
+
+    found = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert found["file"] == ["test/1.jpg", "test/2.jpg", "test/3.jpg"]
+    assert found["probability"] == [0.5, None, 0.4]
+
+
+def test_excel_is_excel_or_refused_beforehand(tmp_path):
+    try:
+        import openpyxl
+    except ImportError:
+        with pytest.raises(MissingExtraError, match=r"pip install 'featx\[excel\]'"):
+            check_destination(tmp_path / "p.xlsx")
+    else:
+        write_rows(tmp_path / "p.xlsx", ["file", "p"], [["=a", 0.5]])
+        assert list(openpyxl.load_workbook(tmp_path / "p.xlsx").active.values) == [("file", "p"), ("'=a", 0.5)]
+    with pytest.raises(OptionError, match=r"\.xls is not written"):
+        check_destination(tmp_path / "p.xls")

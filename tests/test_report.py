@@ -18,11 +18,11 @@ import featx
 from featx.cli import main
 from featx.datasets import open_dataset
 from featx.errors import DataError, MissingDataError
-from featx.evaluate import evaluate_model, held_out
+from featx.evaluate import evaluate_model, held_out, label_errors
 from featx.features import Features
 from featx.model import Accuracy
 from featx.reporting import report_predictions
-from featx.reporting.suspects import duplicates, label_errors
+from featx.reporting.suspects import duplicates
 
 
 @pytest.fixture(scope="module")

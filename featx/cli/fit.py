@@ -32,6 +32,7 @@ from featx.extraction import Extract
 @click.option("--test", is_flag=True, help="Report the test split as well. It never chooses.")
 @click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
 @click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
+@click.option("--reproducible", is_flag=True, help="Leave times out of the model file: equal fits, equal bytes.")
 @output_option("model.featx", "Where the model goes.")
 @settings_options(Parallel, Extract)
 @common
@@ -45,6 +46,7 @@ def fit(
     *,
     bundle: bool,
     unsafe_pickle: bool,
+    reproducible: bool,
     **options: Any,
 ) -> None:
     """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
@@ -58,7 +60,7 @@ def fit(
     """
     asked, parallel = taken(Extract, options), taken(Parallel, options)
     options["settings"] = parse_settings(options["settings"])
-    check_fit(head, protocol, asked, options)
+    check_fit(head, protocol, asked, options, unsafe_pickle=unsafe_pickle)
     on_table = source is None or is_table(source)
     if on_table:
         refuse_extraction_options("a table")
@@ -85,15 +87,18 @@ def fit(
                 seed=asked.seed,
                 **options,
             )
-    path = model.save(output, bundle=bundle, unsafe_pickle=unsafe_pickle)
+    path = model.save(output, bundle=bundle, unsafe_pickle=unsafe_pickle, reproducible=reproducible)
     report = {"model": str(path), "table": str(features.path), **model.report}
     show_fit(console, report, fit_lines(report))
 
 
-def check_fit(head: str | None, protocol: str | None, asked: Extract, options: dict[str, Any]) -> None:
+def check_fit(
+    head: str | None, protocol: str | None, asked: Extract, options: dict[str, Any], *, unsafe_pickle: bool
+) -> None:
     """Refuse what no features could make right, before any are computed."""
     from featx.files.sizes import parse_bytes
     from featx.heads import make_head
+    from featx.model.saving import check_savable
     from featx.model.search import parse_search
     from featx.protocols import check_name
 
@@ -105,7 +110,7 @@ def check_fit(head: str | None, protocol: str | None, asked: Extract, options: d
         for name, value in given.items():
             if value:
                 raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
-    make_head(head or "mlp", **options["settings"])
+    check_savable(make_head(head or "mlp", **options["settings"]), unsafe_pickle=unsafe_pickle)
     if options["search"]:
         parse_search(options["search"])
     if options["memory"]:

@@ -46,14 +46,25 @@ class _Averaging:
     tta: bool = option(False, "Average over the augmented views that the model was fitted on.")
 
 
+_raw = click.option("--raw", is_flag=True, help="Leave names as they are that a spreadsheet would run as formulas.")
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("subjects", nargs=-1, required=True, metavar="IMAGE|DIR|TABLE...")
 @settings_options(_Shown)
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="OUT", help="Write the predictions as CSV.")
 @click.option(
-    "--format", "form", default="long", show_default=True, metavar="long|wide|submission", help="Of that file."
+    "--csv", "csv_path", type=click.Path(path_type=Path), metavar="OUT", help="Write them; .xlsx and .parquet too."
 )
+@click.option(
+    "--format",
+    "form",
+    default="photos",
+    show_default=True,
+    metavar="photos|long|wide|submission",
+    help="Of that file: a row a photo, a row a guess, a column a class, or as --sample.",
+)
+@_raw
 @click.option(
     "--sample", type=click.Path(path_type=Path), help="Sample submission: its columns, ids and order are kept."
 )
@@ -63,13 +74,14 @@ class _Averaging:
 @common
 def predict(
     console: Console,
-    cache: Path,  # noqa: ARG001 - every command has a cache
+    cache: Path,
     model: Path,
     subjects: tuple[str, ...],
     *,
     top: int,
     csv_path: Path | None,
     form: str,
+    raw: bool,
     sample: Path | None,
     page: Path | None,
     **options: Any,
@@ -80,17 +92,24 @@ def predict(
     featx predict model.featx photo.jpg
     featx predict model.featx test/ --csv submission.csv --format submission --sample sample_submission.csv
 
-    An image that cannot be read is a row with its reason. The exit status is 1 where a named file is not there.
+    An image that cannot be read is a row with its reason. The exit status is 1 where a named file is not there. Rows
+    that the cache has are not computed again. Photos that a CSV names keep its columns in the file of --csv.
     """
     from featx.model import load, write_csv
+    from featx.model.tabulate import check_destination
 
-    if csv_path is None and (sample or form != "long"):
-        raise click.UsageError("--format and --sample are of the file that --csv OUT writes.")
+    if csv_path is None and (sample or raw or form != "photos"):
+        raise click.UsageError("--format, --sample and --raw are of the file that --csv OUT writes.")
+    if csv_path is not None:
+        check_destination(csv_path)
     classifier = load(model, **vars(taken(Loading, options)))
     source = _source(subjects, taken(Source, options))
-    found = classifier.classify(source, **options)
-    if csv_path is not None and (filled := write_csv(found, csv_path, form=form, top=top, sample=sample)):
-        console.note(f"{len(filled)} images could not be read: equal probabilities stand for them in the submission")
+    found = classifier.classify(source, cache=cache, **options)
+    if csv_path is not None:
+        beside = subjects[0] if len(subjects) == 1 and subjects[0].lower().endswith((".csv", ".tsv")) else None
+        filled = write_csv(found, csv_path, form=form, top=top, sample=sample, beside=beside, raw=raw)
+        if filled:
+            console.note(f"{len(filled)} images could not be read: equal probabilities stand for them")
     if page is not None:
         from featx.reporting import report_predictions
 
@@ -127,6 +146,9 @@ def _text(found: Predictions, csv_path: Path | None) -> str:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
 @click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
+@click.option("--csv", "sheet", type=click.Path(path_type=Path), metavar="OUT", help="A row a photo: right or wrong.")
+@click.option("--mislabelled", type=click.Path(path_type=Path), metavar="OUT", help="Photos whose label looks wrong.")
+@_raw
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Also write the report.")
 @settings_options(_Averaging, Loading, Source, Options)
 @common
@@ -138,22 +160,29 @@ def evaluate(
     split: str | None,
     tta: bool,
     page: Path | None,
+    sheet: Path | None,
+    mislabelled: Path | None,
+    raw: bool,
     **options: Any,
 ) -> None:
     """Print accuracy with its interval, per-class scores, and what is confused with what.
 
     \b
     featx evaluate model.featx --report report.html
+    featx evaluate model.featx --csv photos.csv --mislabelled doubts.csv
 
     Without TABLE or DATA it is judged on the table that it was fitted on. Rows whose content the model was trained
     on are counted, named, and left out of the headline. DATA are extracted by the model's own recipe.
     """
     if tta and page is not None:
         raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
-    from featx.evaluate import evaluate_model
+    from featx.evaluate import find_mislabelled, held_out
     from featx.model import load
+    from featx.model.tabulate import check_destination, write_rows
     from featx.reporting import report
 
+    for path in filter(None, (sheet, mislabelled)):
+        check_destination(path)
     classifier = load(model, **vars(taken(Loading, options)))
     with classifier.loadable_request() if classifier.request else nullcontext() as request:
         if source is None:
@@ -161,7 +190,15 @@ def evaluate(
         else:
             rows = find_table(console, source, cache, Extract(**options), request, remember=False)
     images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})
-    found = evaluate_model(classifier, rows, split, images=images, **how)
+    held = held_out(classifier, rows, split)
+    found = held.evaluate(classifier, images, **how)
+    if sheet is not None:
+        write_rows(sheet, *held.records(found), raw=raw)
+        console.note(f"{len(found.y_true):,} photos, the most surely wrong first: {sheet}")
+    if mislabelled is not None:
+        doubts = find_mislabelled(classifier, rows)
+        write_rows(mislabelled, *doubts.records(), raw=raw)
+        console.note(f"{len(doubts.suspects):,} photos whose label looks wrong, the most doubtful first: {mislabelled}")
     if page is not None:
         made = report(classifier, table=rows, split=split, command=typed_command())
         console.note(f"The report: {made.save(page)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,8 @@ class Evaluation:
         Rows among the n on which the model's settings were chosen: their part of the numbers is flattering.
     n_unreadable : int
         Images of the same selection that are no rows at all.
+    unknown : dict of str to int
+        Rows left out because the model does not know their class: how many, by class.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +66,7 @@ class Evaluation:
     trained_on: tuple[str, ...] = ()
     n_chosen_on: int = 0
     n_unreadable: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -143,6 +146,7 @@ class Evaluation:
             "trained_on": {"n": len(self.trained_on), "ids": list(self.trained_on)},
             "n_chosen_on": self.n_chosen_on,
             "n_unreadable": self.n_unreadable,
+            "unknown": dict(self.unknown),
         }
 
     def __str__(self) -> str:
@@ -165,7 +169,7 @@ def evaluate(y_true: ArrayLike, predicted: ArrayLike, classes: tuple[str, ...], 
     classes : tuple of str, length k
         Names of the classes.
     **counts
-        `Evaluation.trained_on`, `Evaluation.n_chosen_on`, `Evaluation.n_unreadable`.
+        `Evaluation.trained_on`, `Evaluation.n_chosen_on`, `Evaluation.n_unreadable`, `Evaluation.unknown`.
 
     Raises
     ------
@@ -216,7 +220,7 @@ def _headline(evaluation: Evaluation) -> list[str]:
         ("accuracy", str(evaluation.accuracy)),
         ("balanced accuracy", _percent(evaluation.balanced_accuracy)),
         ("top-5 accuracy", _percent(evaluation.top5)),
-        ("log-loss", "" if evaluation.log_loss is None else f"{evaluation.log_loss:.4f} nats"),
+        ("log-loss", "" if evaluation.log_loss is None else f"{evaluation.log_loss:.4f}"),
         ("calibration error", _percent(evaluation.calibration_error)),
         ("baseline", f"{_percent(share)} (always {label!r})"),
     ]
@@ -229,7 +233,12 @@ def _notes(evaluation: Evaluation) -> list[str]:
         named = ", ".join(evaluation.trained_on[:3]) + (", …" if len(evaluation.trained_on) > 3 else "")
         notes.append(f"Left out: {len(evaluation.trained_on):,} rows that the model was trained on ({named}).")
     if evaluation.n_chosen_on:
-        notes.append(f"Flattering: {evaluation.n_chosen_on:,} of the rows chose the model's settings.")
+        notes.append(
+            f"{evaluation.n_chosen_on:,} of the rows chose the model's settings: on new ones expect a little less."
+        )
+    if evaluation.unknown:
+        named = ", ".join(f"{n:,} of {name!r}" for name, n in evaluation.unknown.items())
+        notes.append(f"Left out: rows of classes that the model does not know ({named}).")
     if evaluation.n_unreadable:
         notes.append(f"Not counted: {evaluation.n_unreadable:,} images that could not be read.")
     return notes

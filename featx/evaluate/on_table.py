@@ -36,6 +36,8 @@ class HeldOut:
         Ids of the rows left out, because the model was trained on their very content.
     n_chosen_on : int
         Rows among the n on which the model's settings were chosen.
+    unknown : dict of str to int
+        Rows left out because the model does not know their class: how many, by class.
     """
 
     positions: NDArray[np.intp]
@@ -43,6 +45,7 @@ class HeldOut:
     y: NDArray[np.int64]
     trained_on: tuple[str, ...]
     n_chosen_on: int
+    unknown: dict[str, int]
 
     def evaluate(self, model: Model, images: Dataset | None = None, **how: Any) -> Evaluation:
         """Evaluate `model`, the one that the rows were held out from; see `evaluate_model`."""
@@ -53,7 +56,18 @@ class HeldOut:
             trained_on=self.trained_on,
             n_chosen_on=self.n_chosen_on,
             n_unreadable=len(self.rows.errors),
+            unknown=self.unknown,
         )
+
+    def records(self, found: Evaluation) -> tuple[list[str], list[list[Any]]]:
+        """Return what became of each row, the most surely wrong first, as a header and rows for a spreadsheet."""
+        names = found.classes
+        most = np.ones(len(found.y_pred)) if found.probabilities is None else found.probabilities.max(axis=1)
+        right = found.y_true == found.y_pred
+        rows = zip(self.rows.ids.tolist(), found.y_true, found.y_pred, most.tolist(), right.tolist(), strict=True)
+        table = [[name, names[true], names[predicted], p, ok] for name, true, predicted, p, ok in rows]
+        order = np.lexsort([-most, right])
+        return ["file", "true", "predicted", "probability", "right"], [table[i] for i in order.tolist()]
 
     def _over_views(self, model: Model, images: Dataset, how: dict[str, Any]) -> NDArray[np.float64]:
         """Return probabilities averaged over the views of each row's image."""
@@ -91,7 +105,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     Raises
     ------
     DataError
-        If a label is none of the model's classes, or all rows were trained on.
+        If no row has a label that is one of the model's classes, or all rows were trained on.
     """
     if split is None and (features.splits == "test").any():
         split = "test"
@@ -104,9 +118,9 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
             "None of these rows has a label to judge by. Give images in class folders, or name the labels: "
             "--label-column COLUMN"
         )
-    positions = np.flatnonzero(wanted)
-    part = features.select(positions)
-    y = _in_classes_of(model, part)
+    y_model, unknown = _in_classes_of(model, features, wanted)
+    positions = np.flatnonzero(wanted & (y_model >= 0))
+    part, y = features.select(positions), y_model[positions]
     trained_on = _known(part.item_ids, model.trained_on)
     if len(part) and trained_on.all():
         rows = "rows" if split is None else f"rows of split {split!r}"
@@ -118,6 +132,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
         y[~trained_on],
         trained_on=tuple(part.ids[trained_on].tolist()),
         n_chosen_on=int(_known(kept.item_ids, model.chosen_on).sum()),
+        unknown=unknown,
     )
 
 
@@ -131,7 +146,8 @@ def evaluate_model(
     model : Model
         To evaluate.
     features : Features
-        A table of the model's recipe. Classes are matched by name.
+        A table of the model's recipe. Classes are matched by name; rows of a class that the model does not know are
+        left out and counted.
     split : str, optional
         Rows to look at: by default ``test`` where there is such a split, else all.
     images : Dataset, optional
@@ -143,27 +159,36 @@ def evaluate_model(
     Raises
     ------
     DataError
-        If no row is labelled, a label is none of the model's classes, all rows were trained on, or an image is no
-        longer the one that the table was made of.
+        If no row has a label that is one of the model's classes, all rows were trained on, or an image is no longer
+        the one that the table was made of.
     OptionError
         If `images` are given and the model was fitted without views.
     """
     return held_out(model, features, split).evaluate(model, images, **how)
 
 
-def _in_classes_of(model: Model, table: Features) -> NDArray[np.int64]:
-    """Return the table's labels as indices into the model's classes."""
+def _in_classes_of(
+    model: Model, table: Features, wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Return labels as indices into the model's classes, -1 for one it does not know, and how many of which those are.
+
+    Raises
+    ------
+    DataError
+        If it knows none of the `wanted` rows' classes.
+    """
     place = {name: i for i, name in enumerate(model.classes)}
-    translation = np.array([place.get(name, -1) for name in table.classes], dtype=np.int64)
-    y = translation[table.y] if len(table) else table.y
-    if (y < 0).any():
-        strange = table.classes[table.y[np.argmin(y)]]
+    translation = np.array([*(place.get(name, -1) for name in table.classes), -1], dtype=np.int64)
+    y = translation[table.y]  # an unlabelled row is -1: the last
+    strange = table.y[wanted & (y < 0)]
+    unknown = {table.classes[label]: int((strange == label).sum()) for label in np.unique(strange).tolist()}
+    if len(strange) == wanted.sum():
         known = ", ".join(model.classes[:10]) + (", …" if len(place) > 10 else "")
         raise DataError(
-            f"{(y < 0).sum():,} rows are of classes that the model does not know, the first of {strange!r}. "
+            f"{len(strange):,} rows are of classes that the model does not know, the first of {next(iter(unknown))!r}. "
             f"Take them out, or fit a model on them too. It knows {known}"
         )
-    return y
+    return y, unknown
 
 
 def _known(item_ids: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 from sklearn.base import clone
@@ -19,6 +20,7 @@ from featx.heads.linear import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
 from featx.heads.neighbors import CentroidHead, KNNHead
+from featx.heads.state import is_exportable
 from featx.model.job import Job
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled
@@ -55,6 +57,7 @@ def fit(
     seed: int = 0,
     memory: int | str | None = None,
     views: int | None = None,
+    **unknown: Never,
 ) -> Model:
     """Fit a head on a table.
 
@@ -108,11 +111,17 @@ def fit(
     >>> model.report["train"]["n"], model.report["val"]["n"], model.report["val"]["accuracy"] > 0.9
     (1617, 180, True)
     """
+    if unknown:
+        given: dict[str, Any] = dict(unknown)
+        name, value = next(iter(given.items()))
+        raise TypeError(
+            f"featx.fit() has no argument {name!r}. A setting of the head goes into settings={{{name!r}: {value!r}}}."
+        )
     started = time.perf_counter()
     table = features if isinstance(features, Features) else Features.open(features)
     name, estimator = _make_head(head, settings or {}, seed)
     scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if scale == "auto" else scale)
-    rows = choose_rows(table, val, seed)
+    rows, unknown_classes = _of_known_classes(table, choose_rows(table, val, seed))
     _check_numbers(table, rows.train_and_val)
     if test and not len(rows.test):
         raise OptionError("--test needs a test split, and the table has none. Leave out --test.")
@@ -148,9 +157,12 @@ def fit(
         cv=tried.cv,
         path=_path(first.head),
         history=getattr(first.head, "history_", {}),
-        warnings=tuple(_leaks(table, rows if test else dataclasses.replace(rows, test=rows.test[:0]))),
+        warnings=(
+            *unknown_classes,
+            *_leaks(table, rows if test else dataclasses.replace(rows, test=rows.test[:0])),
+        ),
     )
-    return dataclasses.replace(model, report=report)
+    return _with_classes_of_train(dataclasses.replace(model, report=report))
 
 
 def make_model(
@@ -180,6 +192,33 @@ def make_model(
         chosen_on=table.item_ids[chosen_on],
         views=views,
     )
+
+
+def _of_known_classes(table: Features, rows: Rows) -> tuple[Rows, list[str]]:
+    """Leave rows whose class no training row has out of validation and test, and say so: no head can be right there."""
+    known = np.unique(table.y[rows.train])
+    kept, said = {"train": rows.train}, []
+    for name in ("val", "test"):
+        positions = getattr(rows, name)
+        strange = ~np.isin(table.y[positions], known)
+        kept[name] = positions[~strange]
+        for label in np.unique(table.y[positions[strange]]).tolist():
+            n = int((table.y[positions] == label).sum())
+            said.append(
+                f"{n:,} {name} rows are of class {table.classes[label]!r}, which no training row has: "
+                f"they are left out of the {name} accuracy."
+            )
+    return Rows(**kept), said
+
+
+def _with_classes_of_train(model: Model) -> Model:
+    """Return `model` without classes that no training row has; heads of others keep them, with probability 0."""
+    known = np.asarray(model.head.classes_)
+    if len(known) == len(model.classes) or not is_exportable(model.head):
+        return model
+    head = copy.copy(model.head)
+    head.classes_ = np.arange(len(known))
+    return dataclasses.replace(model, head=head, classes=tuple(model.classes[code] for code in known.tolist()))
 
 
 def _leaks(table: Features, rows: Rows) -> list[str]:

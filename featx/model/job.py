@@ -64,6 +64,13 @@ class Fitted:
         codes = np.searchsorted(self.head.classes_, self.table.y[known])
         return Calibration.fit(scores, codes, votes=not hasattr(self.head, "decision_function"))
 
+    def probabilities(self, positions: Positions) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return codes of the classes that the head knows (m,), and their uncalibrated probabilities (n, m) of rows."""
+        found = np.empty((len(positions), len(self.head.classes_)))
+        for where, scores in self._blocks(positions):
+            found[where] = Calibration().probabilities(scores)
+        return np.asarray(self.head.classes_), found
+
     def accuracy(self, positions: Positions) -> Accuracy | None:
         """Return the accuracy on some rows; None for no rows."""
         y, known = self.table.y[positions], np.asarray(self.head.classes_)

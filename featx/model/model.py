@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from featx.model.network import unpacked
 from featx.model.predictions import Predictions, check_thresholds
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
+from featx.settings import check_choice, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from typing import Self
+    from typing import Self, Unpack
 
     from numpy.typing import NDArray
 
@@ -31,10 +32,29 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+Found = TypeVar("Found", bound="NDArray[Any]")
+
 #: Fitted arrays that describe a fit, or are statistics, instead of being trained.
 _NOT_TRAINED = ("classes_", "codes_", "Cs_", "scores_", "n_iter_", "running_mean", "running_var", "num_batches_tracked")
 #: A table is scaled and predicted this much at a time, in bytes.
 BLOCK_BYTES = 64 << 20
+
+
+class Prediction(TypedDict, total=False):
+    """Keywords of prediction; see `Model.classify`."""
+
+    min_probability: float
+    min_familiarity: float
+    tta: bool
+    cache: str | Path | None
+    engine: str
+    device: str
+    batch_size: int | None
+    workers: int | None
+
+
+#: Those that do not change how rows are made from images.
+_THRESHOLDS = ("min_probability", "min_familiarity", "tta")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -81,15 +101,7 @@ class Model(ModelParts):
         table = Features.open(path)
         return table if self.recipe is None or table.key == self.recipe.key else None
 
-    def classify(
-        self,
-        source: Any,
-        *,
-        min_probability: float = 0.0,
-        min_familiarity: float = 0.0,
-        tta: bool = False,
-        **options: Any,
-    ) -> Predictions:
+    def classify(self, source: Any, **how: Unpack[Prediction]) -> Predictions:
         """Predict images or a table, with a reason for every row that cannot be predicted.
 
         Parameters
@@ -105,8 +117,10 @@ class Model(ModelParts):
         tta : bool
             Average the probabilities over the plain image and its augmented views: those that the model was fitted
             on, drawn by the image's content, or of a table those that it has. Familiarity is of the plain image.
-        **options
-            ``engine``, ``device``, ``batch_size``, ``workers`` as in `featx.extraction.Options`.
+        cache : path-like, optional
+            A cache folder, whose rows of these images are read instead of computed. Nothing is written.
+        engine, device, batch_size, workers : str, str, int, int, optional
+            As in `featx.extract`: what runs the network and where, images a forward, decoding processes.
 
         Raises
         ------
@@ -119,36 +133,64 @@ class Model(ModelParts):
         """
         from featx.features import Features
 
-        check_thresholds(min_probability, min_familiarity, knows_familiarity=self.ood is not None)
+        check_names("Model.classify", how, Prediction.__annotations__)
+        made = {name: value for name, value in how.items() if name not in _THRESHOLDS}
+        least = {name: how[name] for name in ("min_probability", "min_familiarity") if name in how}
+        check_thresholds(
+            least.get("min_probability", 0.0), least.get("min_familiarity", 0.0), knows_familiarity=self.ood is not None
+        )
         if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):
-            probabilities, familiarity = self._predict_table(source, tta=tta)
+            probabilities, familiarity = self._predict_table(source, tta=how.get("tta", False))
             ids = tuple(source.ids)
             reasons: dict[int, str] = {}
         else:
-            ids, probabilities, familiarity, reasons = self._predict_images(source, options, tta=tta)
+            ids, probabilities, familiarity, reasons = self._predict_images(source, made, tta=how.get("tta", False))
         return Predictions(
             ids=ids,
             classes=self.classes,
             probabilities=probabilities,
             errors=reasons,
             familiarity=None if self.ood is None else familiarity,
-            min_probability=min_probability,
-            min_familiarity=min_familiarity,
+            **least,
         )
 
-    def predict(self, source: Any, **options: Any) -> NDArray[np.object_]:
-        """Return the label of each row, object array of shape (n,); None where there is none. See `classify`."""
-        return np.array(self.classify(source, **options).labels, dtype=object)
+    def predict(
+        self, source: Any, *, errors: Literal["raise", "mask"] = "raise", **how: Unpack[Prediction]
+    ) -> NDArray[np.object_]:
+        """Return the label of each row, object array of shape (n,); None where the model abstains.
 
-    def predict_proba(self, source: Any, **options: Any) -> NDArray[np.float64]:
-        """Return probabilities, float64 of shape (n, k); NaN where an image could not be read. See `classify`."""
-        return self.classify(source, **options).probabilities
+        Parameters
+        ----------
+        source
+            Images or a table, as `classify` takes them.
+        errors : {"raise", "mask"}
+            What to do about images that cannot be read: say which and why, or return a masked array
+            (`numpy.ma.MaskedArray`) that leaves them out. `classify` tells the reason of each.
+        **how
+            As in `classify`.
 
-    def top(self, source: Any, k: int = 5, **options: Any) -> list[list[tuple[str, float]]]:
+        Raises
+        ------
+        DataError
+            If an image cannot be read, unless they are to be masked; and whatever `classify` raises.
+        """
+        check_names("Model.predict", how, Prediction.__annotations__)
+        found = self.classify(source, **how)
+        return _readable(found, np.array(found.labels, dtype=object), errors)
+
+    def predict_proba(
+        self, source: Any, *, errors: Literal["raise", "mask"] = "raise", **how: Unpack[Prediction]
+    ) -> NDArray[np.float64]:
+        """Return probabilities, float64 of shape (n, k), columns in the order of `classes`. See `predict`."""
+        check_names("Model.predict_proba", how, Prediction.__annotations__)
+        found = self.classify(source, **how)
+        return _readable(found, found.probabilities, errors)
+
+    def top(self, source: Any, k: int = 5, **how: Unpack[Prediction]) -> list[list[tuple[str, float]]]:
         """Return the `k` most probable (label, probability) of each row, best first. See `classify`."""
-        return self.classify(source, **options).top(k)
+        return self.classify(source, **how).top(k)
 
     def extract_options(self) -> dict[str, Any]:
         """Return the options of ``featx extract`` that make a table for this model, none if it has no recipe."""
@@ -159,7 +201,9 @@ class Model(ModelParts):
         """Number of values that the head has learned; see `count_parameters`."""
         return count_parameters(self.head)
 
-    def save(self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
+    def save(
+        self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False, reproducible: bool = False
+    ) -> Path:
         """Write the model to a file and return its path.
 
         Parameters
@@ -170,13 +214,16 @@ class Model(ModelParts):
             Put the backbone's weights into the file, so that it needs none elsewhere.
         unsafe_pickle : bool
             Pickle a head that has no data-only form. Whoever loads a pickle runs whatever is in it.
+        reproducible : bool
+            Leave out how long the fit took, so that equal fits give equal bytes.
 
         Raises
         ------
         ModelFileError
             If the head has no data-only form and `unsafe_pickle` is not set, or the file cannot be written.
         """
-        return write(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
+        model = self.with_report(seconds=0.0) if reproducible else self
+        return write(model, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
 
     def with_report(self, **changes: Any) -> Self:
         """Return the same model with fields of its `FitReport` changed."""
@@ -290,6 +337,22 @@ class Model(ModelParts):
             f"The table holds features of {theirs}, the model was fitted on {mine}. "
             f"Make the matching table: {extract_command(self.request)}"
         )
+
+
+def _readable(found: Predictions, values: Found, errors: str) -> Found:
+    """Return `values` of the rows of `found`, masked or with complaint where an image could not be read."""
+    check_choice("errors", errors, ("raise", "mask"))
+    if errors == "mask":
+        mask = np.zeros(values.shape, dtype=bool)
+        mask[list(found.errors)] = True
+        return np.ma.MaskedArray(values, mask)  # type: ignore[return-value]
+    if found.errors:
+        place = min(found.errors)
+        raise DataError(
+            f"{len(found.errors):,} of {len(found):,} images cannot be read, the first at position {place} "
+            f"({found.ids[place]}): {found.errors[place]}. Leave them out, or get a masked array: errors='mask'"
+        )
+    return values
 
 
 def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = False) -> Model:

@@ -1,27 +1,116 @@
-"""Predictions as CSV: one row a guess, one row an image, or the form a competition asks for."""
+"""Predictions as a spreadsheet: one row a photo, one row a guess, or the form a competition asks for."""
 
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from featx.errors import DataError, MissingDataError, OptionError
+from featx.errors import DataError, MissingDataError, MissingExtraError, OptionError
 from featx.files import whole_file
+from featx.settings import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from featx.model.predictions import Predictions
 
-FORMATS = ("long", "wide", "submission")
+FORMATS = ("photos", "long", "wide", "submission")
 Row = list[Any]
+#: What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def check_destination(path: str | Path) -> None:
+    """Refuse a file whose form is not written, before there is anything to write.
+
+    Raises
+    ------
+    OptionError
+        For a spreadsheet of an old form.
+    MissingExtraError
+        For an ``.xlsx`` without the package that writes it.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".xls", ".ods", ".numbers"):
+        raise OptionError(f"{suffix} is not written. Name a .csv, .xlsx or .parquet.")
+    if suffix == ".xlsx":
+        try:
+            import openpyxl  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError(
+                "Excel files are written by openpyxl: pip install 'featx[excel]'. Or name a .csv, which Excel opens."
+            ) from error
+
+
+def write_rows(path: str | Path, header: Sequence[str], rows: Sequence[Row], *, raw: bool = False) -> None:
+    """Write a table as CSV, or, after the name of the file, as Excel or Parquet.
+
+    Parameters
+    ----------
+    path : path-like
+        ``….xlsx``, ``….parquet``, or anything else for CSV, UTF-8.
+    header : sequence of str
+        Names of the columns.
+    rows : sequence of list
+        Texts, numbers, truth values or None.
+    raw : bool
+        Leave a text as it is that a spreadsheet would run as a formula, such as ``=1+1``. Otherwise an apostrophe
+        goes before it, in CSV and Excel.
+
+    Raises
+    ------
+    OptionError, MissingExtraError
+        As `check_destination`.
+    """
+    check_destination(path)
+    suffix = Path(path).suffix.lower()
+    if not (raw or suffix == ".parquet"):
+        header, rows = [_quoted(name) for name in header], [[_quoted(value) for value in row] for row in rows]
+    with whole_file(Path(path)) as temporary:
+        if suffix == ".parquet":
+            import pyarrow as pa
+            from pyarrow import parquet
+
+            columns = zip(*rows, strict=True) if rows else [[] for _ in header]
+            values = [[None if value == "" else value for value in column] for column in columns]
+            parquet.write_table(pa.Table.from_arrays([pa.array(column) for column in values], list(header)), temporary)
+        elif suffix == ".xlsx":
+            import openpyxl
+
+            book = openpyxl.Workbook(write_only=True)
+            sheet = book.create_sheet("featx")
+            for row in (header, *rows):
+                sheet.append(list(row))
+            book.save(temporary)
+        else:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([header, *rows])
+
+
+def _quoted(value: Any) -> Any:
+    """Return a text with an apostrophe before what would be run as a formula.
+
+    Examples
+    --------
+    >>> _quoted("=1+1"), _quoted("cat"), _quoted(-0.5)
+    ("'=1+1", 'cat', -0.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def write_csv(
-    predictions: Predictions, path: str | Path, *, form: str = "long", top: int = 5, sample: str | Path | None = None
+    predictions: Predictions,
+    path: str | Path,
+    *,
+    form: str = "photos",
+    top: int = 5,
+    sample: str | Path | None = None,
+    beside: str | Path | None = None,
+    raw: bool = False,
 ) -> tuple[str, ...]:
-    """Write `predictions` to the CSV file `path`, UTF-8.
+    """Write `predictions` to a CSV file, or to an ``.xlsx`` or ``.parquet``.
 
     Parameters
     ----------
@@ -29,7 +118,8 @@ def write_csv(
         What to write.
     path : path-like
         Where to.
-    form : {"long", "wide", "submission"}
+    form : {"photos", "long", "wide", "submission"}
+        ``photos``: a row for each, ``file, predicted, probability, error``.
         ``long``: ``id, rank, label, probability, error``, the `top` guesses of each row below one another; of a row
         on which the model abstains the highest probability alone.
         ``wide``: ``id, label, probability, error`` and a column of probabilities for each class.
@@ -39,6 +129,10 @@ def write_csv(
         Guesses a row, for ``long``.
     sample : path-like, optional
         A CSV whose first column holds ids, with or without extension, and whose other columns are classes.
+    beside : path-like, optional
+        A CSV that names the photos: its columns are kept before those of ``photos``.
+    raw : bool
+        As in `write_rows`. A submission is always raw: it is read by a machine.
 
     Returns
     -------
@@ -50,12 +144,13 @@ def write_csv(
     DataError
         If the sample names classes or ids that the predictions do not have.
     """
-    if form not in FORMATS:
-        raise OptionError(f"--format must be one of {', '.join(FORMATS)}; got {form!r}.")
+    check_choice("--format", form, FORMATS)
     if sample is not None and form != "submission":
         raise OptionError(f"--sample gives a submission its form; --format {form} has its own.")
     uniform: tuple[str, ...] = ()
-    if form == "long":
+    if form == "photos":
+        header, rows = _photos(predictions, beside)
+    elif form == "long":
         header, rows = ["id", "rank", "label", "probability", "error"], list(_long(predictions, top))
     elif form == "wide":
         header, rows = ["id", "label", "probability", "error", *predictions.classes], list(_wide(predictions))
@@ -63,9 +158,42 @@ def write_csv(
         header, ids = _sample_form(sample, predictions)
         rows = list(_submission(predictions, header, ids))
         uniform = tuple(predictions.ids[i] for i in sorted(predictions.errors))
-    with whole_file(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_rows(path, header, rows, raw=raw or form == "submission")
     return uniform
+
+
+def _photos(predictions: Predictions, beside: str | Path | None) -> tuple[list[str], list[Row]]:
+    """Return one row a photo, after the columns of the CSV that named it if there is one."""
+    found = zip(predictions.ids, predictions.labels, predictions.confidence.tolist(), strict=True)
+    own = ["predicted", "probability", "error"]
+    told: list[Row] = [
+        ["", "", predictions.errors[i]] if i in predictions.errors else [label or "", probability, ""]
+        for i, (_, label, probability) in enumerate(found)
+    ]
+    if beside is None:
+        return ["file", *own], [[name, *row] for name, row in zip(predictions.ids, told, strict=True)]
+    header, given = _read_csv(beside)
+    exact, loose = _places(predictions.ids)
+    # The column that names the photos is the one of whose values most are photos.
+    named = [sum(bool(exact.get(row[j]) or loose.get(row[j])) for row in given) for j in range(len(header))]
+    key = named.index(max(named))
+    rows: list[Row] = []
+    for row in given:
+        at = exact.get(row[key]) or loose.get(row[key], [])
+        rows.append([*row, *(told[at[0]] if len(at) == 1 else ["", "", "not among the photos predicted"])])
+    return [*header, *(f"{name}_by_model" if name in header else name for name in own)], rows
+
+
+def _read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header of a CSV and its rows, all as long as the header."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            text = file.read()
+        separator = max(",;\t", key=text.splitlines()[0].count)
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    except (ValueError, IndexError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV with a header: {error}.") from error
+    return header, [(row + [""] * len(header))[: len(header)] for row in rows]
 
 
 def _long(predictions: Predictions, top: int) -> Iterator[Row]:
@@ -95,12 +223,9 @@ def _sample_form(sample: str | Path | None, predictions: Predictions) -> tuple[l
     if sample is None:
         return ["id", *predictions.classes], [_stem(name) for name in predictions.ids]
     try:
-        with Path(sample).open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if row]
+        header, rows = _read_csv(sample)
     except FileNotFoundError as error:
         raise MissingDataError(f"No sample submission at {sample}. Name an existing CSV: --sample FILE") from error
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{sample} is not a CSV with a header: {error}. Name another: --sample FILE") from error
     _check_columns(sample, header[1:], predictions.classes)
     return header, [row[0] for row in rows]
 

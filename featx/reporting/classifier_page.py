@@ -118,10 +118,12 @@ def _shown(judged: Judged) -> dict[str, Any]:
         ("Most confident mistakes", choice.mistakes),
         ("Least sure", choice.unsure),
     ]
-    suspects = zip(at([s.row for s in judged.suspects]), judged.suspects, strict=True)
+    place = {name: i for i, name in enumerate(found.classes)}
+    names, y = judged.table.classes, judged.table.y
     doubted = {
-        position: (str(judged.table.ids[position]), int(found.y_true[s.row]), s.likely, s.p_likely)
-        for position, s in suspects
+        s.row: (str(judged.table.ids[s.row]), place[names[y[s.row]]], place[names[s.likely]], s.p_likely)
+        for s in judged.suspects
+        if names[y[s.row]] in place and names[s.likely] in place
     }
     return {
         "classes": list(found.classes),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.evaluate import held_out
+from featx.errors import DataError, OptionError
+from featx.evaluate import find_mislabelled, held_out
 from featx.reporting.choice import Choice, choose, sample_rows
 from featx.reporting.projection import project
 from featx.reporting.sizes import Sizes, accuracy_by_size
-from featx.reporting.suspects import Suspect, duplicates, label_errors
+from featx.reporting.suspects import duplicates
 from featx.reporting.thumbnails import Thumbnails, make_thumbnails, open_images
 
 if TYPE_CHECKING:
@@ -19,13 +21,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.evaluate import Evaluation, HeldOut
+    from featx.evaluate import Evaluation, HeldOut, Suspect
     from featx.features import Features
     from featx.model import Model
     from featx.reporting.board import Row
 
 #: Seconds that may go into fitting again on fewer images.
 _REFIT_SECONDS = 6.0
+#: Rows whose labels look wrong that are shown.
+_MAX_SUSPECTS = 24
+
+log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,7 +51,7 @@ class Judged:
     choice : Choice
         Which of them are shown.
     suspects : list of Suspect
-        Those whose labels look wrong.
+        Rows of the whole table whose labels look wrong, as positions in it.
     n_duplicates, duplicates : int, list of list of int
         Images that are in several splits or under several labels: how many, and positions in the table.
     samples : list of int
@@ -125,11 +131,11 @@ def judge(model: Model, table: Features, split: str | None = None, data: Any = N
     name, held = _hold_out(model, table, split)
     evaluation = held.evaluate(model)
     choice = choose(evaluation)
-    suspects = [] if evaluation.probabilities is None else label_errors(evaluation.y_true, evaluation.probabilities)
+    suspects = _suspects(model, table)
     n_duplicates, groups = duplicates(table)
     samples = sample_rows(table)
     dataset, note = open_images(table, data)
-    shown = held.positions[[*(suspect.row for suspect in suspects), *choice.by_importance()]].tolist()
+    shown = [*(suspect.row for suspect in suspects), *held.positions[choice.by_importance()].tolist()]
     order = [*samples, *(row for group in groups for row in group), *shown]
     return Judged(
         table=table,
@@ -146,6 +152,15 @@ def judge(model: Model, table: Features, split: str | None = None, data: Any = N
         thumbnails={} if dataset is None else make_thumbnails(dataset, table, order),
         images_note=note,
     )
+
+
+def _suspects(model: Model, table: Features) -> list[Suspect]:
+    """Return the rows of the table whose labels look wrong; none where a head cannot be fitted on parts of it."""
+    try:
+        return find_mislabelled(model, table, limit=_MAX_SUSPECTS).suspects
+    except (DataError, OptionError) as error:
+        log.info("Labels were not doubted: %s", error)
+        return []
 
 
 def _hold_out(model: Model, table: Features, split: str | None) -> tuple[str, HeldOut]:

@@ -1,0 +1,162 @@
+"""Labels that look wrong: every row is predicted by heads that have not learned from it, and rows like it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedGroupKFold
+
+from featx.errors import DataError
+from featx.heads import LogisticHead
+from featx.model.fitting import as_chosen
+from featx.model.job import Job
+from featx.model.rows import content_groups
+from featx.model.scaling import FeatureScaler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from featx.features import Features
+    from featx.model import Model
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A row whose label may be wrong.
+
+    Attributes
+    ----------
+    row : int
+        Position in what was given.
+    likely : int
+        The class it probably belongs to.
+    p_given, p_likely : float
+        Probabilities of its label and of that class.
+    """
+
+    row: int
+    likely: int
+    p_given: float
+    p_likely: float
+
+
+def label_errors(y: NDArray[np.int64], probabilities: NDArray[np.float64], limit: int = 24) -> list[Suspect]:
+    """Return the rows whose labels are most probably wrong, the most suspect first.
+
+    A row is suspect if another class is at least as probable as that class is, on average, for the rows that
+    bear its label: C. G. Northcutt, L. Jiang, I. L. Chuang, "Confident learning: estimating uncertainty in
+    dataset labels", JAIR 2021. A class that a classifier is never sure of so gets a lower threshold, and one
+    that it prefers a higher one. They are ranked by how much more probable the other class is than the label.
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        Labels as given.
+    probabilities : ndarray, shape (n, k)
+        Of rows that the classifier was not trained on.
+    limit : int
+        Rows returned at most.
+
+    Examples
+    --------
+    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.05, 0.95], [0.9, 0.1]])
+    >>> label_errors(np.array([0, 0, 1, 1, 1]), p)
+    [Suspect(row=4, likely=0, p_given=0.1, p_likely=0.9)]
+    """
+    k = probabilities.shape[1]
+    given = probabilities[np.arange(len(y)), y]
+    n = np.bincount(y, minlength=k)
+    # A class without rows has no average: nothing passes for it.
+    threshold = np.where(n > 0, np.bincount(y, weights=given, minlength=k) / np.maximum(n, 1), np.inf)
+    passing = np.where(probabilities >= threshold, probabilities, -1.0)
+    likely = passing.argmax(axis=1)
+    rows = np.flatnonzero((likely != y) & (passing.max(axis=1) > given))
+    order = rows[np.argsort(given[rows] - probabilities[rows, likely[rows]], kind="stable")][:limit]
+    return [Suspect(i, int(likely[i]), float(given[i]), float(probabilities[i, likely[i]])) for i in order.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Mislabelled:
+    """Rows of a table whose labels look wrong.
+
+    Attributes
+    ----------
+    table : Features
+        The table.
+    suspects : list of Suspect
+        The most doubtful first; positions in the table, classes as the table numbers them.
+    """
+
+    table: Features
+    suspects: list[Suspect]
+
+    def records(self) -> tuple[list[str], list[list[Any]]]:
+        """Return them as a header and rows for a spreadsheet."""
+        ids, y, names = self.table.ids, self.table.y, self.table.classes
+        header = ["file", "label", "likely", "probability_of_label", "probability_of_likely"]
+        return header, [
+            [str(ids[s.row]), names[y[s.row]], names[s.likely], s.p_given, s.p_likely] for s in self.suspects
+        ]
+
+
+def find_mislabelled(model: Model, table: Features, *, folds: int = 5, limit: int = 200, seed: int = 0) -> Mislabelled:
+    """Return the rows of a table whose labels look wrong, of all its labelled rows, whatever their split.
+
+    The rows are cut into folds, and each fold is predicted by the model's head fitted on the others: no row is
+    predicted by what has learned its label. Images of identical content share a fold.
+
+    Parameters
+    ----------
+    model : Model
+        Whose head, as it was set, is fitted anew. One that trains in epochs, or came with its network, would take
+        long: in its place a logistic regression (C = 1) on standardised rows is fitted.
+    table : Features
+        Labelled rows (n, d) or (n, c, h, w).
+    folds : int
+        Of how many; less where a class has fewer rows.
+    limit : int
+        Rows returned at most.
+    seed : int
+        Of the folds.
+
+    Raises
+    ------
+    DataError
+        If fewer than two classes have two rows each.
+    """
+    probabilities, positions = out_of_fold(model, table, folds=folds, seed=seed)
+    suspects = label_errors(table.y[positions], probabilities, limit)
+    return Mislabelled(table, [Suspect(int(positions[s.row]), s.likely, s.p_given, s.p_likely) for s in suspects])
+
+
+def out_of_fold(model: Model, table: Features, *, folds: int = 5, seed: int = 0) -> tuple[Floats, NDArray[np.intp]]:
+    """Return probabilities (m, k) of rows by heads that were not fitted on them, and where the rows are, shape (m,).
+
+    Parameters
+    ----------
+    model, table, folds, seed
+        As in `find_mislabelled`. Columns are the table's classes.
+    """
+    y = table.y
+    n_of = np.bincount(y[y >= 0], minlength=len(table.classes))
+    positions = np.flatnonzero((y >= 0) & (n_of[y] >= 2))
+    if len(np.unique(y[positions])) < 2:
+        raise DataError("Labels are doubted by comparing classes, and fewer than two have two rows each.")
+    head, scaler = model.head, clone(model.scaler)
+    if model.report.kind != "frozen" or "epochs" in head.get_params():
+        head, scaler = LogisticHead(C=1.0), FeatureScaler("standard")
+    estimator = as_chosen(head, {"C": head.C_} if hasattr(head, "C_") else {})
+    job = Job(table, scaler, type(head).__name__, memory=None, seed=seed)
+    folds = max(2, min(folds, int(n_of[n_of > 1].min())))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    found = np.zeros((len(positions), len(table.classes)))
+    for others, held in splitter.split(positions, y[positions], content_groups(table, positions)):
+        fitted = job.fit(clone(estimator), positions[others], positions[:0])
+        codes, of_fold = fitted.probabilities(positions[held])
+        found[np.ix_(held, codes)] = of_fold
+    return found, positions
