@@ -16,7 +16,7 @@ from PIL import Image
 
 import featx
 from featx import backbones, engines
-from featx.errors import DataError, ModelFileError, ProbeError, WeightsError
+from featx.errors import DataError, ModelFileError, OptionError, ProbeError, WeightsError
 from featx.evaluate import evaluate_model
 from featx.extraction import rows
 from featx.images import pool as pool_module
