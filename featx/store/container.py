@@ -424,8 +424,9 @@ class Sealed:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise TypeError("its user block is not as featx writes it")
+    value.encode()  # HDF5 holds no halves of characters either
     return value
 
 
