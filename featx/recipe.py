@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import OptionError
@@ -263,7 +263,7 @@ class FeatureOptions(Preprocessing):
     dtype: str = option("float32", "Of features, as stored.", choices=DTYPES)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BackboneOptions:
     """One network, and how what comes out of its layer becomes a row."""
 
@@ -273,6 +273,7 @@ class BackboneOptions:
         metavar="NAME",
         positional=True,
     )
+    _: KW_ONLY
     pool: str = option(
         "auto",
         "How a layer's output becomes a row; auto averages maps and takes a transformer's class token.",

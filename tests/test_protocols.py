@@ -147,13 +147,13 @@ def test_the_command_tells_which_rows_chose_and_which_reported(tmp_path, capsys)
     command = ["fit", path, "--protocol", "dino-knn", "-o", model, "--cache", str(tmp_path / "cache")]
 
     assert main(command) == 0
-    text = capsys.readouterr().out
+    text, notes = capsys.readouterr()
     assert main([*command, "--json", "-q"]) == 0
     report = json.loads(capsys.readouterr().out)
 
     assert "chose     nothing was chosen" in text
     assert "reported  120 test rows" in text
-    assert "Warning: The table's preprocessing" in text
+    assert "Warning: The table's preprocessing" in notes
     assert "each left out of its own vote" in text
     assert report["protocol"]["name"] == "dino-knn"
     assert main([*command, "--head", "mlp"]) == 1

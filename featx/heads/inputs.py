@@ -57,22 +57,40 @@ def explain_setting(name: str, known: Collection[str]) -> str:
     return f"{hint}Its settings: {', '.join(known)}."
 
 
-class Head(ClassifierMixin, BaseEstimator):
+if TYPE_CHECKING:
+    # scikit-learn has no types, and a class with an unknown base takes any argument.
+    class _Classifier:
+        classes_: Array
+        n_features_in_: int
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **params: Any) -> Self: ...
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+        def __sklearn_tags__(self) -> Any: ...
+
+else:
+
+    class _Classifier(ClassifierMixin, BaseEstimator):
+        pass
+
+
+class Head(_Classifier):
     """A scikit-learn classifier that says which of its settings an unknown one stands for."""
 
-    def __new__(cls, *args: Any, **settings: Any) -> Self:  # noqa: ARG004 - __init__ takes them
-        """Refuse settings that are not there.
+    if not TYPE_CHECKING:  # type checkers read the parameters of `__init__`
 
-        Raises
-        ------
-        TypeError
-        """
-        known = inspect.signature(cls).parameters
-        for name in settings:
-            if name not in known:
-                raise TypeError(f"{cls.__name__}() has no setting {name!r}. {explain_setting(name, list(known))}")
-        head: Self = super().__new__(cls)
-        return head
+        def __new__(cls, *args: Any, **settings: Any) -> Any:  # noqa: ARG004 - __init__ takes them
+            """Refuse settings that are not there.
+
+            Raises
+            ------
+            TypeError
+            """
+            known = inspect.signature(cls).parameters
+            for name in settings:
+                if name not in known:
+                    raise TypeError(f"{cls.__name__}() has no setting {name!r}. {explain_setting(name, list(known))}")
+            return super().__new__(cls)
 
 
 class Table(Protocol):

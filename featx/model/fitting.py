@@ -109,7 +109,7 @@ def fit(
     >>> from sklearn.datasets import load_digits
     >>> model = fit(Features.from_arrays(*load_digits(return_X_y=True)), "ridge")
     >>> model.report["train"]["n"], model.report["val"]["n"], model.report["val"]["accuracy"] > 0.9
-    (1617, 180, True)
+    (1618, 179, True)
     """
     if unknown:
         given: dict[str, Any] = dict(unknown)
