@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import featx
-from featx.evaluate import find_mislabelled
+from featx.evaluation import find_mislabelled
 
 HEADS = ("logreg", "knn", "svm", "ridge", "mlp", "xgboost")
 

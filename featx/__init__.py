@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from featx.comparison import compare as compare
     from featx.datasets import open_dataset as open_dataset
     from featx.errors import FeatxError as FeatxError
+    from featx.evaluation import Evaluation as Evaluation
+    from featx.evaluation import evaluate as evaluate
     from featx.extraction import extract as extract
     from featx.features import Features as Features
     from featx.finetuning import FineTuneClassifier as FineTuneClassifier
@@ -47,6 +49,7 @@ _HOMES = {
     "comparison": ("Comparison", "compare"),
     "datasets": ("open_dataset",),
     "errors": ("FeatxError",),
+    "evaluation": ("Evaluation", "evaluate"),
     "extraction": ("extract",),
     "features": ("Features",),
     "finetuning": ("FineTuneClassifier", "finetune"),

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from featx.errors import DataError, OptionError, UnknownHeadError
-from featx.evaluate import evaluate_model
+from featx.evaluation import evaluate
 from featx.features import Features
 from featx.heads import LogisticHead, RidgeHead
 from featx.model import fit, load
@@ -443,7 +443,7 @@ def test_votes_of_zero_do_not_spoil_the_rest(tmp_path):
     model = fit(features, "knn", settings={"k": 10, "weights": "uniform"}, val=0.3)
 
     # With a temperature alone, which must make room for impossible classes that occur, it is 0.4.
-    assert evaluate_model(model, features).calibration_error < 0.1
+    assert evaluate(model, features).calibration_error < 0.1
 
 
 @pytest.mark.parametrize("votes", [False, True])

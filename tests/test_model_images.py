@@ -17,7 +17,7 @@ from PIL import Image
 import featx
 from featx import backbones, engines
 from featx.errors import DataError, ModelFileError, OptionError, ProbeError, WeightsError
-from featx.evaluate import evaluate_model
+from featx.evaluation import evaluate
 from featx.extraction import rows
 from featx.images import pool as pool_module
 from featx.model import archive, fit, load
@@ -143,13 +143,13 @@ def test_rows_that_were_trained_on_are_left_out_of_the_evaluation(photos, featur
         pixels[..., 0] += 100
         Image.fromarray(pixels).save(grown / "red" / f"new{i}.png")
     more = featx.extract(grown, cache=tmp_path / "cache", **SMALL)
-    found = evaluate_model(load(saved), more)
+    found = evaluate(load(saved), more)
 
     assert found.accuracy.n == 3
     assert len(found.trained_on) == 12
     assert "red/0.png" in found.trained_on
     with pytest.raises(DataError, match="trained on all 12 rows: nothing is left"):
-        evaluate_model(load(saved), features)
+        evaluate(load(saved), features)
 
 
 def test_other_weights_are_refused(features, photos, tmp_path):

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from featx import plots
-from featx.evaluate import evaluate
+from featx.evaluation import evaluate_predictions
 from featx.model import Accuracy
 
 CLASSES = ("cat", "dog", "$math$")
@@ -24,7 +24,7 @@ def evaluation():
     y = rng.integers(0, 3, 300)
     scores = rng.random((300, 3))
     scores[np.arange(300), y] += 0.5
-    return evaluate(y, scores / scores.sum(axis=1, keepdims=True), CLASSES)
+    return evaluate_predictions(y, scores / scores.sum(axis=1, keepdims=True), CLASSES)
 
 
 def test_confusion_holds_every_count_and_both_rates(ax, evaluation):

@@ -18,7 +18,7 @@ import featx
 from featx.cli import main
 from featx.datasets import open_dataset
 from featx.errors import DataError, MissingDataError
-from featx.evaluate import evaluate_model, held_out, label_errors
+from featx.evaluation import evaluate, held_out, label_errors
 from featx.features import Features
 from featx.model import Accuracy
 from featx.reporting import report_predictions
@@ -92,7 +92,7 @@ def test_an_id_cannot_end_the_script(toy):
 
 
 def test_the_headline_is_what_evaluate_says(toy, page):
-    found = evaluate_model(toy.model, toy.table)
+    found = evaluate(toy.model, toy.table)
     shown = _Elements(page.html).text.replace("\u202f", " ")
 
     assert f"{100 * found.accuracy.value:.1f} %" in shown

@@ -15,7 +15,7 @@ from test_views import run
 import featx
 from featx.cli import main
 from featx.errors import OptionError
-from featx.evaluate import evaluate_model
+from featx.evaluation import evaluate
 from featx.features import Features
 from featx.heads.names import REGISTRY
 from featx.protocols import PROTOCOLS
@@ -164,7 +164,7 @@ def test_every_export_is_the_same(both, tmp_path, ending):
 def test_evaluations_and_reports_are_the_same(both):
     model = featx.fit(both[0], "ridge")
 
-    one, many = (evaluate_model(model, features).to_dict() for features in both)
+    one, many = (evaluate(model, features).to_dict() for features in both)
     pages = [featx.report(model, table=features).html for features in both]
 
     assert one == many

@@ -176,7 +176,7 @@ def evaluate(
     """
     if tta and page is not None:
         raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
-    from featx.evaluate import find_mislabelled, held_out
+    from featx.evaluation import find_mislabelled, held_out
     from featx.model import load
     from featx.model.tabulate import check_destination, write_rows
     from featx.reporting import report

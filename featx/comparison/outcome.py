@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.comparison.board import WAYS, as_html, as_text, names_of
-from featx.evaluate import mcnemar
+from featx.evaluation import mcnemar
 from featx.files import write_whole
 from featx.files.disk import explained
 

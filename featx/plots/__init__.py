@@ -2,8 +2,8 @@
 
 As with scikit-learn's displays, ``ax=None`` makes a figure of its own:
 
->>> from featx.evaluate import evaluate
->>> ax = plot_confusion(evaluate([0, 1, 1], [0, 1, 0], ("cat", "dog")).confusion, ("cat", "dog"))
+>>> from featx.evaluation import evaluate_predictions
+>>> ax = plot_confusion(evaluate_predictions([0, 1, 1], [0, 1, 0], ("cat", "dog")).confusion, ("cat", "dog"))
 >>> ax.get_xlabel()
 'predicted'
 """

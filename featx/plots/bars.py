@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from featx.evaluate import ClassScores
+    from featx.evaluation import ClassScores
 
 #: More classes than this get no names, only their places.
 MAX_NAMED = 150

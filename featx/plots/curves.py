@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from featx.evaluate import ReliabilityBin
+    from featx.evaluation import ReliabilityBin
     from featx.model import Accuracy
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.evaluate import Evaluation
+    from featx.evaluation import Evaluation
     from featx.features import Features
 
 #: Images behind a cell of the confusion matrix, in a grid, of a confused pair, in a map.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import DataError, OptionError
-from featx.evaluate import find_mislabelled, held_out
+from featx.evaluation import find_mislabelled, held_out
 from featx.reporting.choice import Choice, choose, sample_rows
 from featx.reporting.projection import project
 from featx.reporting.sizes import Sizes, accuracy_by_size
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.evaluate import Evaluation, HeldOut, Suspect
+    from featx.evaluation import Evaluation, HeldOut, Suspect
     from featx.features import Features
     from featx.model import Model
     from featx.reporting.board import Row

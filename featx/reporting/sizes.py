@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.evaluate import HeldOut
+    from featx.evaluation import HeldOut
     from featx.features import Features
     from featx.model import Model
 

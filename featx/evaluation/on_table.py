@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,14 +11,14 @@ import numpy as np
 from featx.datasets import item_id
 from featx.datasets.dataset import select
 from featx.errors import DataError, ImageError
-from featx.evaluate.evaluation import Evaluation, evaluate
+from featx.evaluation.evaluation import Evaluation, evaluate_predictions
+from featx.features import Features
+from featx.model import Model, load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
-    from featx.features import Features
-    from featx.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,8 @@ class HeldOut:
     unknown: dict[str, int]
 
     def evaluate(self, model: Model, images: Dataset | None = None, **how: Any) -> Evaluation:
-        """Evaluate `model`, the one that the rows were held out from; see `evaluate_model`."""
-        return evaluate(
+        """Evaluate `model`, the one that the rows were held out from; see `evaluate`."""
+        return evaluate_predictions(
             self.y,
             model.predict_proba(self.rows) if images is None else self._over_views(model, images, how),
             model.classes,
@@ -100,7 +101,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     Parameters
     ----------
     model, features, split
-        As in `evaluate_model`.
+        As in `evaluate`.
 
     Raises
     ------
@@ -136,18 +137,23 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     )
 
 
-def evaluate_model(
-    model: Model, features: Features, split: str | None = None, *, images: Dataset | None = None, **how: Any
+def evaluate(
+    model: Model | str | Path,
+    features: Features | str | Path | None = None,
+    split: str | None = None,
+    *,
+    images: Dataset | None = None,
+    **how: Any,
 ) -> Evaluation:
     """Evaluate `model` on the labelled rows of a table that it was not trained on (see `held_out`).
 
     Parameters
     ----------
-    model : Model
-        To evaluate.
-    features : Features
-        A table of the model's recipe. Classes are matched by name; rows of a class that the model does not know are
-        left out and counted.
+    model : Model or path
+        To evaluate; the path of a model file that holds data only.
+    features : Features or path, optional
+        A table of the model's recipe, by default the one that it was fitted on. Classes are matched by name; rows of
+        a class that the model does not know are left out and counted.
     split : str, optional
         Rows to look at: by default ``test`` where there is such a split, else all.
     images : Dataset, optional
@@ -159,12 +165,28 @@ def evaluate_model(
     Raises
     ------
     DataError
-        If no row has a label that is one of the model's classes, all rows were trained on, or an image is no longer
-        the one that the table was made of.
+        If no row has a label that is one of the model's classes, all rows were trained on, an image is no longer
+        the one that the table was made of, or the table is not named and not where it was.
     OptionError
         If `images` are given and the model was fitted without views.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from featx import fit
+    >>> splits = ["train"] * 1500 + ["test"] * 297
+    >>> table = Features.from_arrays(*load_digits(return_X_y=True), splits=splits)
+    >>> found = evaluate(fit(table, "ridge"), table)
+    >>> len(found.y_true), found.accuracy.value > 0.9
+    (297, True)
     """
-    return held_out(model, features, split).evaluate(model, images, **how)
+    classifier = model if isinstance(model, Model) else load(model)
+    table = classifier.table() if features is None else features
+    if table is None:
+        raise DataError("The table that the model was fitted on is not there. Name one: featx.evaluate(model, table)")
+    if not isinstance(table, Features):
+        table = Features.open(table)
+    return held_out(classifier, table, split).evaluate(classifier, images, **how)
 
 
 def _in_classes_of(

@@ -10,7 +10,7 @@ import featx
 from featx.cli import main
 from featx.datasets import open_dataset
 from featx.errors import DataError, OptionError
-from featx.evaluate import evaluate_model
+from featx.evaluation import evaluate
 from featx.features import Features
 from featx.model.fitting import fit
 
@@ -40,12 +40,12 @@ def table(data, tmp_path_factory):
 def test_probabilities_are_those_of_predict(table, data):
     model, images = fit(table, "ridge"), open_dataset(data)
     test = np.flatnonzero(table.splits == "test")
-    found = evaluate_model(model, table, images=images, **HOW)
+    found = evaluate(model, table, images=images, **HOW)
     expected = model.predict_proba(images_of(data), tta=True, **HOW)
 
     assert found.accuracy.n == len(test)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
-    assert np.abs(found.probabilities - evaluate_model(model, table).probabilities).max() > 1e-4
+    assert np.abs(found.probabilities - evaluate(model, table).probabilities).max() > 1e-4
 
 
 def images_of(data):
@@ -55,9 +55,9 @@ def images_of(data):
 
 def test_rows_may_stand_in_any_order(table, data):
     model, images = fit(table, "ridge"), open_dataset(data)
-    backwards = evaluate_model(model, table.select(np.arange(N)[::-1]), images=images, **HOW)
+    backwards = evaluate(model, table.select(np.arange(N)[::-1]), images=images, **HOW)
 
-    expected = evaluate_model(model, table, images=images, **HOW)
+    expected = evaluate(model, table, images=images, **HOW)
     np.testing.assert_allclose(backwards.probabilities[::-1], expected.probabilities, atol=1e-6)
     assert backwards.accuracy == expected.accuracy
 
@@ -70,12 +70,12 @@ def test_other_images_than_those_of_the_table_are_refused(table, data, tmp_path)
     np.savez(tmp_path / "changed.npz", **changed)
 
     with pytest.raises(DataError, match=r"1 of 18 are gone or others than the table was made of, the first .*2"):
-        evaluate_model(fit(table, "ridge"), table, images=open_dataset(tmp_path / "changed.npz"), **HOW)
+        evaluate(fit(table, "ridge"), table, images=open_dataset(tmp_path / "changed.npz"), **HOW)
 
 
 def test_a_model_of_plain_images_has_no_views_to_average_over(table, data):
     with pytest.raises(OptionError, match="--views 4 --augment light"):
-        evaluate_model(fit(table, "ridge", views=1), table, images=open_dataset(data), **HOW)
+        evaluate(fit(table, "ridge", views=1), table, images=open_dataset(data), **HOW)
 
 
 def test_the_command_averages_where_it_is_told_to(table, data, tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_the_command_averages_where_it_is_told_to(table, data, tmp_path, capsys)
         return code, json.loads(capsys.readouterr().out)
 
     code, found = command(table.path, "--tta")
-    expected = evaluate_model(model, table, images=open_dataset(data), **HOW)
+    expected = evaluate(model, table, images=open_dataset(data), **HOW)
     assert (code, found["log_loss"]) == (0, pytest.approx(expected.log_loss, abs=1e-6))
     assert command(table.path, "--tta", "--report", tmp_path / "r.html")[0] == 2
 

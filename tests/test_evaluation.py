@@ -11,9 +11,9 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from featx.errors import DataError
-from featx.evaluate import evaluate, evaluate_model, find_mislabelled, held_out, mcnemar, out_of_fold
-from featx.evaluate.evaluation import as_text
-from featx.evaluate.metrics import reliability
+from featx.evaluation import evaluate, evaluate_predictions, find_mislabelled, held_out, mcnemar, out_of_fold
+from featx.evaluation.evaluation import as_text
+from featx.evaluation.metrics import reliability
 from featx.features import Features
 from featx.model import Accuracy, fit
 
@@ -32,7 +32,7 @@ def rows():
 def test_every_number_is_scikit_learns(rows):
     y, p = rows
     labels = p.argmax(axis=1)
-    result = evaluate(y, p, CLASSES)
+    result = evaluate_predictions(y, p, CLASSES)
     precision, recall, f1, support = reference.precision_recall_fscore_support(y, labels)
 
     assert result.accuracy.value == pytest.approx(reference.accuracy_score(y, labels))
@@ -48,9 +48,9 @@ def test_every_number_is_scikit_learns(rows):
 
 def test_false_positive_rates_are_over_the_other_classes(rows):
     y, p = rows
-    counts = evaluate(y, p, CLASSES).confusion
+    counts = evaluate_predictions(y, p, CLASSES).confusion
 
-    for j, scores in enumerate(evaluate(y, p, CLASSES).per_class):
+    for j, scores in enumerate(evaluate_predictions(y, p, CLASSES).per_class):
         others = np.delete(counts, j, axis=0)
         assert scores.false_positive_rate == pytest.approx(others[:, j].sum() / others.sum())
 
@@ -66,14 +66,14 @@ def test_the_interval_is_wilsons(case):
 
 def test_labels_alone_give_no_probability_metrics(rows):
     y, p = rows
-    result = evaluate(y, p.argmax(axis=1), CLASSES)
+    result = evaluate_predictions(y, p.argmax(axis=1), CLASSES)
 
-    assert result.accuracy.value == evaluate(y, p, CLASSES).accuracy.value
+    assert result.accuracy.value == evaluate_predictions(y, p, CLASSES).accuracy.value
     assert (result.top5, result.log_loss, result.calibration_error, result.reliability) == (None, None, None, ())
 
 
 def test_a_class_without_rows_is_undefined_and_not_zero():
-    result = evaluate([0, 0, 1], [0, 1, 1], ("cat", "dog", "owl"))
+    result = evaluate_predictions([0, 0, 1], [0, 1, 1], ("cat", "dog", "owl"))
     cat, dog, owl = result.per_class
 
     assert (cat.recall, dog.recall, owl.support) == (0.5, 1.0, 0)
@@ -83,40 +83,40 @@ def test_a_class_without_rows_is_undefined_and_not_zero():
 
 
 def test_a_single_class_has_no_false_positive_rate():
-    result = evaluate([0, 0], [0, 0], ("cat",))
+    result = evaluate_predictions([0, 0], [0, 0], ("cat",))
 
     assert result.accuracy.value == 1
     assert result.to_dict()["per_class"][0]["false_positive_rate"] is None
 
 
 def test_top5_of_constant_probabilities_earns_nothing():
-    assert evaluate([0, 3, 7], np.full((3, 8), 1 / 8), CLASSES).top5 == 0
+    assert evaluate_predictions([0, 3, 7], np.full((3, 8), 1 / 8), CLASSES).top5 == 0
 
 
 def test_top5_is_left_out_where_it_would_always_be_right():
-    assert evaluate([0, 1], np.full((2, 5), 0.2), CLASSES[:5]).top5 is None
+    assert evaluate_predictions([0, 1], np.full((2, 5), 0.2), CLASSES[:5]).top5 is None
 
 
 def test_most_confused_pairs_come_first():
     y = [0, 0, 0, 1, 1, 2]
     predicted = [1, 1, 0, 0, 1, 0]
 
-    pairs = evaluate(y, predicted, ("cat", "dog", "owl")).most_confused()
+    pairs = evaluate_predictions(y, predicted, ("cat", "dog", "owl")).most_confused()
 
     assert [(p.true, p.predicted, p.n) for p in pairs] == [("cat", "dog", 2), ("dog", "cat", 1), ("owl", "cat", 1)]
 
 
 def test_no_mistakes_no_confused_pairs():
-    assert evaluate([0, 1], [0, 1], ("cat", "dog")).most_confused() == ()
+    assert evaluate_predictions([0, 1], [0, 1], ("cat", "dog")).most_confused() == ()
 
 
 def test_baseline_is_the_most_frequent_class():
-    assert evaluate([0, 1, 1, 1], [0, 0, 0, 0], ("cat", "dog")).baseline == ("dog", 0.75)
+    assert evaluate_predictions([0, 1, 1, 1], [0, 0, 0, 0], ("cat", "dog")).baseline == ("dog", 0.75)
 
 
 def test_reliability_bins_hold_every_row_and_give_the_error(rows):
     y, p = rows
-    result = evaluate(y, p, CLASSES)
+    result = evaluate_predictions(y, p, CLASSES)
 
     assert sum(b.n for b in result.reliability) == len(y)
     expected = sum(b.n * abs(b.accuracy - b.confidence) for b in result.reliability) / len(y)
@@ -127,11 +127,11 @@ def test_perfectly_calibrated_coin():
     y = np.arange(1000) % 2
     p = np.tile([0.5 + 1e-9, 0.5 - 1e-9], (1000, 1))
 
-    assert evaluate(y, p, ("cat", "dog")).calibration_error == pytest.approx(0, abs=1e-6)
+    assert evaluate_predictions(y, p, ("cat", "dog")).calibration_error == pytest.approx(0, abs=1e-6)
 
 
 def test_json_is_strict(rows):
-    found = json.loads(json.dumps(evaluate(*rows, CLASSES).to_dict(), allow_nan=False))
+    found = json.loads(json.dumps(evaluate_predictions(*rows, CLASSES).to_dict(), allow_nan=False))
 
     assert found["n"] == 500
     assert found["ci95"][0] < found["accuracy"] < found["ci95"][1]
@@ -140,7 +140,7 @@ def test_json_is_strict(rows):
 
 def test_ten_thousand_classes_need_no_matrix():
     classes = tuple(map(str, range(10_000)))
-    result = evaluate(np.arange(10_000), np.roll(np.arange(10_000), 1), classes)
+    result = evaluate_predictions(np.arange(10_000), np.roll(np.arange(10_000), 1), classes)
 
     assert result.to_dict()["confusion"] is None
     assert len(result.to_dict()["most_confused"]) == 10
@@ -158,7 +158,7 @@ def test_ten_thousand_classes_need_no_matrix():
 )
 def test_what_cannot_be_evaluated_is_explained(y, predicted, reason):
     with pytest.raises(DataError, match=reason):
-        evaluate(y, predicted, ("cat", "dog"))
+        evaluate_predictions(y, predicted, ("cat", "dog"))
 
 
 def test_mcnemar_is_the_exact_test_on_discordant_rows():
@@ -184,7 +184,9 @@ def test_mcnemar_needs_the_same_rows():
 def test_the_text_fits_its_width_and_names_what_was_left_out(rows):
     y, p = rows
     long_names = tuple(f"a rather long name of a class, number {i}" for i in range(8))
-    text = as_text(evaluate(y, p, long_names, trained_on=("x.jpg", "y.jpg"), n_chosen_on=7, n_unreadable=2), width=60)
+    text = as_text(
+        evaluate_predictions(y, p, long_names, trained_on=("x.jpg", "y.jpg"), n_chosen_on=7, n_unreadable=2), width=60
+    )
     table = text.split("\n\n")[1]
 
     assert max(map(len, table.splitlines())) <= 60
@@ -196,7 +198,7 @@ def test_the_text_fits_its_width_and_names_what_was_left_out(rows):
 def test_the_text_shows_the_worst_of_many_classes():
     y = np.arange(100)
     predicted = np.where(y == 42, 43, y)
-    text = str(evaluate(y, predicted, tuple(f"c{i:02}" for i in y)))
+    text = str(evaluate_predictions(y, predicted, tuple(f"c{i:02}" for i in y)))
 
     assert "worst 30 of 100" in text
     assert "c42 taken for c43" in text
@@ -211,7 +213,7 @@ def model(tmp_path):
 
 def test_the_test_split_is_evaluated_by_default(model, tmp_path):
     features = table(tmp_path, *digits(300), errors=[("broken.png", "truncated")])
-    result = evaluate_model(model, features)
+    result = evaluate(model, features)
 
     assert result.accuracy.n == 60
     assert (result.trained_on, result.n_chosen_on, result.n_unreadable) == ((), 0, 1)
@@ -224,7 +226,7 @@ def named(features):
 
 def test_rows_trained_on_are_known_by_content_and_left_out(model, tmp_path):
     X, y, _ = digits(400)
-    result = evaluate_model(model, table(tmp_path, X, y, np.full(400, "")))
+    result = evaluate(model, table(tmp_path, X, y, np.full(400, "")))
 
     assert result.accuracy.n == 400 - len(model.trained_on)
     assert len(result.trained_on) == len(model.trained_on)
@@ -239,20 +241,20 @@ def test_a_table_of_nothing_but_training_rows_is_refused(model, tmp_path):
     only = features.select(np.flatnonzero(np.isin(features.item_ids, model.trained_on[:1]).all(axis=1)))
 
     with pytest.raises(DataError, match=r"trained on all 1 rows of split 'mine': nothing is left"):
-        evaluate_model(model, only, split="mine")
+        evaluate(model, only, split="mine")
 
 
 def test_classes_are_matched_by_name(model, tmp_path):
     X, y, splits = digits(300)
     backwards = table(tmp_path, X, 9 - y, splits, classes=NAMES[::-1])
 
-    assert evaluate_model(model, backwards).accuracy.value > 0.8
+    assert evaluate(model, backwards).accuracy.value > 0.8
 
 
 def test_rows_of_a_class_that_the_model_does_not_know_are_left_out_and_counted(model, tmp_path):
     X, y, splits = digits(300)
     owls = (y == 0) & (splits == "test")
-    found = evaluate_model(model, table(tmp_path, X, y, splits, classes=("owl", *NAMES[1:])))
+    found = evaluate(model, table(tmp_path, X, y, splits, classes=("owl", *NAMES[1:])))
 
     assert found.accuracy.n == ((splits == "test") & ~owls).sum()
     assert found.to_dict()["unknown"] == {"owl": owls.sum()}
@@ -263,7 +265,7 @@ def test_a_table_of_unknown_classes_alone_is_refused(model, tmp_path):
     X, y, splits = digits(300)
 
     with pytest.raises(DataError, match="rows are of classes that the model does not know, the first of 'x0'"):
-        evaluate_model(model, table(tmp_path, X, y, splits, classes=[f"x{i}" for i in range(10)]))
+        evaluate(model, table(tmp_path, X, y, splits, classes=[f"x{i}" for i in range(10)]))
 
 
 def test_each_row_is_told_right_or_wrong_the_most_surely_wrong_first(model, tmp_path):
@@ -314,18 +316,18 @@ def test_unlabelled_rows_are_not_evaluated(model, tmp_path):
     X, _, splits = digits(300)
 
     with pytest.raises(DataError, match="has a label to judge by"):
-        evaluate_model(model, table(tmp_path, X, np.full(300, -1), splits))
+        evaluate(model, table(tmp_path, X, np.full(300, -1), splits))
 
 
 def test_rows_of_ones_own_arrays_have_no_content_to_compare():
     X, y, _ = digits(300)
     own = fit(Features.from_arrays(X, y, classes=NAMES), "ridge")
 
-    assert evaluate_model(own, Features.from_arrays(X, y, classes=NAMES)).accuracy.n == 300
+    assert evaluate(own, Features.from_arrays(X, y, classes=NAMES)).accuracy.n == 300
 
 
 def test_a_wide_terminal_shows_scores_as_bars_too():
-    found = evaluate([0, 0, 1, 1], [0, 0, 1, 0], ("cat", "dog"))
+    found = evaluate_predictions([0, 0, 1, 1], [0, 0, 1, 0], ("cat", "dog"))
     wide, narrow = as_text(found, width=100).splitlines(), as_text(found, width=50).splitlines()
     bars = {line.split()[0]: line.count("█") for line in wide if line.startswith(("cat", "dog"))}
 

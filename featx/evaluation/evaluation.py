@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import DataError
-from featx.evaluate.metrics import (
+from featx.evaluation.metrics import (
     ClassScores,
     Confusion,
     Floats,
@@ -157,7 +157,9 @@ def _without_nan(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in fields.items()}
 
 
-def evaluate(y_true: ArrayLike, predicted: ArrayLike, classes: tuple[str, ...], **counts: Any) -> Evaluation:
+def evaluate_predictions(
+    y_true: ArrayLike, predicted: ArrayLike, classes: tuple[str, ...], **counts: Any
+) -> Evaluation:
     """Evaluate predictions against the truth.
 
     Parameters
@@ -178,7 +180,7 @@ def evaluate(y_true: ArrayLike, predicted: ArrayLike, classes: tuple[str, ...], 
 
     Examples
     --------
-    >>> result = evaluate([0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]], ("cat", "dog"))
+    >>> result = evaluate_predictions([0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]], ("cat", "dog"))
     >>> result.accuracy.value, result.per_class[1].recall
     (0.75, 0.5)
     """
