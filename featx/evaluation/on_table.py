@@ -177,7 +177,7 @@ def evaluate(
     >>> splits = ["train"] * 1500 + ["test"] * 297
     >>> table = Features.from_arrays(*load_digits(return_X_y=True), splits=splits)
     >>> found = evaluate(fit(table, "ridge"), table)
-    >>> len(found.y_true), found.accuracy.value > 0.9
+    >>> len(found.y_true), found.accuracy.value > 0.8
     (297, True)
     """
     classifier = model if isinstance(model, Model) else load(model)
