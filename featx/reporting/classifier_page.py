@@ -111,7 +111,6 @@ def _cell(value: Any, kind: str, text: Callable[[Any], str]) -> dict[str, Any]:
 def _shown(judged: Judged) -> dict[str, Any]:
     """Return what the templates say of single rows, and what the script needs to show more of them."""
     found, choice, at = judged.evaluation, judged.choice, judged.positions
-    rows = _sampled(judged) | _predicted(judged)
     indices = _confused_classes(judged)
     panels = [
         ("Random", choice.predictions),
@@ -127,7 +126,7 @@ def _shown(judged: Judged) -> dict[str, Any]:
     }
     return {
         "classes": list(found.classes),
-        "rows": rows,
+        "rows": doubted | _sampled(judged) | _predicted(judged),  # the page has images of these
         "doubted": doubted,
         "per_cell": PER_CELL,
         "confusion_cut": 0 if len(indices) == len(found.classes) else len(indices),
