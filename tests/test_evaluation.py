@@ -10,6 +10,7 @@ from model_tables import NAMES, digits, table
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
+import featx
 from featx.errors import DataError
 from featx.evaluation import evaluate, evaluate_predictions, find_mislabelled, held_out, mcnemar, out_of_fold
 from featx.evaluation.evaluation import as_text
@@ -232,6 +233,23 @@ def test_rows_trained_on_are_known_by_content_and_left_out(model, tmp_path):
     assert len(result.trained_on) == len(model.trained_on)
     assert result.n_chosen_on == len(model.chosen_on) > 0
     assert result.to_dict()["trained_on"]["n"] == len(model.trained_on)
+
+
+def test_a_model_and_a_table_may_be_named_by_their_files(model, tmp_path):
+    path = model.save(tmp_path / "m.featx")
+    features = table(tmp_path / "other", *digits(300))
+
+    assert featx.evaluate(path, features.path).to_dict() == evaluate(featx.load(path), features).to_dict()
+    assert featx.evaluate(path).accuracy.n == 60
+
+
+def test_a_split_of_a_table_without_splits_says_that_the_fit_drew_its_own(model, tmp_path):
+    X, y, _ = digits(300)
+
+    with pytest.raises(
+        DataError, match=r"no split 'train'.*the fit drew its validation rows itself. Leave --split out"
+    ):
+        evaluate(model, table(tmp_path, X, y, np.full(300, "")), split="train")
 
 
 def test_a_table_of_nothing_but_training_rows_is_refused(model, tmp_path):

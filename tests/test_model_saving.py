@@ -111,7 +111,7 @@ def test_heads_without_a_data_form_need_unsafe_pickle_at_both_ends(features, tmp
         model.save(path)
     assert not path.exists()
     model.save(path, unsafe_pickle=True)
-    with pytest.raises(ModelFileError, match=r"its head is a pickle.*--unsafe-pickle"):
+    with pytest.raises(ModelFileError, match=r"m.featx is not loaded: its head is a pickle.*--unsafe-pickle"):
         load(path)
     np.testing.assert_array_equal(load(path, unsafe_pickle=True).predict_proba(features), model.predict_proba(features))
 

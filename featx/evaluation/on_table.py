@@ -111,6 +111,11 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     if split is None and (features.splits == "test").any():
         split = "test"
     wanted = features.y >= 0
+    if split is not None and not (features.splits != "").any():
+        raise DataError(
+            f"There is no split {split!r}: the table has none, and the fit drew its validation rows itself. "
+            "Leave --split out: rows that the model was trained on are left out by their content."
+        )
     if split is not None:
         features.select(split)  # refuses a split without rows
         wanted &= features.splits == split

@@ -117,6 +117,8 @@ def read(kind: type[Parts], path: Path, *, allow_code: bool, unsafe_pickle: bool
     members = archive.read(path)
     try:
         return _restore(kind, members, allow_code=allow_code, unsafe_pickle=unsafe_pickle)
+    except _NeedsTrust as error:
+        raise ModelFileError(f"{path} is not loaded: {error}.") from error
     # What a stranger's values make constructors and numpy say is as much a reason to refuse as our own checks.
     except (
         FeatxError,
@@ -131,13 +133,17 @@ def read(kind: type[Parts], path: Path, *, allow_code: bool, unsafe_pickle: bool
         raise archive.refusal(path, str(error).removesuffix(".")) from error
 
 
+class _NeedsTrust(ModelFileError):
+    """Nothing is wrong with the file, but it asks for more than data."""
+
+
 def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, unsafe_pickle: bool) -> Parts:
     if "model.json" not in members or "head.safetensors" not in members or "items.safetensors" not in members:
         raise ModelFileError("a member is missing")
     manifest = Manifest.from_json(members.pop("model.json"), members)
     own_code = [made.backbone for made in (manifest.request, manifest.recipe) if made and ":" in made.backbone]
     if own_code and not allow_code:
-        raise ModelFileError(
+        raise _NeedsTrust(
             f"its backbone is the code {own_code[0]!r}, which predicting would import and call. "
             "If you trust it: --allow-code"
         )
@@ -191,7 +197,7 @@ def _restore_scaler(manifest: Manifest, arrays: Arrays) -> FeatureScaler:
 def _restore_head(manifest: Manifest, arrays: Arrays, members: dict[str, bytes], *, unsafe_pickle: bool) -> Any:
     if "head.pickle" in members:
         if not unsafe_pickle:
-            raise ModelFileError(
+            raise _NeedsTrust(
                 "its head is a pickle, which runs whatever is in it when it is loaded. If you trust it: --unsafe-pickle"
             )
         return pickle.loads(members["head.pickle"])  # noqa: S301 - the user said so, and why not is in the message above
