@@ -1,4 +1,4 @@
-"""How many processor cores are ours, and how threads wait for each other.
+"""How many processor cores are ours, how threads wait for each other, and how processes of our own start.
 
 The cores are those that the process may use: its affinity, a container's quota, and ``FEATX_THREADS`` below both.
 OpenMP threads spin at barriers by default. That is fastest while every thread has a core; beside a busy process it
@@ -9,7 +9,10 @@ is running when a command starts, its threads sleep while they wait.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from featx.errors import OptionError
 
@@ -17,6 +20,8 @@ from featx.errors import OptionError
 VARIABLE = "FEATX_THREADS"
 #: Where Linux keeps a container's quota of processor time.
 _QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def n_cores() -> int:
@@ -64,3 +69,34 @@ def n_running() -> int:
         return int(Path("/proc/loadavg").read_text("ascii").split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
         return 1
+
+
+def start_python(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process of one thread that imports what we import, and that Ctrl-C does not reach.
+
+    Parameters
+    ----------
+    arguments : str
+        Of the interpreter: ``-m``, ``package.module``, …
+    env : dict of str to str, optional
+        Beside our own environment.
+    options
+        Of `subprocess.Popen`.
+    """
+    search_path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    return subprocess.Popen(  # noqa: S603 - our own modules
+        [sys.executable, "-P", *arguments],
+        env=os.environ | _ONE_THREAD | (env or {}) | {"PYTHONPATH": search_path},
+        process_group=0,
+        **options,
+    )
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Let this process meet a MemoryError beyond `n_bytes`. Only Linux counts what is asked for here."""
+    if sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -1,20 +1,28 @@
 """A sealed file says the same to h5py and to featx; and millions of digests are found again."""
 
+import signal
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featx.errors import DataError
+from featx.errors import CorruptFileError, DataError
 from featx.store import Disk, clean_name
 from featx.store.catalog import DigestIndex
 from featx.store.container import RowStream, Sealed, write_sealed
-from featx.store.hdf5 import from_utf8, to_utf8
+from featx.store.hdf5 import Inspector, from_utf8, to_utf8
 from featx.store.rows import RowBlocks, block_rows
 
 DTYPES = st.sampled_from(["<f2", "<f4", "<f8", "<i8", "|u1", "|S3"])
 SHAPES = st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple)
+
+
+@pytest.fixture(scope="module")
+def inspector():
+    with Inspector() as inspector:
+        yield inspector
 
 
 def write(path, arrays=None, X=None, **attributes):
@@ -32,7 +40,7 @@ def write(path, arrays=None, X=None, **attributes):
     st.none() | st.tuples(st.sampled_from(["<f2", "<f4"]), SHAPES.filter(lambda shape: len(shape) > 1)),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9000),
 )
-def test_h5py_and_featx_read_the_same(tmp_path_factory, specs, rows, text):
+def test_h5py_and_featx_read_the_same(tmp_path_factory, inspector, specs, rows, text):
     random = np.random.default_rng(0)
 
     def filled(dtype, shape):
@@ -52,8 +60,26 @@ def test_h5py_and_featx_read_the_same(tmp_path_factory, specs, rows, text):
         if X is not None:
             assert np.array_equal(hdf5["X"][:], X)
             assert np.array_equal(file.row_blocks().read(0, len(X)), X)
-    file.check_structure()
+    file.check_structure(inspector)
     file.verify()
+
+
+def test_a_file_that_h5py_would_read_for_ever_is_refused_and_the_next_one_is_checked(tmp_path, inspector):
+    """One byte more in the last text of a heap of HDF5: behind it, libhdf5 looks at the same empty place for ever."""
+    good, bad = (write(tmp_path / name, {"y": np.arange(3)}, text="sixteen letters.") for name in ("good", "bad"))
+    content = bad.path.read_bytes()
+    longer = content.replace(
+        bytes([16, 0, 0, 0, 0, 0, 0, 0]) + b"sixteen", bytes([17, 0, 0, 0, 0, 0, 0, 0]) + b"sixteen"
+    )
+    assert longer != content
+    bad.path.write_bytes(longer)
+
+    good.check_structure(inspector)
+    first = inspector._process
+    with pytest.raises(CorruptFileError, match="reads it for ever"):
+        bad.check_structure(inspector)
+    assert first.returncode == -signal.SIGPROF  # waited for: it is no zombie
+    good.check_structure(inspector)
 
 
 def test_equal_content_makes_an_equal_file(tmp_path):

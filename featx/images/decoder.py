@@ -10,19 +10,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
 from featx.errors import ImageError
 from featx.recipe import Frame
+from featx.threads import start_python
 
-_NO_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # glibc would give an image's memory back to the system after each image and fault it in again for the next,
 # which cost 0.8 ms for a photo of 500×333.
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
@@ -100,19 +98,19 @@ class Decoder:
         self._half_line = b""
         self.n_replies = 0
         fds = [slot.fd for slot in self._slots]
-        search_path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # it imports what we import
         near_end, far_end = socket.socketpair()
         settings = self._settings | {"socket": far_end.fileno(), "slots": fds}
         with far_end, contextlib.ExitStack() as undo:
             undo.callback(near_end.close)
-            self.process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "featx.images.worker", json.dumps(settings)],
+            self.process = start_python(
+                "-m",
+                "featx.images.worker",
+                json.dumps(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[far_end.fileno(), *fds],
-                env=os.environ | _NO_THREADS | _KEEP_MEMORY | {"PYTHONPATH": search_path},
-                process_group=0,  # Ctrl-C is for the run, which then ends its decoders
+                env=_KEEP_MEMORY,
             )
             undo.pop_all()
         self.channel = near_end

@@ -17,6 +17,7 @@ from featx.errors import ImageError
 from featx.images.decoder import IDLE, Parcel, Slot
 from featx.images.resizing import Resize, Resizer, prepare
 from featx.recipe import Frame
+from featx.threads import limit_memory
 
 _REASON_LENGTH = 300
 
@@ -30,7 +31,7 @@ def main(settings: dict[str, Any]) -> None:
         ``frame``, ``batch_size``, ``memory_limit`` (bytes), and the inherited file descriptors ``socket``
         and ``slots``.
     """
-    _limit_memory(settings["memory_limit"])
+    limit_memory(settings["memory_limit"])
     warnings.simplefilter("ignore")
     fields = settings["frame"]
     frame = Frame(**fields | {"background": tuple(fields["background"])})
@@ -59,16 +60,6 @@ def _decode(slot: Slot, parcels: list[Parcel], frame: Frame, resize: Resize) -> 
             failures.append((parcel.position, "decoding needs more memory than a decoder may use", True))
     slot.progress = IDLE
     return failures
-
-
-def _limit_memory(n_bytes: int) -> None:
-    """Let an image that balloons meet a MemoryError. Only Linux counts what is asked for here."""
-    if sys.platform == "linux":
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        limit = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _silence_stderr() -> None:

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from featx.errors import CacheError, CorruptFileError
 from featx.files.atomic import commit
 from featx.files.disk import Disk, explained, read_bytes, read_into, write_at
-from featx.store.hdf5 import Extent, check_structure, gaps_between, lay_out
+from featx.store.hdf5 import Extent, Inspector, gaps_between, lay_out
 from featx.store.rows import DIGEST_BYTES, RowBlocks, block_rows, digest, n_blocks
 
 MAGIC = b"\x93FEATX\r\n"
@@ -402,9 +402,9 @@ class Sealed:
         except OSError:
             return None
 
-    def check_structure(self) -> None:
-        """Check that h5py sees what featx reads; see `featx.store.hdf5.check_structure`."""
-        check_structure(self.path, self.extents, {**self.attributes, "format": self.format})
+    def check_structure(self, inspector: Inspector) -> None:
+        """Check that h5py sees what featx reads; see `featx.store.hdf5.Inspector.check`."""
+        inspector.check(self.path, self.extents, {**self.attributes, "format": self.format})
 
     def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
         """Check every array and every block against its digest; `on_bytes` gets the bytes of each.

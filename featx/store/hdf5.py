@@ -7,17 +7,27 @@ kilobytes (superblock, object headers, attributes) that make the file an ordinar
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import math
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import CorruptFileError, DataError
+from featx.errors import CacheError, CorruptFileError, DataError
+from featx.threads import limit_memory, start_python
+
+#: What h5py may take to look at the links and headers of one file: seconds of processor time, bytes of memory.
+_MOST_SECONDS = 2.0
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -140,32 +150,100 @@ def hdf5_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(h5py.string_dtype("utf-8", dtype.itemsize)) if dtype.kind == "S" else dtype
 
 
-def check_structure(path: Path, extents: Mapping[str, Extent], attributes: Mapping[str, str | int]) -> None:
-    """Check that h5py sees these arrays and attributes in the file at `path`, and nothing else.
+class Inspector:
+    """h5py in a process of its own: a file may crash libhdf5, fill its memory or keep it busy for ever.
 
-    Only links and headers are looked at: every member must be a hard link to a contiguous dataset
-    without filters, external files or virtual sources, at the very bytes that are named.
-
-    Raises
-    ------
-    CorruptFileError
-        If h5py would show anything else than featx does.
+    To be used as a context. The process starts with the first file, and again behind one that ended it.
     """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; the next file starts another one."""
+        if self._process is not None:
+            self._process.kill()
+            with contextlib.suppress(BrokenPipeError), self._process:  # which closes its pipes and waits for it
+                self._process = None
+
+    def check(self, path: Path, extents: Mapping[str, Extent], attributes: Mapping[str, str | int]) -> None:
+        """Check that h5py sees these arrays and attributes in the file at `path`, and nothing else.
+
+        Only links and headers are looked at: every member must be a hard link to a contiguous dataset
+        without filters, external files or virtual sources, at the very bytes that are named.
+
+        Raises
+        ------
+        CorruptFileError
+            If h5py would show anything else than featx does.
+        CacheError
+            If the process cannot run.
+        """
+        found = self._ask(path)
+        if "error" in found:
+            raise CorruptFileError(f"{path} is damaged: h5py cannot read it ({found['error']}).")
+        expected = {
+            name: [extent.offset if extent.n_bytes else 0, str(hdf5_dtype(extent.dtype).descr), list(extent.shape)]
+            for name, extent in extents.items()
+        }
+        if found != {"arrays": expected, "attributes": dict(attributes)}:
+            raise CorruptFileError(f"{path} shows h5py something else than featx. Do not trust it.")
+
+    def _ask(self, path: Path) -> dict[str, Any]:
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(str(path)).encode() + b"\n")
+            process.stdin.flush()
+        answer = process.stdout.readline()
+        if answer:
+            found: dict[str, Any] = json.loads(answer)
+            return found
+        code = process.wait()
+        self.close()
+        if code == -signal.SIGKILL:
+            raise CacheError(f"The process that checked {path} was killed, as the system does when memory runs out.")
+        raise CorruptFileError(f"{path} is damaged: h5py crashes on it, or reads it for ever.")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        code, pipe = f"from {__name__} import inspect_files; inspect_files()", subprocess.PIPE
+        try:
+            process = start_python("-c", code, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            raise CacheError(f"Cannot start a process that checks tables ({error}).") from error
+        self._process = process
+        if process.stdout is None or not process.stdout.readline():  # it says when it is ready
+            self.close()
+            raise CacheError("The process that checks tables ends as soon as it starts. Is there enough memory?")
+        return process
+
+
+def inspect_files() -> None:
+    """Answer each path, a line of JSON on stdin, with what h5py sees in that file; SIGPROF ends what takes too long."""
+    limit_memory(_MOST_BYTES)
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            found = dict(_seen(file))
-            values = [value if isinstance(value, str | np.integer) else None for value in file.attrs.values()]
-            found_attributes = dict(zip(file.attrs, values, strict=True))
-    except Exception as error:
-        raise CorruptFileError(f"{path} is damaged: h5py cannot read it ({error}).") from error
-    expected = {
-        name: (extent.offset if extent.n_bytes else 0, str(hdf5_dtype(extent.dtype).descr), extent.shape)
-        for name, extent in extents.items()
-    }
-    if found != expected or found_attributes != dict(attributes):
-        raise CorruptFileError(f"{path} shows h5py something else than featx. Do not trust it.")
+    print(h5py.__version__, flush=True)
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, _MOST_SECONDS)
+        try:
+            with h5py.File(json.loads(line), "r") as file:
+                values = {
+                    name: value if isinstance(value, str) else int(value) if isinstance(value, np.integer) else None
+                    for name, value in file.attrs.items()
+                }
+                found: dict[str, Any] = {"arrays": dict(_seen(file)), "attributes": values}
+        except Exception as error:  # noqa: BLE001 - h5py raises a dozen types on damaged files
+            found = {"error": str(error)}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps(found), flush=True)
 
 
 def _seen(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -186,7 +264,7 @@ def _place(dataset: Any) -> Any:
     properties = dataset.id.get_create_plist()
     if properties.get_layout() != h5d.CONTIGUOUS or properties.get_nfilters() or properties.get_external_count():
         return "not contiguous"
-    return dataset.id.get_offset() if dataset.size else 0, str(dataset.dtype.descr), dataset.shape
+    return [dataset.id.get_offset() if dataset.size else 0, str(dataset.dtype.descr), dataset.shape]
 
 
 class _Image(io.RawIOBase):

@@ -16,6 +16,7 @@ from featx.errors import CacheError, CorruptFileError, MissingDataError
 from featx.files.disk import TEMPORARY, remove
 from featx.store.catalog import Holding
 from featx.store.container import Sealed
+from featx.store.hdf5 import Inspector
 from featx.store.hints import CLAIMS
 from featx.store.publish import covered_segments, rescue
 from featx.store.segments import ASIDE, list_files, list_segments, segment_path, set_aside
@@ -188,18 +189,19 @@ def verify(store: Store, *, on_bytes: OnBytes | None = None, repair: bool = Fals
         Set damaged files aside; sound rows of a damaged table are first copied into segments, so
         that the next ``featx extract`` computes only the others.
     """
-    for path in sealed_files(store):
-        n_bytes = _size(store, path)
-        try:
-            file = Sealed.open(store.disk, path)
-            file.verify(on_bytes)
-            file.check_structure()
-        except FileNotFoundError:
-            continue  # published, and gone, in the meantime
-        except CorruptFileError as error:
-            yield Verdict(path, n_bytes, str(error), _repair(store, path, str(error)) if repair else 0)
-        else:
-            yield Verdict(path, n_bytes)
+    with Inspector() as inspector:
+        for path in sealed_files(store):
+            n_bytes = _size(store, path)
+            try:
+                file = Sealed.open(store.disk, path)
+                file.verify(on_bytes)
+                file.check_structure(inspector)
+            except FileNotFoundError:
+                continue  # published, and gone, in the meantime
+            except CorruptFileError as error:
+                yield Verdict(path, n_bytes, str(error), _repair(store, path, str(error)) if repair else 0)
+            else:
+                yield Verdict(path, n_bytes)
 
 
 def _repair(store: Store, path: Path, problem: str) -> int:
