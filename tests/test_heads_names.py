@@ -189,3 +189,16 @@ def test_heads_that_are_no_networks_are_fitted_without_torch(tmp_path):
     )
 
     subprocess.run([sys.executable, "-c", code, table, tmp_path / "m.featx"], check=True, cwd=tmp_path)
+
+
+def test_libraries_that_scikit_learn_hardly_uses_wait_until_they_are_used():
+    code = (
+        "import sys, featx.model, numpy, scipy, sklearn.utils.fixes as fixes\n"
+        "assert not {'pandas', 'scipy.stats', 'numpy.f2py', 'sklearn.model_selection'} & {*sys.modules}\n"
+        "assert fixes.scipy.stats.mode([1, 1, 2]).mode == 1 and numpy.f2py.run_main and scipy.stats.norm\n"
+        "assert not hasattr(fixes, 'pd') or isinstance(fixes.pd.DataFrame, type)\n"
+        "import pandas; from scipy import stats\n"
+        "assert type(pandas) is type(stats) is type(sys) and sys.modules['pandas'] is pandas"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -238,6 +237,8 @@ class NetworkClassifier(_FittedNetwork, Head):
 
     def _hold_out(self, training: Samples, seed: int) -> tuple[Samples, Samples]:
         """Split rows in two, stratified where every class has two of them."""
+        from sklearn.model_selection import train_test_split
+
         counts = np.bincount(training.codes)
         n_held = max(int(self.validation_fraction * len(training.codes)), len(counts))
         stratify = training.codes if counts.min() > 1 and n_held + len(counts) <= len(training.codes) else None

@@ -103,13 +103,12 @@ def make_head(name: str, **settings: Any) -> Any:
 
 def head_class_of(name: str) -> type:
     """Return the class that `name` stands for; see `make_head`."""
-    paths = _named_paths()
-    path = paths.get(name, name)
+    path = REGISTRY.get(name) or _named_paths().get(name, name)
     if ":" not in path and path.startswith("sklearn."):
         path = ":".join(path.rsplit(".", 1))
     module, colon, attribute = path.partition(":")
     if not colon:
-        raise UnknownHeadError.among("head", name, paths, "featx heads")
+        raise UnknownHeadError.among("head", name, _named_paths(), "featx heads")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
 from featx.model.fitting import fit
 from featx.model.model import Model, load
 from featx.model.network import Network

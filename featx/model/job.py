@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featx.errors import DataError, OptionError
 from featx.heads.dense import ConvHead
@@ -184,6 +183,8 @@ class Job:
 
     def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
         """Cut plain rows into `k` stratified folds of positions; rows of identical content share one."""
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
         y = self.table.y[train]
         rarest = int(np.bincount(y)[np.unique(y)].min())
         if not 2 <= k <= rarest:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
 
+from featx.heads.linear import softmax
 from featx.heads.neighbors import unit_rows
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ def relative_scores(head: Any, X: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(scores - scores.max(axis=1, keepdims=True))
 
 
-#: Natural logarithms of the smallest and largest temperature tried: decision functions come in any unit.
-_TEMPERATURES = (np.log(1e-3), np.log(1e3))
+#: Smallest and largest temperature tried: decision functions come in any unit.
+_TEMPERATURES = (1e-3, 1e3)
 #: Floors tried. A vote of zero among twenty neighbours is no proof that a class is impossible.
 _FLOORS = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 #: No floor: scores have no zeros, and one would make all classes far below the best equal.
@@ -105,7 +104,7 @@ class Calibration:
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return probabilities, shape (n, k), from scores as in `fit`."""
-        return np.asarray(softmax(_floored(scores, self.floor) / self.temperature, axis=1))
+        return softmax(_floored(scores, self.floor) / self.temperature)
 
 
 def _floored(scores: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
@@ -115,14 +114,23 @@ def _floored(scores: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
 def _fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> tuple[float, float]:
     """Return the best temperature and the mean negative log-likelihood there."""
     smoothing = 1 / (len(codes) + 2)
-    target = (1 - smoothing) * scores[np.arange(len(codes)), codes] + smoothing * scores.mean(axis=1)
-
-    def loss(log_temperature: float) -> float:
-        scale = np.exp(-log_temperature)
-        return float((logsumexp(scores * scale, axis=1) - target * scale).mean())
-
-    found = minimize_scalar(loss, bounds=_TEMPERATURES, method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x)), float(found.fun)
+    target = (1 - smoothing) * scores[np.arange(len(codes)), codes].mean() + smoothing * scores.mean()
+    low, high = (1 / temperature for temperature in reversed(_TEMPERATURES))
+    scale = 1.0
+    # The loss is convex in the scale, 1/temperature: Newton's steps towards the root of its slope, within a bracket.
+    for _ in range(50):
+        powers = np.exp(scores * scale)  # the largest score of a row is 0
+        sums = powers.sum(axis=1)
+        means = np.einsum("nk,nk->n", powers, scores) / sums
+        slope = means.mean() - target
+        low, high = (scale, high) if slope < 0 else (low, scale)
+        curvature = (np.einsum("nk,nk,nk->n", powers, scores, scores) / sums - means**2).mean()
+        step = scale - slope / curvature if curvature > 0 else low
+        step = step if low < step < high else float(np.sqrt(low * high))
+        if abs(np.log(step / scale)) < 1e-6:
+            break
+        scale = step
+    return float(1 / scale), float((np.log(sums) - target * scale).mean())
 
 
 #: Training rows that a model file carries, at most, and the bytes they may take.
