@@ -11,8 +11,8 @@ import pytest
 
 from featx.errors import CacheError, NoSpaceError
 from featx.files import Disk, whole_file, whole_folder, write_whole
+from featx.files.atomic import adopt_record, read_record, write_record
 from featx.files.disk import explanation, make_folders
-from featx.files.records import adopt_record, read_record, write_record
 
 
 def names(folder):

@@ -27,7 +27,7 @@ from featx.recipe import DEFAULT_LAYER, Frame, Recipe, Request
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from featx.backbones.loaded import Channels, Loaded, Preprocessing
+    from featx.backbones.registry import Channels, Loaded, Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)

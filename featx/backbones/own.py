@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from featx.backbones.loaded import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocessing
+from featx.backbones.registry import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocessing
 from featx.backbones.weights import as_file, fit_state, read_state, seeded, unknown_tag
 from featx.errors import OptionError, UnknownBackboneError
 from featx.recipe import Frame
 
 log = logging.getLogger("featx")
 
-GROUP = "featx.backbones"
 #: What the names of networks begin with that were handed over in Python.
 HANDED_OVER = "python:"
 _HELD: dict[str, Loaded] = {}
@@ -32,11 +31,6 @@ _LIBRARIES = ("torch", "torchvision", "timm")
 #: Steps of transforms that make a tensor of an image and change no value.
 _AS_IT_IS = {"ToTensor", "MaybeToTensor", "PILToTensor", "MaybePILToTensor", "ToImage", "ConvertImageDtype", "ToDtype"}
 _LITERALS = ("height", "width", "resize", "shorter", "interpolation", "mean", "std")
-
-
-def plugins() -> dict[str, str]:
-    """Return the networks that installed packages offer, name → ``package.module:function``."""
-    return {entry.name: entry.value for entry in metadata.entry_points(group=GROUP)}
 
 
 def hand_over(backbone: Any, transform: Any = None, version: str | None = None) -> tuple[str, str]:

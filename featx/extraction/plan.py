@@ -354,9 +354,9 @@ def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | No
     if remembered is not None and all(_stat(path) == stat for path, stat in remembered["files"].items()):
         return [Recipe.from_json(text) for text in remembered["recipes"]], None
 
-    from featx import backbones
+    from featx.backbones import resolve as load_and_resolve
 
-    backbone, recipes = backbones.resolve(request)
+    backbone, recipes = load_and_resolve(request)
     if ":" not in request.backbone:
         files = {str(path): _stat(str(path)) for path in backbone.files}
         with contextlib.suppress(CacheError):  # a folder that cannot be written is refused when there are rows for it

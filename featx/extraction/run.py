@@ -13,7 +13,6 @@ import numpy as np
 
 from featx import __version__
 from featx.datasets import split_warnings
-from featx.devices import check_device, resolve_device
 from featx.errors import CorruptFileError, DataError, MissingDataError, TooManyErrors
 from featx.extraction.executors import (
     compute_again,
@@ -26,8 +25,8 @@ from featx.extraction.executors import (
 from featx.extraction.options import Options, allowed_errors
 from featx.extraction.plan import Plan, make_plan, open_store
 from featx.features import Features
+from featx.machine import check_device, n_cores, resolve_device
 from featx.store import TableContent
-from featx.threads import n_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,6 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from featx.devices import arithmetic, n_cuda_devices, resolve_device
 from featx.errors import DataError, OptionError
 from featx.heads.inputs import (
     Array,
@@ -38,6 +37,7 @@ from featx.heads.layers import (
 )
 from featx.heads.linear import softmax
 from featx.heads.training import TrainConfig, Trainer, forked_seeds
+from featx.machine import arithmetic, n_cuda_devices, resolve_device
 from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from featx.devices import arithmetic, resolve_device
 from featx.heads.inputs import as_tensor
 from featx.heads.losses import Array, module_of
+from featx.machine import arithmetic, resolve_device
 
 if TYPE_CHECKING:
     from featx.heads.inputs import Samples

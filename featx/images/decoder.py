@@ -18,8 +18,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from featx.errors import ImageError
+from featx.machine import start_python
 from featx.recipe import Frame
-from featx.threads import start_python
 
 # glibc would give an image's memory back to the system after each image and fault it in again for the next,
 # which cost 0.8 ms for a photo of 500×333.

@@ -19,8 +19,8 @@ from featx.errors import FeatxError, ImageError
 from featx.files.disk import explanation
 from featx.images.decoder import Decoder, Job
 from featx.images.resizing import prepare
+from featx.machine import n_cores
 from featx.recipe import Frame
-from featx.threads import n_cores
 
 #: Batches that wait in front of each decoding process, so that it never idles.
 _DEPTH = 3

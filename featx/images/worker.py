@@ -16,8 +16,8 @@ from typing import Any
 from featx.errors import ImageError
 from featx.images.decoder import IDLE, Parcel, Slot
 from featx.images.resizing import Resize, Resizer, prepare
+from featx.machine import limit_memory
 from featx.recipe import Frame
-from featx.threads import limit_memory
 
 _REASON_LENGTH = 300
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError, DataError
-from featx.threads import limit_memory, start_python
+from featx.machine import limit_memory, start_python
 
 #: What h5py may take to look at the links and headers of one file: seconds of processor time, bytes of memory.
 _MOST_SECONDS = 2.0

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError
+from featx.files.atomic import read_record, write_record
 from featx.files.disk import Disk, remove
-from featx.files.records import read_record, write_record
 from featx.store.catalog import Bytes, DigestIndex
 from featx.store.container import Sealed, write_sealed
 from featx.store.segments import clean_name, list_files

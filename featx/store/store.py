@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import CacheError, CorruptFileError
+from featx.files.atomic import adopt_record, read_record, write_record
 from featx.files.disk import Disk, explained, make_folders, opened, remove
-from featx.files.records import adopt_record, read_record, write_record
 from featx.store.catalog import Catalog, RowsMovedError, missing_rows
 from featx.store.hints import LEASE_SECONDS, Claims, HashMemo
 from featx.store.publish import Publisher

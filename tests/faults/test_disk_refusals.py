@@ -16,7 +16,7 @@ from toy_rows import KEY, features, items, publish
 
 from featx.errors import CacheError, CorruptFileError, NoSpaceError
 from featx.features import Features
-from featx.files.records import write_record
+from featx.files.atomic import write_record
 from featx.store import Disk, Store
 
 

@@ -1,16 +1,82 @@
-"""One meaning of a device's name everywhere; what is not there is an error that names what is."""
+"""Cores are those that the process may use; a device's name means one thing, and what is not there is an error."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from featx import LogisticHead, XGBoostHead
-from featx.devices import check_device, resolve_device
+from featx import LogisticHead, XGBoostHead, machine
 from featx.engines import open_engine
 from featx.errors import OptionError
 from featx.extraction import Rank
+from featx.machine import check_device, resolve_device
+
+
+def test_cores_are_those_of_the_affinity():
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from featx.machine import n_cores; print(n_cores())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("1", 1), ("4000", None)])
+def test_the_users_limit_is_kept_below_what_there_is(monkeypatch, asked, expected):
+    monkeypatch.delenv(machine.VARIABLE, raising=False)
+    all_of_them = machine.n_cores()
+    monkeypatch.setenv(machine.VARIABLE, asked)
+
+    assert machine.n_cores() == (expected or all_of_them)
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "many", "1.5", "99999"])
+def test_what_is_no_number_of_threads_is_refused(monkeypatch, asked):
+    monkeypatch.setenv(machine.VARIABLE, asked)
+
+    with pytest.raises(OptionError, match="such as 4"):
+        machine.n_cores()
+
+
+@pytest.mark.parametrize(("running", "policy"), [(1, None), (2, "PASSIVE")])
+def test_threads_sleep_while_they_wait_where_somebody_else_runs(monkeypatch, running, policy):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(machine, "n_running", lambda: running)
+
+    machine.configure()
+
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv(machine.VARIABLE, "1")
+    monkeypatch.setattr(machine, "n_running", lambda: 9)
+
+    machine.configure()
+
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"]) == ("ACTIVE", "7")
+
+
+def test_a_command_computes_with_as_many_threads_as_asked_for():
+    code = (
+        "import sys; from featx.cli import main; main(['heads', '-q', '--threads', '1']); "
+        "import torch; sys.stderr.write(f'threads {torch.get_num_threads()}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stderr.endswith("threads 1")
+
+
+def test_a_wrong_number_of_threads_ends_a_command_in_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "featx", "heads", "--threads", "x"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == "Error: FEATX_THREADS and --threads take a number of threads such as 4, got 'x'.\n"
 
 
 def pretend(monkeypatch, n):
@@ -55,7 +121,7 @@ def test_a_device_of_another_machine_can_be_named():
 
 
 def test_the_cpu_needs_no_torch():
-    code = "import sys; from featx.devices import resolve_device; resolve_device('cpu'); print('torch' in sys.modules)"
+    code = "import sys; from featx.machine import resolve_device; resolve_device('cpu'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
