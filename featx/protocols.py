@@ -25,7 +25,7 @@ from featx.heads.ridge import RidgeHead
 from featx.model import Accuracy, FitReport, fit
 from featx.model.fitting import make_model
 from featx.model.job import Fitted, Job
-from featx.model.rows import Rows, choose_rows
+from featx.model.rows import Rows, choose_rows, row_groups
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration
 
@@ -323,7 +323,9 @@ def _vtab_1k(table: Features, options: _Options) -> tuple[Model, Results]:
     models: list[Model] = []
     for seed in SEEDS:
         drawn = np.random.default_rng(seed).permutation(rows.train)[:1000]
-        parts = Rows(np.sort(drawn[:800]), np.sort(drawn[800:]), rows.test)
+        group = row_groups(table, drawn)
+        teaches = group < np.sort(group)[800]  # whole groups; of rows by themselves the first 800
+        parts = Rows(np.sort(drawn[teaches]), np.sort(drawn[~teaches]), rows.test)
         choosing = job.fit(LogisticHeadCV(), parts.train, parts.val)
         C = choosing.head.C_
         last = job.fit(LogisticHead(C), parts.train_and_val, parts.val[:0])

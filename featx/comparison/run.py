@@ -99,7 +99,7 @@ class ComparisonContext:
     def warnings(self) -> list[str]:
         """What is odd about the data, such as test images that are among the training images as well."""
         dataset = self.dataset
-        return [*dataset.notes, *split_warnings(self.item_ids, dataset.splits, dataset.ids)]
+        return [*dataset.notes, *split_warnings(self.item_ids, dataset.splits, dataset.ids, dataset.groups)]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -68,6 +68,8 @@ class Dataset:
     validation : ValidationShare, optional
         Validation rows that are still to be drawn from the training rows. That takes the content of the images:
         `split_by` draws from known hashes, and `splits`, when it is asked for, hashes them.
+    groups : ndarray of str, shape (n,), optional
+        The group of each row, empty for a row by itself. A group is never drawn apart.
     """
 
     title: str
@@ -80,6 +82,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
     validation: ValidationShare | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.labels) == len(self.given_splits)
@@ -131,6 +134,7 @@ class Dataset:
             labels=self.labels[rows],
             classes=self.classes,
             item_ids=None if item_ids is None else item_ids[rows],
+            groups=None if self.groups is None else self.groups[rows],
         )
         splits = self.given_splits.astype(np.promote_types(self.given_splits.dtype, drawn.dtype))
         splits[rows] = drawn
@@ -245,6 +249,7 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
         ids=[dataset.ids[i] for i in rows.tolist()],
         labels=dataset.labels[rows],
         given_splits=dataset.splits[rows],
+        groups=None if dataset.groups is None else dataset.groups[rows],
         validation=None,
         images=_Part(dataset, rows),
     )

@@ -152,7 +152,11 @@ def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -
         stored = row[image]
         return stored["bytes"] if stored["bytes"] is not None else read_file(stored["path"])
 
-    return join_parts(title, f"{source} {image} {label}", encoded, values, image_of, names=names)
+    group = find_column(rest, columns.group, (), option="--group-column", source=source)
+    cells = [one for part in parts.values() for one in part[group]] if group else []
+    dataset = join_parts(title, f"{source} {image} {label}", encoded, values, image_of, names=names)
+    groups = np.array(["" if one is None else str(one) for one in cells]) if group else None
+    return dataclasses.replace(dataset, groups=groups)
 
 
 def is_map_style(source: Any) -> bool:

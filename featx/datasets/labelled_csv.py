@@ -51,7 +51,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         If the file is no such table, none of its images is there, or a split is none.
     """
     header, rows = _read_rows(path)
-    image, label, split, unknown = _choose_columns(header, columns, path.name)
+    image, label, split, group, unknown = _choose_columns(header, columns, path.name)
     cells = {name: [row[k].strip() for row in rows] for k, name in enumerate(header)}
     root = (path.parent if images is None else images).resolve()
     ids = [readable(cell) or f"row {number}" for number, cell in enumerate(cells[image], start=2)]
@@ -83,6 +83,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         given_splits=np.array(splits, dtype=str),
         images=Files(str(root), files, nameless),
         notes=tuple(notes),
+        groups=np.array([readable(cell) for cell in cells[group]], dtype=str) if group else None,
     )
 
 
@@ -120,8 +121,10 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _choose_columns(header: list[str], columns: Columns, source: str) -> tuple[str, str | None, str | None, list[str]]:
-    """Return the columns of image, label and split, and those that say nothing to us."""
+def _choose_columns(
+    header: list[str], columns: Columns, source: str
+) -> tuple[str, str | None, str | None, str | None, list[str]]:
+    """Return the columns of image, label, split and group, and those that say nothing to us."""
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     if twice:
         raise DataError(f"{source} has more than one column {twice[0]!r}. Give each a name of its own.")
@@ -133,8 +136,9 @@ def _choose_columns(header: list[str], columns: Columns, source: str) -> tuple[s
         )
     split = find_column(header, columns.split, SPLIT_NAMES, option="--split-column", source=source)
     label = find_column(header, columns.label, LABEL_NAMES, option="--label-column", source=source)
-    rest = [name for name in header if name not in (image, split) and name.lower() not in IMAGE_NAMES]
-    return image, label or (rest[0] if len(rest) == 1 else None), split, rest
+    group = find_column(header, columns.group, (), option="--group-column", source=source)
+    rest = [name for name in header if name not in (image, split, group) and name.lower() not in IMAGE_NAMES]
+    return image, label or (rest[0] if len(rest) == 1 else None), split, group, rest
 
 
 def _find_files(cells: list[str], root: Path, *, allow_outside: bool, source: str) -> tuple[list[str], list[str]]:
@@ -248,10 +252,10 @@ def open_frame(frame: Any, columns: Columns) -> Dataset:
     """
     header = [str(name) for name in frame.columns]
     alone = Columns(header[0]) if len(header) == 1 and not columns.image else columns
-    image, label, split, _ = _choose_columns(header, alone, "The DataFrame")
+    image, label, split, group, _ = _choose_columns(header, alone, "The DataFrame")
     if not len(frame):
         raise DataError("The DataFrame has no rows.")
-    values = {name: frame.iloc[:, header.index(name)] for name in (image, label, split) if name}
+    values = {name: frame.iloc[:, header.index(name)] for name in (image, label, split, group) if name}
     cells = {
         name: [None if gone else one for one, gone in zip(part, part.isna(), strict=True)]
         for name, part in values.items()
@@ -265,7 +269,8 @@ def open_frame(frame: Any, columns: Columns) -> Dataset:
     notes = [f"The DataFrame: images from column {image!r}, {f'labels from {label!r}' if label else 'no labels'}."]
     notes += numbers_as_classes(label, dataset.classes) if label else []
     splits = _read_splits([str(one or "") for one in cells[split]], split) if split else [""] * len(frame)
-    return dataclasses.replace(dataset, given_splits=np.array(splits, dtype=str), notes=tuple(notes))
+    groups = np.array(["" if one is None else str(one) for one in cells[group]]) if group else None
+    return dataclasses.replace(dataset, given_splits=np.array(splits, dtype=str), notes=tuple(notes), groups=groups)
 
 
 def _without_extension(path: str) -> str:

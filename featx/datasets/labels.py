@@ -230,19 +230,21 @@ class Columns:
 
     Parameters
     ----------
-    image, label, split : str or None
-        Values of ``--image-column``, ``--label-column``, ``--split-column``.
+    image, label, split, group : str or None
+        Values of ``--image-column``, ``--label-column``, ``--split-column``, ``--group-column``. A group is never
+        found by itself.
     """
 
     image: str | None = None
     label: str | None = None
     split: str | None = None
+    group: str | None = None
 
     @property
     def named(self) -> str | None:
         """The first option that was given."""
-        options = {"--image-column": self.image, "--label-column": self.label, "--split-column": self.split}
-        return next((option for option, value in options.items() if value is not None), None)
+        names = ("image", "label", "split", "group")
+        return next((f"--{name}-column" for name in names if getattr(self, name) is not None), None)
 
 
 def find_column(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import UNLABELLED, Dataset
+from featx.datasets.dataset import UNLABELLED, Dataset, readable
 from featx.datasets.folders import IMAGE_SUFFIXES, Files, list_folder, open_folder, open_paths
 from featx.datasets.hub import is_map_style, open_hf, open_hf_object, open_map_style, open_torchvision
 from featx.datasets.labelled_csv import open_csv, open_frame
@@ -52,6 +52,7 @@ class Source(ValidationOptions):
     """How data are read: what `open_dataset` can be told about them."""
 
     labels: Sequence[Any] | np.ndarray | None = None
+    groups: Sequence[Any] | np.ndarray | None = None
     images: str | Path | None = option(
         None, "Folder of the images that a labels.csv names, or where torchvision's files are.", metavar="DIR"
     )
@@ -60,6 +61,13 @@ class Source(ValidationOptions):
         None, "Column with the label; the label's key in WebDataset's JSON.", metavar="NAME"
     )
     split_column: str | None = option(None, "Column with train, val or test.", metavar="NAME")
+    group_column: str | None = option(
+        None, "Column with what belongs together (patient, site, film): never on two sides of a split.", metavar="NAME"
+    )
+    group_regex: str | None = option(
+        None, "The part of an image's name that names its group, as '^(\\w+)_'.", metavar="REGEX"
+    )
+    group_by: str | None = option(None, "Images of one folder are a group.", choices=("folder",))
     allow_outside: bool = option(False, "Let a CSV name images outside of their folder.")
     name: str | None = option(None, "Name of the dataset in the cache.", metavar="NAME")
     seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
@@ -88,6 +96,8 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         torchvision or Hugging Face; anything with `ids`, `labels` and `read(i)`.
     labels : sequence, optional
         Labels of a list or an array.
+    groups : sequence, optional
+        The group of each image; None or empty for one by itself.
     {options}
 
     Returns
@@ -110,7 +120,7 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
     >>> len(digits), digits.read(0).shape, digits.classes[:3]
     (1797, (8, 8), ('0', '1', '2'))
     """
-    columns = Columns(settings.image_column, settings.label_column, settings.split_column)
+    columns = Columns(settings.image_column, settings.label_column, settings.split_column, settings.group_column)
     folder = None if settings.images is None else Path(settings.images).expanduser()
     if folder is not None and not folder.is_dir():
         raise _missing(folder, "--images")
@@ -122,6 +132,7 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         _refuse(folder is not None, "--images", "a CSV file")
         dataset = _open_object(data, settings.labels, columns)
     dataset = dataset if dataset is data else _check_classes(dataset)
+    dataset = _with_groups(dataset, settings)
     if settings.name is not None:
         dataset = dataclasses.replace(dataset, title=settings.name)
     if settings.val is not None:
@@ -130,6 +141,48 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
             raise OptionError(f"--val must be a part between 0 and 1, as 0.1 or last:0.1; got {str(settings.val)!r}.")
         dataset = dataclasses.replace(dataset, validation=share)
     return dataset
+
+
+def _with_groups(dataset: Dataset, settings: Source) -> Dataset:
+    """Return `dataset` with the groups that `settings` ask for, and say how many there are."""
+    given = {
+        "groups=": settings.groups,
+        "--group-column": settings.group_column,
+        "--group-regex": settings.group_regex,
+        "--group-by": settings.group_by,
+    }
+    asked = [name for name, value in given.items() if value is not None]
+    if len(asked) > 1:
+        raise OptionError(f"{asked[0]} and {asked[1]} both make groups. Give one of them.")
+    if not asked:
+        return dataset
+    groups = dataset.groups
+    if settings.groups is not None:
+        groups = np.array(["" if one is None else readable(str(one)) for one in settings.groups], dtype=str)
+        if len(groups) != len(dataset):
+            raise DataError(f"There are {len(dataset):,} images and {len(groups):,} groups. Give one for each image.")
+    elif settings.group_by == "folder":
+        groups = np.array([name.rpartition("/")[0] for name in dataset.ids], dtype=str)
+    elif settings.group_regex is not None:
+        groups = np.array(_matched(settings.group_regex, dataset.ids), dtype=str)
+    assert groups is not None
+    sizes = np.unique(groups[groups != ""], return_counts=True)[1]
+    if not len(sizes):
+        where = f"the name of any image, {dataset.ids[0]!r} for one" if settings.group_regex else "any row"
+        raise DataError(f"{asked[0]} finds no group in {where}. Change it, or leave it out.")
+    alone = f", and {n:,} images by themselves" if (n := int((groups == "").sum())) else ""
+    note = f"{len(sizes):,} groups of {sizes.min():,} to {sizes.max():,} images{alone}: no split is drawn through one."
+    return dataclasses.replace(dataset, groups=groups, notes=(*dataset.notes, note))
+
+
+def _matched(regex: str, ids: Sequence[str]) -> list[str]:
+    """Return what the group of a regular expression (named ``group``, else the first, else all of it) finds in ids."""
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise OptionError(f"--group-regex {regex!r} is no regular expression: {error}.") from error
+    group = "group" if "group" in pattern.groupindex else min(1, pattern.groups)
+    return [(found[group] or "") if (found := pattern.search(name)) else "" for name in ids]
 
 
 def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]:

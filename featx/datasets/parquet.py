@@ -96,7 +96,7 @@ class _Roles:
     ----------
     image, bytes, path : str
         The image's column, the field of it with the bytes, and the one with the path.
-    label, split : str or None
+    label, split, group : str or None
     classes : tuple of str or None
         Names of numbered labels.
     """
@@ -106,6 +106,7 @@ class _Roles:
     path: str | None
     label: str | None
     split: str | None
+    group: str | None
     classes: tuple[str, ...] | None
 
 
@@ -134,12 +135,14 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
     ids: list[str] = []
     splits: list[str] = []
     values: list[Any] = []
+    groups: list[str] = []
     for path, rows in zip(paths, map(sum, group_rows), strict=True):
         name = "" if path == root else path.relative_to(root).as_posix()
         ids += _ids(_column(path, roles.path, rows), name)
         values += _column(path, roles.label, rows)
         words = _column(path, roles.split, rows) if roles.split else [split_in_path(name)] * rows
         splits += [split_name(str(word)) or str(word) for word in words]
+        groups += ["" if one is None else str(one) for one in _column(path, roles.group, rows)]
     if roles.classes is None:
         labels, classes = encode_labels(values)
     else:
@@ -152,6 +155,7 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
         labels=labels,
         given_splits=np.array(splits, dtype=str),
         images=ParquetImages([path.resolve() for path in paths], group_rows, roles.bytes),
+        groups=np.array(groups, dtype=str) if roles.group else None,
     )
 
 
@@ -189,6 +193,7 @@ def _find_roles(path: Path, columns: Columns) -> _Roles:
         path=f"{image}.path" if "path" in fields else None,
         label=label,
         split=find_column(rest, columns.split, SPLIT_NAMES, option="--split-column", source=path.name),
+        group=find_column(rest, columns.group, (), option="--group-column", source=path.name),
         classes=tuple(map(readable, class_names)) if isinstance(class_names, list) else None,
     )
 
@@ -214,7 +219,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _group_rows(path: Path, roles: _Roles) -> list[int]:
     with _open(path) as file:
-        for name in filter(None, (roles.image, roles.label, roles.split)):
+        for name in filter(None, (roles.image, roles.label, roles.split, roles.group)):
             if name not in file.schema_arrow.names:
                 raise DataError(f"{path.name} has no column {name!r}, as the files before it have. Give it alone.")
         return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]

@@ -132,8 +132,11 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Pa
     OptionError
         If other columns were named.
     """
-    if columns.image is not None or columns.split is not None:
-        raise OptionError("An archive has no columns of images or splits. Leave out --image-column and --split-column.")
+    if columns.image is not None or columns.split is not None or columns.group is not None:
+        raise OptionError(
+            "An archive has no columns of images, splits or groups. "
+            "Leave out --image-column, --split-column and --group-column; groups by name: --group-regex"
+        )
     several = len(paths) > 1
     absolute = [path.resolve() for path in paths]
     root = root or Path(os.path.commonpath([path.parent for path in absolute]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featx.errors import OptionError
+from featx.errors import DataError, OptionError
 
 _NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -106,6 +106,7 @@ def draw_validation(
     classes: Sequence[str],
     item_ids: np.ndarray | None,
     ids: Sequence[str] | np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Take validation rows from the training rows: the only such draw, for a data set as for a table of features.
 
@@ -113,6 +114,7 @@ def draw_validation(
     content and the seed. So the order of rows and their names do not matter, images that are added later move
     (almost) none of the others, and identical images are all taken or all left, those without a label included.
     Of identical images under several labels, the first class counts. At least one image of each class stays.
+    Groups are taken whole, as `_drawn_groups` says.
 
     Parameters
     ----------
@@ -128,6 +130,8 @@ def draw_validation(
         Content hashes; zeros for rows of one's own arrays, which are told apart by `ids`. Not needed for the last rows.
     ids : sequence of str, length n, optional
         Names of the rows; their positions by default.
+    groups : ndarray of str, shape (n,), optional
+        The group of each row, empty for a row by itself: photos of one patient, frames of one film.
 
     Returns
     -------
@@ -149,16 +153,59 @@ def draw_validation(
         splits[labelled[len(labelled) - round(share.fraction * len(labelled)) :]] = "val"
     elif share.fraction and len(labelled):
         assert item_ids is not None
-        numbers = _content_numbers(item_ids, train, ids, share.seed)
-        drawn = _stratified(numbers[labels[train] >= 0], labels[labelled], classes, share)
-        splits[train[np.isin(numbers, drawn)]] = "val"
+        contents = _numbers(item_ids, train, ids, share.seed)
+        units = contents if groups is None else _numbers(group_ids(item_ids, groups), train, ids, share.seed)
+        known = labels[train] >= 0
+        drawn = _stratified(contents[known], units[known], labels[labelled], classes, share)
+        splits[train[np.isin(units, drawn)]] = "val"
     return splits
 
 
-def _content_numbers(
-    item_ids: np.ndarray, rows: np.ndarray, ids: Sequence[str] | np.ndarray | None, seed: int
-) -> np.ndarray:
-    """Return a number for each of `rows`, the same for the same content: its hash, stirred by the seed (SplitMix64)."""
+def group_ids(item_ids: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Return what must stay on one side of every split: the same 32 bytes for all rows of a group.
+
+    Parameters
+    ----------
+    item_ids : ndarray of uint8, shape (n, 32)
+        Content hashes; zeros for none.
+    groups : ndarray of str, shape (n,), or None
+        Empty for a row by itself. Two groups that share an image are one.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, 32)
+        The content hash of a row in no group, else a hash of the group's name.
+
+    Examples
+    --------
+    >>> contents = np.array([[1], [2], [2], [3]], np.uint8).repeat(32, axis=1)
+    >>> ids = group_ids(contents, np.array(["a", "a", "b", ""]))
+    >>> len(np.unique(ids[:3], axis=0)), (ids[3] == contents[3]).tolist()[:2]
+    (1, [True, True])
+    """
+    if groups is None or not (groups != "").any():
+        return item_ids
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    contents, content = np.unique(np.ascontiguousarray(item_ids).view("S32").ravel(), return_inverse=True)
+    names, name = np.unique(groups, return_inverse=True)
+    named, size = groups != "", len(contents) + len(names)
+    linked = named & item_ids.any(axis=1)
+    links = (content[linked], len(contents) + name[linked])
+    component = connected_components(coo_array((np.ones(len(links[0])), links), (size, size)), directed=False)[1]
+    # A component is known by the first of its groups' names; one without any is a single content.
+    known_by = np.zeros((component.max() + 1, 32), np.uint8)
+    for k in range(len(names) - 1, -1, -1):
+        if names[k]:
+            digest = hashlib.sha256(f"group {names[k]}".encode("utf-8", "surrogateescape")).digest()
+            known_by[component[len(contents) + k]] = np.frombuffer(digest, np.uint8)
+    found: np.ndarray = known_by[component[np.where(named, len(contents) + name, content)]]
+    return np.where(found.any(axis=1, keepdims=True), found, item_ids)
+
+
+def _numbers(item_ids: np.ndarray, rows: np.ndarray, ids: Sequence[str] | np.ndarray | None, seed: int) -> np.ndarray:
+    """Return a number for each of `rows`, the same for the same hash: that hash, stirred by the seed (SplitMix64)."""
     hashes = item_ids[rows]
     x: np.ndarray = np.ascontiguousarray(hashes[:, :8]).view("<u8").ravel()
     for i in np.flatnonzero(~hashes.any(axis=1)):
@@ -170,19 +217,66 @@ def _content_numbers(
     return x
 
 
-def _stratified(numbers: np.ndarray, labels: np.ndarray, classes: Sequence[str], share: ValidationShare) -> np.ndarray:
-    """Return the lowest of the distinct `numbers` of each class, `share` of them."""
-    order = np.lexsort((labels, numbers))
-    numbers, labels = numbers[order], labels[order]
-    first = np.flatnonzero(np.diff(numbers, prepend=~numbers[:1]))  # of identical images the first class counts
-    order = first[np.argsort(labels[first], kind="stable")]
+def _stratified(
+    contents: np.ndarray, units: np.ndarray, labels: np.ndarray, classes: Sequence[str], share: ValidationShare
+) -> np.ndarray:
+    """Return the numbers of those `units` (groups, or single contents) that are drawn: of each class its share."""
+    order = np.lexsort((labels, contents))
+    first = order[np.diff(contents[order], prepend=~contents[order[:1]]) != 0]  # of identical images the first class
+    units, labels = units[first], labels[first]
+    order = np.lexsort((units, labels))
     values, starts = np.unique(labels[order], return_index=True)
-    drawn = [numbers[:0]]
-    for label, members in zip(values.tolist(), np.split(numbers[order], starts[1:]), strict=True):
-        # Rounded up or down by the class's own draw: many small classes together still give the fraction.
-        n = int(share.fraction * len(members) + _hash(f"class {share.seed} {classes[label]}") / 2**64)
-        drawn.append(members[: min(n, len(members) - 1)])
-    return np.concatenate(drawn)
+    members = np.split(units[order], starts[1:])
+    # Rounded up or down by the class's own draw: many small classes together still give the fraction.
+    wanted = [
+        min(int(share.fraction * len(of) + _hash(f"class {share.seed} {classes[label]}") / 2**64), len(of) - 1)
+        for label, of in zip(values.tolist(), members, strict=True)
+    ]
+    if any(wanted) and len(np.unique(units)) < len(units):
+        return _drawn_groups(units, np.searchsorted(values, labels), np.array(wanted))
+    return np.concatenate([units[:0], *(of[:n] for of, n in zip(members, wanted, strict=True))])
+
+
+def _drawn_groups(units: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Draw whole groups so that each class comes near the number of images that is wanted of it.
+
+    Groups are met in the order of their numbers. One is taken where that brings the numbers of images, summed over
+    classes, nearer to those wanted, and leaves each class an image in another group. Where no group is so small, the
+    one that comes nearest is taken.
+
+    Parameters
+    ----------
+    units, labels : ndarray, shape (m,)
+        Number of the group, and class, of each distinct image.
+    wanted : ndarray of int, shape (k,)
+        Images of each class.
+
+    Raises
+    ------
+    DataError
+        If every group holds all images of a class.
+    """
+    numbers, group = np.unique(units, return_inverse=True)
+    cells, counts = np.unique(group * len(wanted) + labels, return_counts=True)  # of which class a group has how many
+    groups, starts = np.unique(cells // len(wanted), return_index=True)
+    parts = list(zip(np.split(cells % len(wanted), starts[1:]), np.split(counts, starts[1:]), strict=True))
+    left, missing = np.bincount(labels, minlength=len(wanted)), wanted.copy()
+    drawn, nearest = [], (np.inf, -1)
+    for k, (of, n) in zip(groups.tolist(), parts, strict=True):
+        if (left[of] == n).any():
+            continue
+        change = int((np.abs(missing[of] - n) - np.abs(missing[of])).sum())
+        nearest = min(nearest, (change, k))
+        if change < 0:
+            left[of] -= n
+            missing[of] -= n
+            drawn.append(k)
+    if nearest[1] < 0:
+        raise DataError(
+            "Every group holds all images of some class, so none can validate while others train. "
+            "Make smaller groups, or go without validation: --val 0"
+        )
+    return np.asarray(numbers[drawn or [nearest[1]]])
 
 
 def _hash(text: str) -> int:
@@ -190,10 +284,28 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
-def split_warnings(item_ids: np.ndarray, splits: np.ndarray, ids: Sequence[str]) -> list[str]:
-    """Warn of few validation images, and of images that are in several splits, as `shared_across_splits` does."""
+def split_warnings(
+    item_ids: np.ndarray, splits: np.ndarray, ids: Sequence[str], groups: np.ndarray | None = None
+) -> list[str]:
+    """Warn of few validation images, and of images and groups that are in several splits.
+
+    Parameters
+    ----------
+    item_ids, splits, ids
+        As in `shared_across_splits`.
+    groups : ndarray of str, shape (n,), optional
+        Empty for a row by itself.
+    """
     n = int((splits == "val").sum())
     warnings = shared_across_splits(item_ids, splits, ids)
+    if groups is not None and (groups != "").any():
+        pairs = np.unique(np.array([groups, splits])[:, (groups != "") & (splits != "")], axis=1)
+        names, n_splits = np.unique(pairs[0], return_counts=True)
+        if (torn := names[n_splits > 1]).size:
+            of = ", ".join(pairs[1][pairs[0] == torn[0]])
+            first = str(torn[0])
+            which = f"Group {first!r} is" if len(torn) == 1 else f"{len(torn):,} groups, {first!r} for one, are"
+            warnings.append(f"{which} in several splits ({of}), as these were given: scores there are too good.")
     if 0 < n < FEWEST_VALIDATION:
         images = "1 image" if n == 1 else f"{n} images"
         warnings.insert(0, f"Only {images} to validate on: accuracy there is uncertain by ±{100 / n**0.5:.0f} points.")

@@ -13,7 +13,7 @@ from featx.errors import DataError
 from featx.heads import LogisticHead, RidgeHead
 from featx.model.fitting import as_chosen
 from featx.model.job import Job
-from featx.model.rows import content_groups
+from featx.model.rows import row_groups
 from featx.model.scaling import FeatureScaler
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def find_mislabelled(model: Model, table: Features, *, folds: int = 5, limit: in
     """Return the rows of a table whose labels look wrong, of all its labelled rows, whatever their split.
 
     The rows are cut into folds, and each fold is predicted by the model's head fitted on the others: no row is
-    predicted by what has learned its label. Images of identical content share a fold.
+    predicted by what has learned its label. Images of identical content, and those of one group, share a fold.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def out_of_fold(model: Model, table: Features, *, folds: int = 5, seed: int = 0)
     folds = max(2, min(folds, int(n_of[n_of > 1].min())))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     found = np.zeros((len(positions), len(table.classes)))
-    for others, held in splitter.split(positions, y[positions], content_groups(table, positions)):
+    for others, held in splitter.split(positions, y[positions], row_groups(table, positions)):
         fitted = job.fit(clone(estimator), positions[others], positions[:0])
         codes, of_fold = fitted.probabilities(positions[held])
         found[np.ix_(held, codes)] = of_fold

@@ -284,6 +284,7 @@ def _publish(plan: Plan, recipe: Recipe, tally: Tally, wanted: np.ndarray, views
         probe=stored_probe(plan.store, recipe.plain) or {},
         provenance=_provenance(tally) | {"source": dict(dataset.source)},
         views=views,
+        groups=() if dataset.groups is None else dataset.groups[rows].tolist(),
     )
     return plan.store.publish(dataset.name, stem(recipe), content)
 
@@ -373,8 +374,8 @@ def _layer_names(plan: Plan) -> list[str]:
 
 
 def _leaks(plan: Plan) -> list[str]:
-    """Warn of identical images in different splits: a classifier that saw one in training knows the other."""
-    return split_warnings(plan.item_ids, plan.splits(plan.recipes[0]), plan.dataset.ids)
+    """Warn of identical images, and of groups, in different splits: what saw one in training knows the other."""
+    return split_warnings(plan.item_ids, plan.splits(plan.recipes[0]), plan.dataset.ids, plan.dataset.groups)
 
 
 def _check_errors(done: Extraction, options: Options) -> None:

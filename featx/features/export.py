@@ -68,6 +68,7 @@ def _to_npz(table: ArrayTable, path: Path) -> None:
         "ids": table.ids,
         "classes": np.array(table.classes, dtype=str),
         "splits": table.splits,
+        **({"groups": table.groups} if (table.groups != "").any() else {}),
     }
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
         with archive.open("X.npy", "w", force_zip64=True) as member:
@@ -161,6 +162,7 @@ def _to_h5(table: ArrayTable, path: Path) -> None:
         key=table.key,
         recipe=table.recipe,
         request=table.request,
+        groups=table.groups.tolist(),
         ids=table.ids.tolist(),
         item_ids=table.item_ids,
         y=table.y,

@@ -94,6 +94,7 @@ class Features:
         ids: Sequence[str] | None = None,
         classes: Sequence[str] | None = None,
         splits: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> Features:
         """Make a table in memory.
 
@@ -109,6 +110,8 @@ class Features:
             The numbers as text by default.
         splits : sequence of str, optional
             Empty for none.
+        groups : sequence of str, optional
+            What belongs together, such as patients: no split is drawn through a group. Empty for a row by itself.
 
         Raises
         ------
@@ -135,8 +138,9 @@ class Features:
             classes=names,
             splits=np.array([""] * n if splits is None else list(splits), dtype=str),
             item_ids=np.zeros((n, 32), np.uint8),
+            groups=np.array([""] * n if groups is None else list(map(str, groups)), dtype=str),
         )
-        lengths = {"y": len(labels), "ids": len(table.ids), "splits": len(table.splits)}
+        lengths = {name: len(getattr(table, name)) for name in ("y", "ids", "splits", "groups")}
         for name, length in lengths.items():
             if length != n:
                 raise DataError(f"X has {n:,} rows, {name} has {length:,}.")
@@ -165,6 +169,11 @@ class Features:
     def splits(self) -> npt.NDArray[np.str_]:
         """Split of each row, empty for none, shape (n,)."""
         return self._column(self._table.splits)
+
+    @cached_property
+    def groups(self) -> npt.NDArray[np.str_]:
+        """Group of each row, empty for a row by itself, shape (n,)."""
+        return self._column(self._table.groups)
 
     @cached_property
     def item_ids(self) -> npt.NDArray[np.uint8]:
@@ -300,6 +309,7 @@ class Features:
             classes=self.classes,
             splits=self.splits[origin],
             item_ids=self.item_ids[origin],
+            groups=self.groups[origin],
             key=self.key,
             recipe=self._table.recipe,
             request=self._table.request,

@@ -91,6 +91,7 @@ class ArrayTable:
     provenance: dict[str, Any] = field(default_factory=dict)
     probe: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     views: list[str] = field(default_factory=list)
+    groups: npt.NDArray[np.str_]
 
     @property
     def shape(self) -> tuple[int, ...]:

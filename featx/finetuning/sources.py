@@ -44,6 +44,7 @@ class Source(Protocol):
     classes: tuple[str, ...]
     splits: NDArray[np.str_]
     item_ids: NDArray[np.uint8]
+    groups: NDArray[np.str_] | None
     errors: list[tuple[str, str]]
     memory_format: torch.memory_format
 
@@ -63,6 +64,8 @@ class DecodedImages:
         Where in `pixels` each image is; nothing is there of those that could not be read.
     y, splits, item_ids : ndarray
         Class, split and content hash of each image.
+    groups : ndarray of str, shape (n,), or None
+        Which images belong together.
     classes : tuple of str
     errors : list of (str, str)
         Id and reason of each image that could not be read; it is none of the n.
@@ -80,6 +83,7 @@ class DecodedImages:
     item_ids: NDArray[np.uint8]
     classes: tuple[str, ...]
     errors: list[tuple[str, str]]
+    groups: NDArray[np.str_] | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     memory_format: torch.memory_format = torch.channels_last
@@ -156,6 +160,7 @@ def decode(
         y=dataset.labels[rows],
         splits=dataset.split_by(item_ids)[rows],
         item_ids=hashes[good],
+        groups=None if dataset.groups is None else dataset.groups[rows],
         classes=dataset.classes,
         errors=errors,
     )
@@ -182,6 +187,7 @@ class Activations:
 
     def __init__(self, table: Features) -> None:
         self.y, self.splits, self.item_ids = table.y, table.splits, table.item_ids
+        self.groups: NDArray[np.str_] | None = table.groups
         self.classes, self.errors = table.classes, table.errors
         small = min(table.shape[-2:]) < FEWEST_CHANNELS_LAST
         self.memory_format = torch.contiguous_format if small else torch.channels_last

@@ -112,6 +112,7 @@ class NetworkClassifier(_FittedNetwork, Head):
         *,
         X_val: Any = None,
         y_val: Any = None,
+        groups: Any = None,
         memory: int | str | None = None,
     ) -> Self:
         """Train on X or Features with labels y (n,) and weights (n,).
@@ -121,6 +122,8 @@ class NetworkClassifier(_FittedNetwork, Head):
         X_val, y_val : as `X` and `y`
             Rows for the history, early stopping and the plateau schedule. Without them, a
             ``validation_fraction`` of the training rows is held out where the settings need it.
+        groups : array-like of shape (n,), or None
+            Rows of one group are held out together.
         memory : int, str or None
             See `featx.heads.inputs.read_training`.
         """
@@ -131,7 +134,7 @@ class NetworkClassifier(_FittedNetwork, Head):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory, maps=self._maps)
         if validation is None and config.watches_validation:
-            training, validation = self._hold_out(training, seed)
+            training, validation = self._hold_out(training, seed, groups)
         self.row_shape_ = training.shape[1:]
         if self.epochs == "auto":
             config = dataclasses.replace(
@@ -235,10 +238,14 @@ class NetworkClassifier(_FittedNetwork, Head):
         given = {name: getattr(self, name) for name in names}
         return TrainConfig(**given | ({"epochs": 1} if self.epochs == "auto" else {}))
 
-    def _hold_out(self, training: Samples, seed: int) -> tuple[Samples, Samples]:
-        """Split rows in two, stratified where every class has two of them."""
-        from sklearn.model_selection import train_test_split
+    def _hold_out(self, training: Samples, seed: int, groups: Any) -> tuple[Samples, Samples]:
+        """Split rows in two, stratified where every class has two of them, and not through a group."""
+        from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+        if groups is not None:
+            splitter = StratifiedGroupKFold(max(2, round(1 / self.validation_fraction)), shuffle=True, random_state=seed)
+            kept, held = next(splitter.split(training.codes, training.codes, groups))
+            return training.select(kept), training.select(held)
         counts = np.bincount(training.codes)
         n_held = max(int(self.validation_fraction * len(training.codes)), len(counts))
         stratify = training.codes if counts.min() > 1 and n_held + len(counts) <= len(training.codes) else None

@@ -222,11 +222,11 @@ def _with_classes_of_train(model: Model) -> Model:
 
 
 def _leaks(table: Features, rows: Rows) -> list[str]:
-    """Warn of identical images among rows that teach and rows that are scored."""
+    """Warn of identical images, and of groups, among rows that teach and rows that are scored."""
     part = np.full(len(table), "", dtype="<U5")
     for name in ("train", "val", "test"):
         part[getattr(rows, name)] = name
-    return split_warnings(table.item_ids, part, table.ids.tolist())
+    return split_warnings(table.item_ids, part, table.ids.tolist(), table.groups)
 
 
 def _views(table: Features, n: int | None) -> Views | None:

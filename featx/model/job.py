@@ -15,7 +15,7 @@ from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
 from featx.model.model import BLOCK_BYTES
 from featx.model.report import Accuracy, Trial
-from featx.model.rows import content_groups, with_views
+from featx.model.rows import row_groups, with_views
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration, relative_scores
 from featx.model.search import grid_search, parse_search
@@ -144,8 +144,8 @@ class Job:
         known = val[np.isin(self.table.y[val], part.y)]
         if "X_val" in takes and len(known):
             options["X_val"] = ScaledTable(self.table.select(known), scaler)
-        elif "groups" in takes and self.origin is not None:
-            options["groups"] = self.origin[taught]
+        elif "groups" in takes and len(np.unique(groups := row_groups(self.table, taught))) < len(taught):
+            options["groups"] = groups
         head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
         return Fitted(self.table, scaler, head, self.block_bytes, self.origin)
 
@@ -182,7 +182,7 @@ class Job:
         return found.value
 
     def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
-        """Cut plain rows into `k` stratified folds of positions; rows of identical content share one."""
+        """Cut plain rows into `k` stratified folds of positions; rows of one group or of one content share a fold."""
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
         y = self.table.y[train]
@@ -193,12 +193,13 @@ class Job:
                 if rarest > 1
                 else "--cv needs two rows of each class in train, and a class has one. Leave out --cv."
             )
-        contents = content_groups(self.table, train)
-        if len(np.unique(contents)) == len(contents):  # the same folds, without seconds for groups of one row
-            folds = StratifiedKFold(k, shuffle=True, random_state=self.seed).split(contents, y)
+        groups = row_groups(self.table, train)
+        if (n_groups := len(np.unique(groups))) < k:
+            raise OptionError(f"--cv {k} needs {k} groups of images in train, and there are {n_groups}.")
+        if n_groups == len(groups):  # the same folds, without seconds for groups of one row
+            folds = StratifiedKFold(k, shuffle=True, random_state=self.seed).split(groups, y)
         else:
-            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed)
-            folds = splitter.split(contents, y, contents)
+            folds = StratifiedGroupKFold(k, shuffle=True, random_state=self.seed).split(groups, y, groups)
         return [(train[fitted], train[held]) for fitted, held in folds]
 
     def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:

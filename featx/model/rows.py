@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation
+from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, group_ids
 from featx.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Labelled(Protocol):
-    """Labels, classes, splits and content hashes of n rows: `featx.Features`, or images that are no table yet."""
+    """Labels, classes, splits, contents and groups of n rows: `featx.Features`, or images that are no table yet."""
 
     @property
     def y(self) -> NDArray[np.int64]:
@@ -34,6 +34,10 @@ class Labelled(Protocol):
     @property
     def item_ids(self) -> NDArray[np.uint8]:
         """Content hash of each row, zeros for none, shape (n, 32)."""
+
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """Group of each row, empty for a row by itself, shape (n,); None where all are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,7 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
             classes=features.classes,
             item_ids=features.item_ids[at],
             ids=at.astype(str) if names is None else np.asarray(names)[at],
+            groups=None if features.groups is None else features.groups[at],
         )
         chosen = at[drawn == "val"]
         train[chosen] = False
@@ -122,12 +127,13 @@ def with_views(positions: NDArray[np.intp], origin: NDArray[np.intp] | None) -> 
     return positions if origin is None else np.flatnonzero(np.isin(origin, positions))
 
 
-def content_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return which of the distinct contents each row at `positions` has, numbered as they appear, shape (n,).
+def row_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the group of each row at `positions`, numbered as they appear, shape (n,): none is cut by any split.
 
-    Rows of one's own arrays have no content hash: each is distinct.
+    Rows of one group of the table, of identical content, and views of one image are in one. Rows of one's own arrays
+    have no content hash: each that is in no group of the table is one by itself.
     """
-    hashes = features.item_ids[positions]
+    hashes = group_ids(features.item_ids[positions], None if features.groups is None else features.groups[positions])
     own = ~hashes.any(axis=1)
     hashes[own, :8] = np.arange(own.sum(), dtype="<u8").view(np.uint8).reshape(-1, 8)
     _, first, group = np.unique(hashes, axis=0, return_index=True, return_inverse=True)

@@ -22,8 +22,8 @@ from featx.store.rows import RowReader, digest, within
 from featx.store.segments import Places, Segment, SegmentedRows, segment_path
 
 KIND = "table"
-#: The column that names the tables of views, where there are any.
-VIEWS = "views/table"
+#: Columns that a table has where there is something to say: names of the tables of views, and groups of rows.
+VIEWS, GROUPS = "views/table", "group"
 _KEY = re.compile("[A-Za-z0-9_-]{0,100}")
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
@@ -54,6 +54,8 @@ class TableContent:
         JSON.
     views : sequence of str
         Names of the tables beside this one that hold augmented views 1, 2, … of its items.
+    groups : sequence of str
+        The group of each row, empty for a row by itself; none where all are.
     """
 
     key: str
@@ -69,11 +71,12 @@ class TableContent:
     probe: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     views: Sequence[str] = ()
+    groups: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits)}
+        lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits), len(self.groups or self.ids)}
         if len(lengths) > 1:
-            raise DataError(f"Rows have ids, item ids, labels and splits; got {sorted(lengths)} of them.")
+            raise DataError(f"Rows have ids, item ids, labels, splits and groups; got {sorted(lengths)} of them.")
         if len(self.y) and not -1 <= np.min(self.y) <= np.max(self.y) < len(self.classes):
             raise DataError(f"Labels must be -1 or numbers of the {len(self.classes)} classes, got {np.max(self.y)}.")
 
@@ -93,8 +96,8 @@ class TableContent:
         errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
         errors["id"], errors["reason"] = failed, reasons
         failed_items = np.zeros((len(errors), 32)) if self.error_item_ids is None else self.error_item_ids
-        views = {VIEWS: to_utf8(self.views)} if self.views else {}
-        return views | {
+        told = {VIEWS: self.views, GROUPS: self.groups if any(self.groups) else ()}
+        return {name: to_utf8(values) for name, values in told.items() if values} | {
             "y": np.asarray(self.y, "<i8"),
             "ids": to_utf8(self.ids),
             "classes": to_utf8(self.classes),
@@ -195,8 +198,8 @@ class Table:
                 "error_item_id": ("u", (self._file.extents["errors"].shape[0], 32)),
             }
         )
-        if VIEWS in self._file.extents:
-            self._file.require({VIEWS: ("S", (None,))})
+        lengths = {VIEWS: None, GROUPS: n}
+        self._file.require({name: ("S", (k,)) for name, k in lengths.items() if name in self._file.extents})
         kinds = [(name, kind[0].kind) for name, kind in (self._file.extents["errors"].dtype.fields or {}).items()]
         if kinds != [("id", "S"), ("reason", "S")]:
             raise CorruptFileError(f"{self.path} is damaged: its errors are not as featx writes them.")
@@ -251,6 +254,11 @@ class Table:
         """Split of each row, empty for none, shape (n,)."""
         return from_utf8(self._file.array("split"))
 
+    @cached_property
+    def groups(self) -> npt.NDArray[np.str_]:
+        """Group of each row, empty for a row by itself, shape (n,)."""
+        return from_utf8(self._file.array(GROUPS)) if GROUPS in self._file.extents else np.full(len(self), "")
+
     @property
     def item_ids(self) -> npt.NDArray[np.uint8]:
         """Content ids of the rows, shape (n, 32)."""
@@ -282,10 +290,9 @@ class Table:
         return names
 
     def says(self, content: TableContent) -> bool:
-        """Whether the table already has these rows, labels, errors and views."""
-        same_views = (VIEWS in self._file.extents) == bool(content.views)
+        """Whether the table already has these rows, labels, groups, errors and views."""
         return (
-            same_views
+            all((name in self._file.extents) == (name in content.columns) for name in (VIEWS, GROUPS))
             and self.key == content.key
             and all(
                 self._file.digest_of(name) == content.digests[name] and self._file.extents[name].dtype == array.dtype
