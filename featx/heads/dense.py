@@ -243,8 +243,9 @@ class NetworkClassifier(_FittedNetwork, Head):
         from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
         if groups is not None:
-            splitter = StratifiedGroupKFold(max(2, round(1 / self.validation_fraction)), shuffle=True, random_state=seed)
-            kept, held = next(splitter.split(training.codes, training.codes, groups))
+            n_folds = max(2, round(1 / self.validation_fraction))
+            folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+            kept, held = next(folds.split(training.codes, training.codes, groups))
             return training.select(kept), training.select(held)
         counts = np.bincount(training.codes)
         n_held = max(int(self.validation_fraction * len(training.codes)), len(counts))
