@@ -144,8 +144,10 @@ class Job:
         known = val[np.isin(self.table.y[val], part.y)]
         if "X_val" in takes and len(known):
             options["X_val"] = ScaledTable(self.table.select(known), scaler)
-        elif "groups" in takes and len(np.unique(groups := row_groups(self.table, taught))) < len(taught):
-            options["groups"] = groups
+        elif "groups" in takes:
+            groups = row_groups(self.table, taught if self.origin is None else self.origin[taught])
+            if len(np.unique(groups)) < len(groups):
+                options["groups"] = groups
         head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
         return Fitted(self.table, scaler, head, self.block_bytes, self.origin)
 
