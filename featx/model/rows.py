@@ -135,6 +135,6 @@ def row_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.in
     """
     hashes = group_ids(features.item_ids[positions], None if features.groups is None else features.groups[positions])
     own = ~hashes.any(axis=1)
-    hashes[own, :8] = np.arange(own.sum(), dtype="<u8").view(np.uint8).reshape(-1, 8)
+    hashes[own, :8] = positions[own].astype("<u8").view(np.uint8).reshape(-1, 8)
     _, first, group = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[group.ravel()])
