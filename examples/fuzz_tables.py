@@ -34,13 +34,14 @@ import numpy as np
 from featx.errors import FeatxError
 from featx.features import Features
 from featx.recipe import Frame, Recipe, Request, Views
-from featx.store import Store, TableContent, segment_name
+from featx.store import Store, TableContent, maintenance, segment_name
 from featx.store.container import FORMAT, MAGIC, extent_from_json
-from featx.store.hdf5 import Extent, gaps_between
+from featx.store.hdf5 import Extent, Inspector, gaps_between
 from featx.store.maintenance import collect, entries, reclaimable, remove_table, verify
 from featx.store.rows import block_rows, digest
 
 MOST_BYTES = 1 << 30
+#: Of processor time: the machine may be busy with others.
 MOST_SECONDS = 10
 #: Values that no field is ready for, unless it is.
 VALUES: list[Any] = [
@@ -267,6 +268,13 @@ def place(target: Path, content: bytes, chance: random.Random) -> Path:
 # The run
 
 
+class OneInspector(Inspector):
+    """The same process for all mutants but those that end it: to start one takes longer than all the rest."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def judge(number: int, seed: int, pristine: Path, targets: dict[Path, Recipe]) -> tuple[str, str | None]:
     """Try one mutant; return what was changed, and the fault if there is one."""
     chance = random.Random(seed * 1_000_003 + number)
@@ -288,18 +296,21 @@ def judge(number: int, seed: int, pristine: Path, targets: dict[Path, Recipe]) -
 def work(pipe: Connection, numbers: range, seed: int, pristine: Path, targets: dict[Path, Recipe]) -> None:
     """Try mutants, and tell of each before and after."""
     logging.disable(logging.CRITICAL)
+    inspector = OneInspector()
+    maintenance.Inspector = lambda: inspector
     unit = 1 if sys.platform == "darwin" else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGPROF, too_long)
     for number in numbers:
         pipe.send((number, None, None))
-        signal.alarm(MOST_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
         what, fault = judge(number, seed, pristine, targets)
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
         if taken > MOST_BYTES:
             fault, before = f"took {taken:,} bytes", before + taken
         pipe.send((number, what, fault))
+    inspector.close()
     pipe.send(None)
 
 
@@ -331,12 +342,14 @@ def batch(
     theirs.close()
     number = numbers.start
     try:
-        while ours.poll(2 * MOST_SECONDS) and (told := ours.recv()) is not None:
+        while ours.poll(30 * MOST_SECONDS) and (told := ours.recv()) is not None:
             number, what, fault = told
             if what:
                 counts[what.split(maxsplit=2)[1].split(".")[0]] += 1
             if fault:
                 faults.append(f"{number} {what}: {fault}")
+            if what and (number + 1) % 500 == 0:
+                print(f"{number + 1:,} mutants; {faults}", file=sys.stderr, flush=True)
         if not ours.poll(0) and child.is_alive():
             child.join(1)
         ended = child.exitcode == 0

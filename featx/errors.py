@@ -142,6 +142,10 @@ class ImageError(DataError):
         self.transient = transient
 
 
+class ImageWarning(UserWarning):
+    """One image that was read, but perhaps not as it is meant."""
+
+
 class RowIndexError(DataError, IndexError):
     """A row that a table does not have."""
 

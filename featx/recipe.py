@@ -57,6 +57,8 @@ class Frame:
         RGB, 0–255, under transparent pixels and around padded ones.
     decode : str
         Name of the decode policy, one of the values of `DECODES`.
+    white : int or None
+        Value of white in grey images of 16 bits; None for what each file says, else full scale.
     """
 
     height: int
@@ -66,6 +68,7 @@ class Frame:
     interpolation: str
     background: tuple[int, int, int] = (255, 255, 255)
     decode: str = DECODES["full"]
+    white: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +142,13 @@ class Recipe:
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no white space, ASCII, shortest round-trip floats.
 
-        A plain recipe says nothing of views, so that asking for views leaves its key as it is.
+        A recipe says nothing of views or of white where there is nothing to say: its key is that of old.
         """
         fields = dataclasses.asdict(self) | {"format": FORMAT, "epoch": EPOCH}
         if self.view is None:
             del fields["view"]
+        if self.frame.white is None:
+            del fields["frame"]["white"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property
@@ -249,6 +254,13 @@ class Preprocessing:
     interpolation: str = option("weights", "Filter that resizes.", choices=("weights", *INTERPOLATIONS))
     background: str = option("white", "Colour under transparent pixels: a name or #rrggbb.", metavar="COLOUR")
     decode: str = option("full", "draft: large JPEGs are read at a half or less, faster.", choices=tuple(DECODES))
+    white: int | None = option(
+        None,
+        "Value of white in grey images of 16 bits, such as 4095. Default: what the file says, else 65535.",
+        metavar="N",
+        least=255,
+        most=65535,
+    )
     seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
     version: str | None = option(
         None, "Version of your own package.module:function.", metavar="V", flags=("--backbone-version",)
@@ -300,7 +312,7 @@ class Request(BackboneOptions, FeatureOptions):
         As in `BackboneOptions`.
     layers : tuple of str
         Native or Keras names, or `DEFAULT_LAYER`; empty for that one.
-    weights, image_size, resize, normalize, interpolation, background, decode, seed, version
+    weights, image_size, resize, normalize, interpolation, background, decode, white, seed, version
         As in `Preprocessing`. A ``package.module:function`` is not cached without a version.
     precision, dtype : str
         As in `Recipe`.

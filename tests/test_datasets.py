@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import unicodedata
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from toy_images import labels_of, png, tree
 
 from featx.datasets import UNLABELLED, Dataset, item_id, open_dataset, shared_across_splits
 from featx.datasets.labels import encode_labels
@@ -21,32 +21,12 @@ from featx.errors import DataError, FeatxError, ImageError, MissingDataError, Op
 from featx.images import decode
 
 
-def jpeg(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level % 256, level // 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tree(root: Path, *names: str) -> Path:
-    """A folder of image files, each of its own colour."""
-    for level, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(level))
-    return root
-
-
 def write(root: Path, files: dict[str, str]) -> None:
     """Files of any content."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-
-
-def labels_of(dataset: Dataset) -> dict[str, str | None]:
-    names = [*dataset.classes, None]  # -1 is the last
-    return {i: names[label] for i, label in zip(dataset.ids, dataset.labels, strict=True)}
 
 
 def splits_of(dataset: Dataset) -> dict[str, str]:
@@ -65,7 +45,7 @@ def test_class_folders(tmp_path):
     assert dataset.labels.dtype == np.int64
     assert dataset.splits.tolist() == [""] * 3
     assert dataset.notes == ()
-    assert [dataset.read(i) for i in range(3)] == [jpeg(1), jpeg(2), jpeg(0)]
+    assert [dataset.read(i) for i in range(3)] == [png(1), png(2), png(0)]
 
 
 def test_class_is_the_first_folder_however_deep_the_image_lies(tmp_path):
@@ -127,7 +107,7 @@ def test_decomposed_names_become_composed_ids_that_still_read(tmp_path):
 
     assert list(dataset.ids) == [unicodedata.normalize("NFC", "été/é.jpg")]
     assert dataset.classes == (unicodedata.normalize("NFC", "été"),)
-    assert dataset.read(0) == jpeg(0)
+    assert dataset.read(0) == png(0)
 
 
 def test_names_that_differ_only_in_composition_stay_two(tmp_path):
@@ -138,11 +118,11 @@ def test_names_that_differ_only_in_composition_stay_two(tmp_path):
 
 
 def test_name_that_is_no_unicode_is_escaped_and_read(tmp_path):
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.jpg")).write_bytes(jpeg(7))
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.jpg")).write_bytes(png(7))
     dataset = open_dataset(tmp_path)
 
     assert list(dataset.ids) == ["a\\xff.jpg"]
-    assert dataset.read(0) == jpeg(7)
+    assert dataset.read(0) == png(7)
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path):
@@ -194,7 +174,7 @@ def test_broken_link_is_an_image_that_cannot_be_read(tmp_path):
     (tmp_path / "b.jpg").symlink_to(tmp_path / "nowhere")
     results = dict(open_dataset(tmp_path).iterate([0, 1]))
 
-    assert results[0] == jpeg(0)
+    assert results[0] == png(0)
     assert str(results[1]) == "cannot be read (No such file or directory)"
     assert results[1].transient
 
@@ -251,7 +231,7 @@ def test_stamps_change_with_the_file_and_with_nothing_else(tmp_path):
     tree(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     before = open_dataset(tmp_path).stamps()
     again = open_dataset(tmp_path).stamps()
-    (tmp_path / "b.jpg").write_bytes(jpeg(77) + b"longer")
+    (tmp_path / "b.jpg").write_bytes(png(77) + b"longer")
     os.utime(tmp_path / "c.jpg", ns=(1, 1))
     (tmp_path / "d.jpg").unlink()
     after = open_dataset(tmp_path).stamps()
@@ -341,7 +321,7 @@ def test_list_of_paths_keeps_its_order_and_takes_labels(tmp_path, monkeypatch):
 
     assert list(dataset.ids) == ["b.jpg", "a.jpg", "b.jpg"]
     assert dataset.labels.tolist() == [0, -1, 1]
-    assert [data for _, data in dataset.iterate(range(3))] == [jpeg(1), jpeg(0), jpeg(1)]
+    assert [data for _, data in dataset.iterate(range(3))] == [png(1), png(0), png(1)]
     assert dataset.stamps().shape == (3, 16)
 
 
@@ -349,14 +329,14 @@ def test_one_image_file_is_a_dataset(tmp_path):
     dataset = open_dataset(tree(tmp_path, "photo.JPG") / "photo.JPG")
 
     assert len(dataset) == 1
-    assert dataset.read(0) == jpeg(0)
+    assert dataset.read(0) == png(0)
 
 
 def test_array_of_strings_is_a_list_of_paths(tmp_path):
     path = str(tree(tmp_path, "a.jpg") / "a.jpg")
 
-    assert open_dataset(np.array([path])).read(0) == jpeg(0)
-    assert open_dataset(np.array([path], dtype=object)).read(0) == jpeg(0)
+    assert open_dataset(np.array([path])).read(0) == png(0)
+    assert open_dataset(np.array([path], dtype=object)).read(0) == png(0)
 
 
 def test_folder_in_a_list_is_refused(tmp_path):
@@ -366,7 +346,7 @@ def test_folder_in_a_list_is_refused(tmp_path):
 
 def test_pillow_images_arrays_and_encoded_images():
     grey = Image.new("L", (3, 2), 9)
-    objects = [grey, np.full((2, 3, 3), 5, np.uint8), jpeg(3), np.full((2, 3), 0.5)]
+    objects = [grey, np.full((2, 3, 3), 5, np.uint8), png(3), np.full((2, 3), 0.5)]
     dataset = open_dataset(objects, labels=[True, False, True, None])
     read = dict(dataset.iterate(range(4)))
 
@@ -375,14 +355,14 @@ def test_pillow_images_arrays_and_encoded_images():
     assert dataset.labels.tolist() == [1, 0, 1, -1]
     assert read[0].tolist() == [[[9, 9, 9]] * 3] * 2
     assert np.array_equal(read[1], objects[1])
-    assert read[2] == jpeg(3)
+    assert read[2] == png(3)
     assert read[3].tolist() == [[128] * 3] * 2
     assert dataset.stamps() is None
 
 
 def test_list_of_something_else_is_refused():
     with pytest.raises(DataError, match="Image 1 is of type int"):
-        open_dataset([jpeg(), 3])
+        open_dataset([png(), 3])
     with pytest.raises(DataError, match="The list of images is empty"):
         open_dataset([])
     with pytest.raises(DataError, match="An object of type int is no dataset"):

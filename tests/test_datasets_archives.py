@@ -11,19 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from toy_images import labels_of, png
 
 from featx.datasets import Dataset, open_dataset
 from featx.datasets.tar import DAMAGE, Member, open_archive, walk
 from featx.errors import DataError, FeatxError, ImageError, MissingDataError, OptionError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-
-
-def png(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level % 256, level // 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def pack(
@@ -47,11 +41,6 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info
-
-
-def labels_of(dataset: Dataset) -> dict[str, str | None]:
-    names = [*dataset.classes, None]  # -1 is the last
-    return {i: names[label] for i, label in zip(dataset.ids, dataset.labels, strict=True)}
 
 
 def read_all(dataset: Dataset) -> list:

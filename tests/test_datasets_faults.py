@@ -9,24 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_images import png, tree
 
 from featx.datasets import Dataset, open_dataset
 from featx.errors import DataError, ImageError
 from featx.images import decode
-
-
-def png(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level % 256, level // 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tree(root: Path, *names: str) -> Path:
-    for level, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(level))
-    return root
 
 
 def table(root: Path, text: str, *names: str) -> Dataset:

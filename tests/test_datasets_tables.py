@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import struct
 from pathlib import Path
@@ -12,34 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from toy_images import labels_of, png, tree
 
-from featx.datasets import Dataset, open_dataset
+from featx.datasets import open_dataset
 from featx.errors import DataError, ImageError, MissingExtraError, UnknownNameError
-
-
-def png(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level % 256, level // 256, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tree(root: Path, *names: str) -> Path:
-    for level, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(level))
-    return root
 
 
 def csv(path: Path, text: str, encoding: str = "utf-8") -> Path:
     path.write_bytes(text.encode(encoding))
     return path
-
-
-def labels_of(dataset: Dataset) -> dict[str, str | None]:
-    names = [*dataset.classes, None]  # -1 is the last
-    return {i: names[label] for i, label in zip(dataset.ids, dataset.labels, strict=True)}
 
 
 # CSV

@@ -246,6 +246,18 @@ def test_decoders_of_a_killed_run_end_by_themselves(start, tmp_path):
     assert gone(pids)
 
 
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_the_first_of_several_dark_images_is_named_once(caplog, n_workers):
+    dark = encode(Image.fromarray(np.arange(4000 + n_workers, dtype=np.uint16).reshape(1, -1)), "PNG")
+    images, names = [PHOTOS[0], dark, dark], ["a.jpg", "b.png", "c.png"]
+    for _ in range(2):  # as for augmented views
+        with DecodePool(FRAME, n_workers=n_workers) as pool:
+            list(pool.map(enumerate(images), names))
+
+    text = f"b.png: grey of 16 bits up to {3999 + n_workers:,} only, so it comes out dark. If its white is 4095, add --white 4095"
+    assert caplog.messages == [text]
+
+
 def test_decoder_imports_pillow_and_numpy_only():
     done = subprocess.run(
         [sys.executable, "-S", "-X", "importtime", "-c", "import featx.images.worker"],

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from featx.errors import ImageError, OptionError
+from featx.errors import ImageError, ImageWarning, OptionError
 from featx.images import READABLE, decode, fit, pixels_of, prepare, sniff
 from featx.recipe import INTERPOLATIONS, Frame
 
@@ -171,7 +171,50 @@ def test_16_bit_rgb_is_scaled_by_its_high_byte():
 def test_16_bit_grey_with_a_transparent_level_shows_the_background():
     row = struct.pack(">B2H", 0, 0x1234, 0x1235)
 
-    assert pixels(png(2, 1, 0, 16, row, (b"tRNS", b"\x12\x34")), background=BLUE) == [[list(BLUE), [0x12] * 3]]
+    assert pixels(png(2, 1, 0, 16, row, (b"tRNS", b"\x12\x34")), background=BLUE, white=0xFFFF) == [
+        [list(BLUE), [0x12] * 3]
+    ]
+
+
+TWELVE_BITS = np.array([[0, 15, 16, 0x800, 0xFFF]], np.uint16)
+SCALED = [[[v, v, v] for v in (0, 0, 1, 128, 255)]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(Image.fromarray(TWELVE_BITS), "TIFF", tiffinfo={281: 0xFFF}),
+        encode(Image.fromarray(TWELVE_BITS), "TIFF", tiffinfo={341: 0xFFF}),
+        png(5, 1, 0, 16, b"\0" + TWELVE_BITS.astype(">u2").tobytes(), (b"sBIT", b"\x0c")),
+    ],
+    ids=["MaxSampleValue", "SMaxSampleValue", "sBIT"],
+)
+def test_data_of_12_bits_in_16_are_scaled_where_the_file_says_so(data):
+    assert pixels(data) == SCALED
+
+
+def test_a_file_of_significant_bits_that_was_scaled_up_is_not_scaled_again():
+    """As the specification of PNG wants it, and as most writers do."""
+    values = np.array([[0, 0x8000, 0xFFF0]], ">u2")
+
+    assert pixels(png(3, 1, 0, 16, b"\0" + values.tobytes(), (b"sBIT", b"\x0c"))) == [[[v] * 3 for v in (0, 128, 255)]]
+
+
+@pytest.mark.parametrize("container", ["PNG", "TIFF"])
+def test_data_of_12_bits_in_16_say_what_to_add_unless_white_is_given(container):
+    data = encode(Image.fromarray(TWELVE_BITS), container)
+
+    with pytest.warns(ImageWarning, match="grey of 16 bits up to 4,095 only.*add --white 4095"):
+        assert np.asarray(decode(data)).max() == 15
+    assert pixels(data, white=0xFFF) == SCALED
+    assert pixels(data, white=1000)[0][-1] == [255] * 3
+
+
+def test_dark_colour_of_16_bits_says_what_to_do():
+    row = struct.pack(">B6H", 0, 0xFFF, 0x8FF, 0x100, 0, 255, 256)
+
+    with pytest.warns(ImageWarning, match="colour of 16 bits that uses few of them.*8 bits a channel"):
+        decode(png(2, 1, 2, 16, row))
 
 
 def test_16_bit_tiff_in_which_white_is_zero_is_not_inverted_twice():
@@ -298,7 +341,9 @@ def test_orientation_of_16_bit_images_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 3
 
-    assert pixels(encode(Image.fromarray(np.array([[256, 512]], np.uint16)), "TIFF", exif=exif)) == [[[2] * 3, [1] * 3]]
+    assert pixels(encode(Image.fromarray(np.array([[256, 512]], np.uint16)), "TIFF", exif=exif), white=0xFFFF) == [
+        [[2] * 3, [1] * 3]
+    ]
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
@@ -487,7 +532,7 @@ def test_bomb_is_refused_without_allocating_it():
     program = (
         "import sys\n"
         "from featx.images import decode\n"
-        "from featx.errors import ImageError\n"
+        "from featx.errors import ImageWarning, ImageError\n"
         "data = sys.stdin.buffer.read()\n"
         "def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])\n"
         "before = peak()\n"

@@ -129,6 +129,21 @@ def test_a_newer_format_says_what_to_do(cache):
     assert path.exists()  # it is not damaged, and not set aside
 
 
+def test_a_table_of_a_newer_format_is_listed_and_kept_beside_the_others(cache):
+    path, before = cache / FOLDER / "plain-289a25d8.h5", {one.path for one in entries(Store(cache))}
+    of_version(path, 2)
+
+    found = {one.path: one for one in entries(Store(cache))}
+    assert found.keys() == before
+    assert found[path].kind == "unreadable"
+    assert "is of format 2" in found[path].problem
+    assert {one.kind for one in found.values() if one.path != path} == {one.kind for one in found.values()} - {
+        "unreadable"
+    }
+    assert path not in {one.path for one in collect(Store(cache), max_size=0)}
+    assert path.exists()
+
+
 def test_the_format_in_a_file_chooses_its_reader(cache, monkeypatch):
     path = cache / FOLDER / "plain-289a25d8.h5"
     of_version(path, 2)

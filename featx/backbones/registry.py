@@ -270,6 +270,7 @@ def _frame(request: Request, own: Frame) -> Frame:
         interpolation=own.interpolation if request.interpolation == "weights" else request.interpolation,
         background=_background(request.background, own),
         decode=DECODES[request.decode],
+        white=request.white,
     )
 
 

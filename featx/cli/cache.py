@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.common import Console, common, n_bytes_text, seconds_text, table
-from featx.errors import CorruptFileError, MissingDataError
+from featx.errors import CacheError, CorruptFileError, MissingDataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def path_command(console: Console, cache: Path) -> None:
 @cache.command("list")
 @common
 def list_command(console: Console, cache: Path) -> None:
-    """List tables, unfinished work and damaged files: rows, size, age, last use.
+    """List tables, unfinished work, damaged and unreadable files: rows, size, age, last use.
 
     \b
     featx cache list
@@ -57,14 +58,18 @@ def list_command(console: Console, cache: Path) -> None:
 
     store = _existing(cache)
     found = entries(store)
-    spare = {flag: sum(one.n_bytes for one in reclaimable(store, orphans=bool(flag))) for flag in ("", " --orphans")}
-    data = {"entries": [_entry_dict(entry) for entry in found], "reclaimable": spare[" --orphans"]}
+    spare = {}
+    with contextlib.suppress(CacheError):  # what can go is not known as long as a file cannot be read
+        for flag in ("", " --orphans"):
+            spare[flag] = sum(one.n_bytes for one in reclaimable(store, orphans=bool(flag)))
+    data = {"entries": [_entry_dict(entry) for entry in found], "reclaimable": spare.get(" --orphans")}
     if not found:
         console.result(data, f"Nothing in {cache} yet. Fill it: featx extract")
         return
     lines = [
         table([_row(entry) for entry in found], ["table", "shape", "recipe", "size", "made", "used", ""], "lrlrrrl")
     ]
+    lines += [entry.problem for entry in found if entry.problem]
     lines.append(f"{n_bytes_text(total_bytes(store))} in all")
     for flag, n_bytes in spare.items():
         if n_bytes > (spare[""] if flag else 0):
@@ -212,7 +217,7 @@ def _existing(cache: Path) -> Store:
 
 def _row(entry: Entry) -> list[str]:
     shape = " × ".join(f"{length:,}" for length in entry.shape)
-    note = {"table": "", "unfinished": "unfinished", "damaged": "damaged: featx cache verify --repair"}[entry.kind]
+    note = {"table": "", "damaged": "damaged: featx cache verify --repair"}.get(entry.kind, entry.kind)
     if entry.n_errors:
         note += f"{entry.n_errors:,} not read"
     size, made, used = n_bytes_text(entry.n_bytes), _age(entry.created), _age(entry.used)

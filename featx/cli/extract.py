@@ -89,6 +89,8 @@ def extraction_text(done: Extraction) -> str:
     lines += [f"  not read: {escaped(image)}: {reason}" for image, reason in done.errors[:5]]
     if len(done.errors) > 5:
         lines.append(f"  … and {len(done.errors) - 5:,} more, in the table's `errors`")
+    if done.errors and not done.computed:
+        lines.append("  What was refused before is not tried again, also after an update of Pillow, without --refresh.")
     return "\n".join(lines)
 
 

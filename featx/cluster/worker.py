@@ -190,7 +190,9 @@ class Worker:
         self._done, self._waiting = 0, 0.0
         plan.item_ids[positions] = item_ids
         segment = Segment(task.recipes, positions)
-        computed = commit_segment(plan, segment, pool.map(read_segment(plan, segment)), engine, self._count)
+        computed = commit_segment(
+            plan, segment, pool.map(read_segment(plan, segment), plan.dataset.ids), engine, self._count
+        )
         errors = [(index, str(error), error.transient) for index, error in computed.failures.items()]
         return Done(k, computed.n_images, errors, _sha(computed), self._node, os.getpid(), self._waiting)
 

@@ -172,7 +172,7 @@ class RowMaker:
         item_ids = np.zeros((len(dataset), 32), dtype=np.uint8)
         engine = self._open(options, len(positions))
         with self._decoding(n_decoders(options, len(positions))) as pool:
-            pixels = pool.map(_noting(item_ids, dataset.iterate(positions)))
+            pixels = pool.map(_noting(item_ids, dataset.iterate(positions)), dataset.ids)
             computed = compute_rows(pixels, len(positions), engine, recipes, item_ids)
         for number, all_rows in enumerate(rows):
             good, values = computed.of(number)

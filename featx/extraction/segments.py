@@ -166,7 +166,7 @@ def _run_unclaimed(
                 begun.append((segment, name))
                 yield from read_segment(plan, segment)
 
-    pixels = pool.map(feed())
+    pixels = pool.map(feed(), plan.dataset.ids)
     try:
         while (first := next(pixels, None)) is not None:
             segment, name = begun[0]

@@ -137,7 +137,7 @@ def decode(
 
     started = time.perf_counter()
     with DecodePool(frame, n_workers=options.workers) as pool:
-        for done, (row, image) in enumerate(pool.map(hashed()), start=1):
+        for done, (row, image) in enumerate(pool.map(hashed(), dataset.ids), start=1):
             if isinstance(image, ImageError):
                 bad[row] = image
             else:

@@ -11,13 +11,14 @@ import signal
 import socket
 import subprocess
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from featx.errors import ImageError
+from featx.errors import ImageError, ImageWarning
 from featx.machine import start_python
 from featx.recipe import Frame
 
@@ -39,6 +40,7 @@ class Job:
         self.indices = [index for index, _ in batch]
         self.images = {k: image for k, (_, image) in enumerate(batch) if not isinstance(image, ImageError)}
         self.failures = {k: image for k, (_, image) in enumerate(batch) if isinstance(image, ImageError)}
+        self.doubts: dict[int, str] = {}
         self.pixels: np.ndarray | None = None
 
     @property
@@ -148,12 +150,13 @@ class Decoder:
             return False
         *lines, self._half_line = (self._half_line + data).split(b"\n")
         for line in lines:
-            self._finish(json.loads(line))
+            self._finish(Answer(*json.loads(line)))
         return bool(data)
 
-    def _finish(self, failures: list[tuple[int, str, bool]]) -> None:
+    def _finish(self, answer: Answer) -> None:
         number, job = self._jobs.popleft()
-        for position, reason, transient in failures:
+        job.doubts = {job.indices[position]: text for position, text in answer.doubts}
+        for position, reason, transient in answer.failures:
             job.fail(position, ImageError(reason, transient=transient))
         job.pixels = self._slots[number].pixels[: len(job.indices)].copy()
         job.images.clear()
@@ -214,6 +217,24 @@ class Parcel(NamedTuple):
     offset: int
     n_bytes: int
     shape: list[int] | None
+
+
+class Answer(NamedTuple):
+    """What is said of a batch: position, reason and transience of failures; position and text of warnings."""
+
+    failures: list[tuple[int, str, bool]]
+    doubts: list[tuple[int, str]]
+
+
+@contextlib.contextmanager
+def warned() -> Iterator[list[str]]:
+    """Collect the texts of `ImageWarning`; other warnings are Pillow's, of no use to anybody."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ImageWarning)
+        yield texts
+        texts += [str(warning.message) for warning in caught]
 
 
 class Slot:

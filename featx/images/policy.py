@@ -10,6 +10,7 @@ EXIF orientation 1–8         applied
 animation, pages             the first frame
 alpha, transparent colour    composited on the background
 16 bits a channel            the high byte, so that full scale stays full scale
+fewer bits in 16, grey       by `Frame.white`; else as the file's tags say; else by the high byte, with a warning
 CMYK, YCbCr, palette, L, 1   converted to RGB by Pillow; colour profiles are ignored
 floats, 32-bit integers      refused where white is not known
 JPEG, draft policy           at 1/2, 1/4 or 1/8 of its size, straight from its DCT coefficients, if both
@@ -20,8 +21,10 @@ JPEG, draft policy           at 1/2, 1/4 or 1/8 of its size, straight from its D
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from PIL import (
@@ -34,7 +37,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from featx.errors import ImageError
+from featx.errors import ImageError, ImageWarning
 from featx.recipe import DECODES
 
 #: The names of this policy in `featx.recipe.Frame.decode`, without and with drafts.
@@ -60,13 +63,23 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_FULL_SCALE = 0xFFFF
+#: Below a quarter of full scale, as data of 8 to 14 bits are.
+_DARK = 1 << 14
+#: Where `Image.info` keeps what Pillow leaves out of a PNG.
+_SIGNIFICANT = "sBIT"
 _TIFF_BITS = 258
+_TIFF_MOST = (281, 341)
 _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
 
 def decode(
-    data: bytes | np.ndarray, *, background: tuple[int, int, int] = (255, 255, 255), draft: int | None = None
+    data: bytes | np.ndarray,
+    *,
+    background: tuple[int, int, int] = (255, 255, 255),
+    draft: int | None = None,
+    white: int | None = None,
 ) -> Image.Image:
     """Turn an encoded image, or an array of pixels, into RGB.
 
@@ -78,6 +91,13 @@ def decode(
         RGB, 0–255, that shows through transparent pixels.
     draft : int, optional
         Let a JPEG be decoded at a fraction of its size, with no side below this.
+    white : int, optional
+        Value of white in a grey image of 16 bits.
+
+    Warns
+    -----
+    ImageWarning
+        If a 16-bit image uses few of its bits and does not say so.
 
     Returns
     -------
@@ -95,7 +115,7 @@ def decode(
     >>> decode(np.full((2, 3), 128, np.uint8)).getpixel((0, 0))
     (128, 128, 128)
     """
-    image = _from_array(data) if isinstance(data, np.ndarray) else _from_bytes(data, draft)
+    image = _from_array(data) if isinstance(data, np.ndarray) else _from_bytes(data, draft, white)
     return _composite(image, background)
 
 
@@ -124,12 +144,14 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     return _eight_bit(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels))
 
 
-def _from_bytes(data: bytes, draft: int | None) -> Image.Image:
+def _from_bytes(data: bytes, draft: int | None, white: int | None) -> Image.Image:
     kind = sniff(data)
     if kind == "HEIF":
         _learn_heif()
     with _naming_damage(kind), Image.open(io.BytesIO(data), formats=(kind,)) as image:
-        return _read(image, draft)
+        if kind == "PNG":
+            image.info[_SIGNIFICANT] = _significant_bits(data)
+        return _read(image, draft, white)
 
 
 def _learn_heif() -> None:
@@ -148,13 +170,17 @@ def _learn_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _read(image: Image.Image, draft: int | None = None) -> Image.Image:
+def _read(image: Image.Image, draft: int | None = None, white: int | None = None) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_bomb(f"{image.width:,} × {image.height:,} pixels, more"))
     if draft is not None:
         image.draft(None, (draft, draft))
+    colour_of_16_bits = image.mode == "RGB" and "RGB;16" in str(getattr(image, "tile", ""))
     image.load()
-    return _upright(_eight_bit(image), _orientation(image))
+    if colour_of_16_bits and 0 < max(high for _, high in image.getextrema()) < _DARK >> 8:  # type: ignore[misc]
+        words = "colour of 16 bits that uses few of them, so it comes out dark: save it with 8 bits a channel"
+        warnings.warn(words, ImageWarning, stacklevel=2)
+    return _upright(_eight_bit(image, white), _orientation(image))
 
 
 @contextmanager
@@ -166,7 +192,7 @@ def _naming_damage(kind: str) -> Iterator[None]:
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         yield
-    except (ImageError, MemoryError):
+    except (ImageError, ImageWarning, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(_bomb("more pixels")) from error
@@ -183,7 +209,7 @@ def _bomb(size: str) -> str:
     return f"decompression bomb: {size} than the {MAX_PIXELS:,} that are decoded; scale the image down first"
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image, white: int | None = None) -> Image.Image:
     """Convert a loaded Pillow image of any mode to ``RGB``, or ``RGBA`` where something shows through.
 
     Raises
@@ -194,7 +220,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("pixels are floats, so white is not known: save the image with 8 or 16 bits a channel")
     if image.mode.startswith("I"):
-        image = _high_byte(image)
+        image = _grey_of_16_bits(image, white)
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode == mode:
         return image
@@ -215,23 +241,44 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _high_byte(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8, as Pillow itself does with 16-bit colour."""
+def _significant_bits(png: bytes) -> int:
+    """Return how many bits of a grey PNG's values mean something, as its chunk ``sBIT`` says; 16 without one."""
+    place = png.find(b"sBIT", 0, max(0, png.find(b"IDAT")))
+    return png[place + 4] if place > 0 else 16
+
+
+def _grey_of_16_bits(image: Image.Image, white: int | None) -> Image.Image:
+    """Scale 16-bit grey to 8: full scale by the high byte, as Pillow itself does with 16-bit colour."""
     values = np.asarray(image).astype(np.int32)
-    if values.min() < 0 or values.max() > 0xFFFF:
+    if values.min() < 0 or values.max() > _FULL_SCALE:
         raise ImageError(
             f"integer pixels from {values.min():,} to {values.max():,}, so white is not known: "
             "save the image with 8 or 16 bits a channel"
         )
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    bits = 12 if tags.get(_TIFF_BITS) == (12,) else 16
-    grey = (values >> (bits - 8)).astype(np.uint8)
+    white = white or _white(image, tags, int(values.max()))
+    grey = np.minimum(values * 256 // (white + 1), 255).astype(np.uint8)
     if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts these at 8 bits only
         grey = ~grey
     result = Image.fromarray(grey)
     if "transparency" in image.info:
         result.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
     return result
+
+
+def _white(image: Image.Image, tags: Mapping[int, Any], most: int) -> int:
+    """Return white by a file's tags, unless `most`, its largest value, lies beyond: some files are scaled up."""
+    if tags.get(_TIFF_BITS) == (12,):
+        return 0xFFF
+    said = [(1 << image.info.get(_SIGNIFICANT, 16)) - 1, *(tags.get(tag) for tag in _TIFF_MOST)]
+    for white in (0xFF, 0x1FF, 0x3FF, 0x7FF, 0xFFF, 0x1FFF, 0x3FFF, 0x7FFF):
+        if most <= white and (white in said or (white,) in said):
+            return white
+    if 0 < most < _DARK:
+        full = (1 << max(8, most.bit_length())) - 1
+        words = f"grey of 16 bits up to {most:,} only, so it comes out dark. If its white is {full}, add --white {full}"
+        warnings.warn(words, ImageWarning, stacklevel=2)
+    return _FULL_SCALE
 
 
 def _composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
+import logging
 import selectors
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +19,12 @@ import numpy as np
 
 from featx.errors import FeatxError, ImageError
 from featx.files.disk import explanation
-from featx.images.decoder import Decoder, Job
+from featx.images.decoder import Decoder, Job, warned
 from featx.images.resizing import prepare
 from featx.machine import n_cores
 from featx.recipe import Frame
+
+log = logging.getLogger("featx")
 
 #: Batches that wait in front of each decoding process, so that it never idles.
 _DEPTH = 3
@@ -120,7 +124,7 @@ class DecodePool:
         """Process ids of the living decoders."""
         return [decoder.process.pid for decoder in self._decoders]
 
-    def map(self, images: Iterable[_Image]) -> Iterator[_Result]:
+    def map(self, images: Iterable[_Image], names: Sequence[str] | None = None) -> Iterator[_Result]:
         """Decode images, reading only so far ahead as keeps the processes busy.
 
         Parameters
@@ -128,6 +132,8 @@ class DecodePool:
         images : iterable of (int, bytes or ndarray or ImageError)
             An index of the caller's and an image as `featx.images.decode` takes it. An `ImageError` (of an
             image that could not even be read) is passed on in its place.
+        names : sequence of str, optional
+            By index, for the log: the first image of which something is to be said is named there.
 
         Yields
         ------
@@ -144,18 +150,17 @@ class DecodePool:
             raise RuntimeError("This DecodePool is in the middle of a map; take another pool for a second one.")
         self._mapping = True
         try:
-            yield from self._map_here(images) if not self._decoders else self._map(iter(images))
+            doubts: dict[int, str] = {}
+            for job in self._map(iter(images)) if self._decoders else _decoded_here(images, self._frame):
+                if job.doubts and not doubts:
+                    doubts = job.doubts
+                    index, text = next(iter(doubts.items()))
+                    _say_once(f"{names[index] if names else f'image {index + 1:,}'}: {text}")
+                yield from job.results()
         finally:
             self._mapping = False
 
-    def _map_here(self, images: Iterable[_Image]) -> Iterator[_Result]:
-        for index, image in images:
-            try:
-                yield index, image if isinstance(image, ImageError) else prepare(image, self._frame)
-            except ImageError as error:
-                yield index, error
-
-    def _map(self, images: Iterator[_Image]) -> Iterator[_Result]:
+    def _map(self, images: Iterator[_Image]) -> Iterator[Job]:
         # Jobs of an earlier map, whose consumer stopped early, are finished too, and their results dropped.
         pending: deque[Job] = deque()
         exhausted = False
@@ -171,7 +176,7 @@ class DecodePool:
             ready = pending and pending[0].done
             self._collect(0.0 if can_submit or ready else _TICK)
             while pending and pending[0].done:
-                yield from pending.popleft().results()
+                yield pending.popleft()
 
     def _take(self, images: Iterator[_Image]) -> list[_Image]:
         batch: list[_Image] = []
@@ -217,6 +222,27 @@ class DecodePool:
         self._stderr.seek(0)
         lines = self._stderr.read()[-2000:].decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+def _decoded_here(images: Iterable[_Image], frame: Frame) -> Iterator[Job]:
+    """Decode in this process, one image a job."""
+    for index, image in images:
+        job = Job([(index, image)])
+        job.pixels = np.empty(1)
+        try:
+            if not isinstance(image, ImageError):
+                with warned() as said:
+                    job.pixels = prepare(image, frame)[np.newaxis]
+                job.doubts = {index: said[0]} if said else {}
+        except ImageError as error:
+            job.fail(0, error)
+        yield job
+
+
+@functools.lru_cache
+def _say_once(text: str) -> None:
+    """Say it once in the life of this process: augmented views are made of the same images."""
+    log.warning("%s", text)
 
 
 def _n_bytes(image: bytes | np.ndarray | ImageError) -> int:

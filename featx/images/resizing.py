@@ -239,7 +239,7 @@ def prepare(data: bytes | np.ndarray, frame: Frame, resize: Resize = by_pillow) 
             "Extract again: featx extract"
         )
     least = DRAFT_GAP * max(frame.height, frame.width, frame.shorter) if frame.decode == DECODES["draft"] else None
-    return fit(decode(data, background=frame.background, draft=least), frame, resize)
+    return fit(decode(data, background=frame.background, draft=least, white=frame.white), frame, resize)
 
 
 def fit(image: Image.Image, frame: Frame, resize: Resize = by_pillow) -> np.ndarray:

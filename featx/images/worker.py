@@ -14,7 +14,7 @@ import warnings
 from typing import Any
 
 from featx.errors import ImageError
-from featx.images.decoder import IDLE, Parcel, Slot
+from featx.images.decoder import IDLE, Answer, Parcel, Slot, warned
 from featx.images.resizing import Resize, Resizer, prepare
 from featx.machine import limit_memory
 from featx.recipe import Frame
@@ -42,24 +42,26 @@ def main(settings: dict[str, Any]) -> None:
         _silence_stderr()
         for line in jobs:
             job = json.loads(line)
-            failures = _decode(slots[job["slot"]], [Parcel(*fields) for fields in job["parcels"]], frame, resize)
-            channel.sendall(json.dumps(failures).encode() + b"\n")
+            answer = _decode(slots[job["slot"]], [Parcel(*fields) for fields in job["parcels"]], frame, resize)
+            channel.sendall(json.dumps(answer).encode() + b"\n")
             resize.settle()
 
 
-def _decode(slot: Slot, parcels: list[Parcel], frame: Frame, resize: Resize) -> list[tuple[int, str, bool]]:
-    """Decode a batch into its slot; return position, reason and transience of each image that failed."""
-    failures = []
+def _decode(slot: Slot, parcels: list[Parcel], frame: Frame, resize: Resize) -> Answer:
+    """Decode a batch into its slot; return what is to be said of its images."""
+    failures, doubts = [], []
     for parcel in parcels:
         slot.progress = parcel.position
         try:
-            slot.pixels[parcel.position] = prepare(slot.get(parcel), frame, resize)
+            with warned() as said:
+                slot.pixels[parcel.position] = prepare(slot.get(parcel), frame, resize)
+            doubts += [(parcel.position, text) for text in said]
         except ImageError as error:
             failures.append((parcel.position, str(error)[:_REASON_LENGTH], error.transient))
         except MemoryError:
             failures.append((parcel.position, "decoding needs more memory than a decoder may use", True))
     slot.progress = IDLE
-    return failures
+    return Answer(failures, doubts)
 
 
 def _silence_stderr() -> None:

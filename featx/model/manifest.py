@@ -81,7 +81,9 @@ _RECIPE = {
             "interpolation": among(*INTERPOLATIONS),
             "background": list_of(whole(0, 255), 3),
             "decode": TEXT,
-        }
+            "white": whole(255, 65535),
+        },
+        "white",
     ),
     "mean": _THREE,
     "std": list_of(number(1e-12), 3),
@@ -91,6 +93,7 @@ _REQUEST = {
     **dict.fromkeys((field.name for field in dataclasses.fields(Request)), TEXT),
     "layers": list_of(TEXT),
     "image_size": optional(_SIDE),
+    "white": optional(whole(255, 65535)),
     "seed": whole(),
     "version": optional(TEXT),
 }
@@ -101,7 +104,17 @@ _TRIAL = {
     "sd": optional(number(0)),
     "accuracies": Kind("a list of shares", lambda x: list_of(_SHARE).holds(x) and len(x) > 0),
 }
-_CURVES = dict_of(list_of(number()))
+
+
+def _are_curves(value: Any) -> bool:
+    """Say whether the columns that are drawn over ``step`` or ``val_step`` are as long as those."""
+    return dict_of(list_of(number())).holds(value) and all(
+        len(column) == len(value.get("val_step" if name.startswith("val_") else "step", column))
+        for name, column in value.items()
+    )
+
+
+_CURVES = Kind("columns of numbers, an entry a step", _are_curves)
 _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),

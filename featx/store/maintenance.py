@@ -36,8 +36,9 @@ class Entry:
 
     Attributes
     ----------
-    kind : {"table", "unfinished", "damaged"}
-        ``unfinished``: the segments of one key that are in no table.
+    kind : {"table", "unfinished", "damaged", "unreadable"}
+        ``unfinished``: the segments of one key that are in no table. ``unreadable``: nobody knows, as with a file of
+        a newer featx.
     path : Path
         File, or folder of segments.
     dataset, name : str
@@ -53,6 +54,8 @@ class Entry:
         Seconds since the epoch.
     n_errors : int
         Images that could not be read.
+    problem : str
+        Why a file is unreadable.
     """
 
     kind: str
@@ -67,6 +70,7 @@ class Entry:
     created: float = 0.0
     used: float = 0.0
     n_errors: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ class Reclaimable:
 def entries(store: Store) -> list[Entry]:
     """List the tables of the cache, the rows that are in none, and the damaged files."""
     found = [_table_entry(store, path) for path in store.catalog.all_tables()]
-    unfinished = [_unfinished_entry(store, key) for key in _keys(store)]
-    return found + [entry for entry in unfinished if entry.n_bytes]
+    unfinished, named = [_unfinished_entry(store, key) for key in _keys(store)], {entry.problem for entry in found}
+    return found + [one for one in unfinished if one.n_bytes or (one.problem and one.problem not in named)]
 
 
 def _table_entry(store: Store, path: Path) -> Entry:
@@ -121,6 +125,8 @@ def _table_entry(store: Store, path: Path) -> Entry:
         table = Table(path, store.disk)
     except CorruptFileError:
         return entry
+    except CacheError as error:
+        return replace(entry, kind="unreadable", problem=str(error))
     segments = [segment_path(store.root, table.key, name) for name in table.segments]
     return replace(
         entry,
@@ -135,11 +141,15 @@ def _table_entry(store: Store, path: Path) -> Entry:
 
 
 def _unfinished_entry(store: Store, key: str) -> Entry:
-    loose = [(holding, store.disk.stat(holding.path)) for holding in _loose_segments(store, key)]
+    path = store.root / SEGMENTS / key
+    try:
+        loose = [(holding, store.disk.stat(holding.path)) for holding in _loose_segments(store, key)]
+    except CacheError as error:
+        return Entry(kind="unreadable", path=path, key=key, problem=str(error))
     changed = max((status.st_mtime for _, status in loose), default=0.0)
     return Entry(
         kind="unfinished",
-        path=store.root / SEGMENTS / key,
+        path=path,
         key=key,
         shape=(sum(len(holding.item_ids) for holding, _ in loose),),
         n_bytes=sum(status.st_size for _, status in loose),
@@ -338,7 +348,7 @@ def _reclaimable(store: Store, path: Path, reason: str) -> Reclaimable:
 
 
 def _tables_by_use(store: Store) -> list[Reclaimable]:
-    tables = [entry for entry in entries(store) if entry.kind != "unfinished"]
+    tables = [entry for entry in entries(store) if entry.kind in ("table", "damaged")]
     return [
         Reclaimable(entry.path, entry.n_bytes, time.strftime("used last on %Y-%m-%d", time.localtime(entry.used)))
         for entry in sorted(tables, key=lambda entry: entry.used)

@@ -226,12 +226,14 @@ class Store:
         return use_table(Path(path), self.disk)
 
     def tables(self) -> Iterator[Table]:
-        """Yield every sound table of the cache; the others are named in the log."""
+        """Yield every table of the cache that can be read; the others are named in the log."""
         for path in self.catalog.all_tables():
             try:
                 yield Table(path, self.disk)
             except CorruptFileError as error:
                 logger.warning("%s See: featx cache verify", error)
+            except CacheError as error:
+                logger.warning("%s", error)
 
     def set_aside(self, key: str, item_ids: npt.NDArray[np.uint8] | None = None) -> None:
         """Put rows of `key` out of use, so that they are computed again. ``featx cache gc`` removes them.

@@ -103,6 +103,8 @@ HOSTILE_CARDS = [
     ({"head": []}, "'head' of model.json is not an object"),
     ({"head_name": None}, "'head_name' of model.json is not a text"),
     ({"report": 3}, "'report' of model.json is not an object"),
+    ({"report": {"history": {"step": [1, 2], "loss": [0.5]}}}, "'history' of its report is not columns of numbers"),
+    ({"report": {"history": {"val_step": [1], "val_loss": [0.5, 1]}}}, "'history' of its report is not columns"),
     ({"members": {}}, "lists other members"),
     ({"recipe": 7}, "recipe"),
     ({"recipe": {}}, "recipe"),

@@ -32,6 +32,7 @@ FRAME_FIELDS = {
     "interpolation": TEXT,
     "background": st.tuples(*[st.integers(0, 255)] * 3),
     "decode": TEXT,
+    "white": st.none() | st.integers(255, 65535),
 }
 FIELDS = {
     "backbone": TEXT,
@@ -74,6 +75,12 @@ def test_row_13_each_field_of_the_recipe_changes_the_key(recipe, data):
 def test_row_13_keys_are_equal_exactly_when_recipes_are(a, b):
     assert (a.key == b.key) == (a == b)
     assert Recipe.from_json(a.to_json()) == a
+
+
+def test_row_13_what_came_later_is_not_in_the_key_of_a_recipe_without_it():
+    recipe = recipe_for((4,))
+
+    assert not {"view", "white"} & (json.loads(recipe.to_json()).keys() | json.loads(recipe.to_json())["frame"].keys())
 
 
 def test_row_13_format_and_epoch_are_in_the_key(monkeypatch):
