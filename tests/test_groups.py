@@ -17,6 +17,7 @@ from featx.datasets import ValidationShare, draw_validation, open_dataset
 from featx.errors import DataError, OptionError
 from featx.evaluation.mislabelled import out_of_fold
 from featx.features import Features
+from featx.model import Accuracy
 from featx.model.rows import choose_rows
 
 HOW = {"backbone": "alexnet", "weights": "none", "image_size": 64, "workers": 0}
@@ -235,3 +236,32 @@ def test_the_command_line_says_what_the_groups_are(patients, tmp_path, capsys):
     assert code == 0, said
     assert "24 groups of 2 to 4 images: no split is drawn through one." in said
     assert json.loads(out)["val"]["n"] > 1
+
+
+def test_intervals_know_that_rows_of_a_group_are_right_or_wrong_together():
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(40), 25)
+    covered = {True: 0, False: 0}
+    for _ in range(200):
+        of_patient = rng.beta(4, 1, 40)  # 80 % right on average, patients unlike each other
+        right = rng.random(1000) < of_patient[patient]
+        for by_group in covered:
+            low, high = Accuracy.of(right, patient if by_group else None).ci95
+            covered[by_group] += low <= 0.8 <= high
+    assert covered[True] >= 180
+    assert covered[False] <= 150
+
+    alone = Accuracy.of(right, np.arange(1000))  # groups of one row change next to nothing
+    assert alone.ci95 == pytest.approx(Accuracy.of(right).ci95, abs=1e-3)
+    again = Accuracy.from_dict(json.loads(json.dumps(Accuracy.of(right, patient).to_dict())))
+    assert again == Accuracy.of(right, patient)
+    assert Accuracy.of(np.ones(100, bool), np.arange(100) // 50).ci95[0] < 0.4  # two patients
+
+
+def test_reports_and_evaluations_give_intervals_over_patients(table, tmp_path):
+    model = featx.fit(table, "ridge", val=0.3)
+    plain = Accuracy(model.report.val.n, model.report.val.n_correct)
+    assert model.report.val.n_effective < plain.n
+    assert featx.load(model.save(tmp_path / "m.featx")).report.val == model.report.val
+    found = featx.evaluate(model, table).accuracy
+    assert (found.n, found.n_effective) == (model.report.val.n, model.report.val.n_effective)

@@ -144,6 +144,8 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
     for split in ("train", "val", "test"):
         if scores := report.get(split):
             of = f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
+            if worth := scores.get("n_effective"):
+                of += f" (in groups, worth {worth:,.0f} by themselves)"
             lines.append(f"{split:5}  {_accuracy(scores)}  {of}")
     if cv := report.get("cv"):
         folds = " ".join(f"{100 * accuracy:.2f}" for accuracy in cv["accuracies"])

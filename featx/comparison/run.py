@@ -25,6 +25,7 @@ from featx.comparison.outcome import Row, Run
 from featx.comparison.subsets import keep_shots, labelled
 from featx.datasets import split_warnings
 from featx.datasets.dataset import select
+from featx.datasets.splits import group_ids
 from featx.errors import CacheError
 from featx.extraction import Options
 from featx.extraction import run as extract
@@ -124,6 +125,15 @@ class ComparisonContext:
     def truth(self) -> NDArray[np.int64]:
         """Their classes."""
         return np.asarray(self.dataset.labels)[self.evaluated]
+
+    @cached_property
+    def evaluated_groups(self) -> NDArray[np.intp] | None:
+        """Their groups; None where none were given."""
+        if self.dataset.groups is None:
+            return None
+        ids = group_ids(self.item_ids, self.dataset.groups)[self.evaluated]
+        groups: NDArray[np.intp] = np.unique(ids, axis=0, return_inverse=True)[1].ravel()
+        return groups
 
     def key(self, trial: Trial) -> str:
         """Return the name under which the run of a trial with a recipe is kept."""
@@ -371,8 +381,8 @@ def _record(context: ComparisonContext, trial: Trial, fitted: Fitted) -> Run:
     classes = np.array([given.get(name, -1) for name in context.evaluated_ids.tolist()])
     readable, model = classes >= 0, fitted.model
     if context.split == "test" and readable.any():
-        n_correct = int((classes == context.truth)[readable].sum())
-        model = model.with_report(test=Accuracy(int(readable.sum()), n_correct))
+        groups = None if context.evaluated_groups is None else context.evaluated_groups[readable]
+        model = model.with_report(test=Accuracy.of((classes == context.truth)[readable], groups))
     assert model.recipe is not None
     frame, report = model.recipe.frame, {"settings": {}, **model.report}
     fields = {

@@ -57,6 +57,8 @@ class Evaluation:
         Images of the same selection that are no rows at all.
     unknown : dict of str to int
         Rows left out because the model does not know their class: how many, by class.
+    groups : ndarray of int, shape (n,), or None
+        Rows that belong together, which the interval of the accuracy takes into account.
     """
 
     classes: tuple[str, ...]
@@ -67,11 +69,12 @@ class Evaluation:
     n_chosen_on: int = 0
     n_unreadable: int = 0
     unknown: dict[str, int] = field(default_factory=dict)
+    groups: Indices | None = None
 
     @cached_property
     def accuracy(self) -> Accuracy:
         """Share of right predictions, with its interval."""
-        return Accuracy(len(self.y_true), int((self.y_true == self.y_pred).sum()))
+        return Accuracy.of(self.y_true == self.y_pred, self.groups)
 
     @cached_property
     def per_class(self) -> tuple[ClassScores, ...]:
@@ -171,7 +174,8 @@ def evaluate_predictions(
     classes : tuple of str, length k
         Names of the classes.
     **counts
-        `Evaluation.trained_on`, `Evaluation.n_chosen_on`, `Evaluation.n_unreadable`, `Evaluation.unknown`.
+        `Evaluation.trained_on`, `Evaluation.n_chosen_on`, `Evaluation.n_unreadable`, `Evaluation.unknown`,
+        `Evaluation.groups`.
 
     Raises
     ------

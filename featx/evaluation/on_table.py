@@ -14,6 +14,7 @@ from featx.errors import DataError, ImageError
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
 from featx.features import Features
 from featx.model import Model, load
+from featx.model.rows import given_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,7 @@ class HeldOut:
             n_chosen_on=self.n_chosen_on,
             n_unreadable=len(self.rows.errors),
             unknown=self.unknown,
+            groups=given_groups(self.rows, np.arange(len(self.rows))),
         )
 
     def records(self, found: Evaluation) -> tuple[list[str], list[list[Any]]]:

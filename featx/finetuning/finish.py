@@ -15,6 +15,7 @@ from featx.finetuning.training import computed
 from featx.images import prepare
 from featx.model import Accuracy, FitReport, Model
 from featx.model.network import network_of
+from featx.model.rows import given_groups
 from featx.model.scaling import FeatureScaler
 from featx.model.scores import MOST_REFERENCES, MOST_ROWS, Calibration, OODScore
 from featx.probe import measure
@@ -78,7 +79,7 @@ def make_model(
         network=network_of(trainable.backbone, trainable.used()),
     )
     accuracies: dict[str, Any] = {
-        name: _accuracy(scores.get(name), source.y[part], head.classes_) for name, part in parts.items()
+        name: _accuracy(scores.get(name), source, part, head.classes_) for name, part in parts.items()
     }
     report = FitReport(
         head=layers,
@@ -100,10 +101,12 @@ def _with_recipe(model: Model, device: str) -> Model:
     return dataclasses.replace(model, recipe=recipe, probe=contiguous)
 
 
-def _accuracy(scores: NDArray[Any] | None, y: NDArray[np.int64], known: NDArray[np.int64]) -> Accuracy | None:
+def _accuracy(
+    scores: NDArray[Any] | None, source: Source, part: NDArray[np.intp], known: NDArray[np.int64]
+) -> Accuracy | None:
     if scores is None:
         return None
-    return Accuracy(len(y), int((known[scores.argmax(axis=1)] == y).sum()))
+    return Accuracy.of(known[scores.argmax(axis=1)] == source.y[part], given_groups(source, part))
 
 
 def _calibration(scores: NDArray[Any] | None, y: NDArray[np.int64], known: NDArray[np.int64]) -> Calibration:

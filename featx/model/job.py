@@ -15,7 +15,7 @@ from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
 from featx.model.model import BLOCK_BYTES
 from featx.model.report import Accuracy, Trial
-from featx.model.rows import row_groups, with_views
+from featx.model.rows import given_groups, row_groups, with_views
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration, relative_scores
 from featx.model.search import grid_search, parse_search
@@ -73,8 +73,10 @@ class Fitted:
     def accuracy(self, positions: Positions) -> Accuracy | None:
         """Return the accuracy on some rows; None for no rows."""
         y, known = self.table.y[positions], np.asarray(self.head.classes_)
-        n_correct = sum(int((known[s.argmax(axis=1)] == y[where]).sum()) for where, s in self._blocks(positions))
-        return Accuracy(len(y), n_correct) if len(y) else None
+        right = np.zeros(len(y), bool)
+        for where, scores in self._blocks(positions):
+            right[where] = known[scores.argmax(axis=1)] == y[where]
+        return Accuracy.of(right, given_groups(self.table, positions)) if len(y) else None
 
     def train_accuracy(self, positions: Positions, seed: int) -> Accuracy | None:
         """Return the accuracy on the very rows that were fitted, all of them ascending.
@@ -89,8 +91,8 @@ class Fitted:
             sample = np.sort(np.random.default_rng(seed).choice(sample, LEFT_OUT, replace=False))
         groups = None if self.origin is None else self.origin[with_views(positions, self.origin)]
         labels = self.head.predict_left_out(self.scaler.transform(self.table[positions[sample]]), sample, groups)
-        n_correct = int((labels == self.table.y[positions[sample]]).sum())
-        return Accuracy(len(sample), n_correct, left_out=True)
+        asked = positions[sample]
+        return Accuracy.of(labels == self.table.y[asked], given_groups(self.table, asked), left_out=True)
 
     def _blocks(self, positions: Positions) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
         for where, X in self.table.select(positions).blocks(self.block_bytes):

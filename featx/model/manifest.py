@@ -97,7 +97,7 @@ _REQUEST = {
     "seed": whole(),
     "version": optional(TEXT),
 }
-_ACCURACY = {"n": whole(1), "accuracy": _SHARE, "ci95": list_of(_SHARE, 2)}
+_ACCURACY = {"n": whole(1), "accuracy": _SHARE, "ci95": list_of(_SHARE, 2), "n_effective": number(1, 2**53)}
 _TRIAL = {
     "settings": dict_of(PLAIN),
     "accuracy": _SHARE,
@@ -118,7 +118,9 @@ _CURVES = Kind("columns of numbers, an entry a step", _are_curves)
 _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),
-    **dict.fromkeys(("train", "val", "test"), optional(record(_ACCURACY | {"left_out": FLAG}, "left_out"))),
+    **dict.fromkeys(
+        ("train", "val", "test"), optional(record(_ACCURACY | {"left_out": FLAG}, "left_out", "n_effective"))
+    ),
     "seconds": number(0, 1e12),
     "n_parameters": _COUNT,
     "chosen": dict_of(PLAIN),
@@ -139,7 +141,9 @@ _REPORT = {
                 "source": TEXT,
                 "chose": TEXT,
                 "reported": TEXT,
-                "results": list_of(record(_ACCURACY | {"setting": TEXT, "accuracies": list_of(_SHARE)}, "accuracies")),
+                "results": list_of(
+                    record(_ACCURACY | {"setting": TEXT, "accuracies": list_of(_SHARE)}, "accuracies", "n_effective")
+                ),
                 "warnings": list_of(TEXT),
             }
         )

@@ -6,13 +6,21 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import NDArray
 
 #: Where the fields of a report differ by what was fitted: those of a fine-tuned network alone, and of all others.
 _TUNED = ("kind", "dataset", "source", "errors", "settings", "iterations")
 _FROZEN = ("views", "augment", "refit", "search", "cv", "path", "warnings")
+
+#: The normal distribution's 97.5 % quantile.
+_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Accuracy:
         Number of right ones, 0–`n`.
     left_out : bool
         Whether each row was left out of what answered for it: a nearest-neighbour head on its own training rows.
+    n_effective : float, optional
+        How many answers that know nothing of each other they are worth, for the interval; `n` by default.
 
     Examples
     --------
@@ -37,6 +47,47 @@ class Accuracy:
     n: int
     n_correct: int
     left_out: bool = False
+    n_effective: float | None = None
+
+    @classmethod
+    def of(cls, right: NDArray[np.bool_], groups: NDArray[np.intp] | None = None, *, left_out: bool = False) -> Self:
+        """Return the accuracy of answers, of which those in one group may be right or wrong together.
+
+        Parameters
+        ----------
+        right : ndarray of bool, shape (n,)
+            Whether each answer is right.
+        groups : ndarray of int, shape (n,), optional
+            The group of each.
+        left_out : bool
+            See the class.
+
+        Notes
+        -----
+        The effective number is n over the design effect (the variance over groups by that over single answers),
+        corrected for the number of groups: E. L. Korn, B. I. Graubard, "Confidence intervals for proportions with small
+        expected number of positive counts estimated from survey data", 1998. All right or all wrong, it is that of the
+        groups.
+
+        Examples
+        --------
+        >>> right = np.repeat([True, True, True, False], 50)  # 200 photos, and four patients
+        >>> print(Accuracy.of(right, np.repeat(np.arange(4), 50)))
+        75.0 % (13.1–98.4 %, n = 200, worth 1)
+        """
+        n, n_correct = len(right), int(right.sum())
+        if groups is None:
+            return cls(n, n_correct, left_out)
+        _, group = np.unique(groups, return_inverse=True)
+        sizes, p = np.bincount(group), n_correct / n
+        g = len(sizes)
+        if g == 1 or n_correct in (0, n):
+            return cls(n, n_correct, left_out, float(g))
+        from scipy.special import stdtrit
+
+        between = g / (g - 1) * ((np.bincount(group, right) - p * sizes) ** 2).sum() / n**2
+        effective = min(float(n), p * (1 - p) / between) if between else float(n)
+        return cls(n, n_correct, left_out, max(1.0, effective * (_Z / stdtrit(g - 1, 0.975)) ** 2))
 
     def __post_init__(self) -> None:
         if not 0 <= self.n_correct <= self.n or self.n < 1:
@@ -57,24 +108,27 @@ class Accuracy:
         >>> round(low, 3), high
         (0.722, 1.0)
         """
-        n, p, z = self.n, self.value, 1.959963984540054  # the normal distribution's 97.5 % quantile
+        n, p, z = self.n_effective or self.n, self.value, _Z
         centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
         low, high = ((centre + side) / (1 + z * z / n) for side in (-half, half))
-        return (low if self.n_correct else 0.0), (high if self.n_correct < n else 1.0)
+        return (low if self.n_correct else 0.0), (high if self.n_correct < self.n else 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``{"n", "accuracy", "ci95"}``, ready for JSON, with ``"left_out"`` where that is so."""
-        left_out = {"left_out": True} if self.left_out else {}
-        return {"n": self.n, "accuracy": self.value, "ci95": list(self.ci95), **left_out}
+        """Return ``{"n", "accuracy", "ci95"}``, ready for JSON, with and what else is told."""
+        told = {"left_out": self.left_out or None, "n_effective": self.n_effective}
+        told = {name: value for name, value in told.items() if value is not None}
+        return {"n": self.n, "accuracy": self.value, "ci95": list(self.ci95), **told}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Accuracy:
         """Rebuild it from `to_dict`."""
-        return cls(fields["n"], round(fields["accuracy"] * fields["n"]), fields.get("left_out", False))
+        n_correct = round(fields["accuracy"] * fields["n"])
+        return cls(fields["n"], n_correct, fields.get("left_out", False), fields.get("n_effective"))
 
     def __str__(self) -> str:
         low, high = self.ci95
-        return f"{self.value:.1%} ({100 * low:.1f}–{high:.1%}, n = {self.n:,})".replace("%", " %")
+        worth = "" if self.n_effective is None else f", worth {self.n_effective:,.0f}"
+        return f"{self.value:.1%} ({100 * low:.1f}–{high:.1%}, n = {self.n:,}{worth})".replace("%", " %")
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,12 @@ def with_views(positions: NDArray[np.intp], origin: NDArray[np.intp] | None) -> 
     return positions if origin is None else np.flatnonzero(np.isin(origin, positions))
 
 
+def given_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp] | None:
+    """Return `row_groups` of a table that was given groups; None where each row counts by itself."""
+    given = features.groups
+    return None if given is None or not (given[positions] != "").any() else row_groups(features, positions)
+
+
 def row_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the group of each row at `positions`, numbered as they appear, shape (n,): none is cut by any split.
 
