@@ -504,6 +504,17 @@ def test_a_full_disk_behind_the_output_is_one_line():
         assert done.stderr.count("\n") == 1
 
 
+def test_too_little_memory_is_called_that():
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -v 1500000; exec "$0" -m featx "$@"', sys.executable, "layers", "alexnet"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: Too little memory: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_fit_prints_its_folds_and_its_alternatives(capsys, photos, table):
     code, out, _ = featx(
         capsys, "fit", "--head", "ridge", "--cv", "2", "--search", "alpha=0.1,10", "-o", "my model.featx"

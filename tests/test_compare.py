@@ -167,10 +167,10 @@ def test_each_way_of_training_has_a_line_over_the_images_that_it_had():
          "vgg16 frozen at fc1, logistic regression"),
         ({"kind": "frozen", "backbone": "vgg16", "layer": "default", "pool": "max", "head": "my.module:Head"},
          "vgg16 frozen (max), my.module:Head"),
-        ({"kind": "finetune", "backbone": "vgg16", "head": "linear", "images_per_class": 1},
+        ({"kind": "finetune", "backbone": "vgg16", "head": "one dense layer", "images_per_class": 1},
          "vgg16 fine-tuned, 1 image a class"),
-        ({"kind": "finetune", "backbone": "vgg16", "head": "256 relu"}, "vgg16 fine-tuned, new layers 256 relu"),
-        ({"kind": "scratch", "backbone": "scratch/leaky", "head": "flat 256 leaky.1"}, "leaky from scratch"),
+        ({"kind": "finetune", "backbone": "vgg16", "head": "layers 256 relu"}, "vgg16 fine-tuned, new layers 256 relu"),
+        ({"kind": "scratch", "backbone": "scratch/leaky", "head": "its own layers"}, "leaky from scratch"),
     ],
 )  # fmt: skip
 def test_rows_are_called_what_they_are(row, name):
@@ -262,7 +262,9 @@ def test_runs_of_earlier_versions_are_found_under_the_same_names():
     request = featx.Request(backbone="toy")
     frozen = Trial(kind="frozen", backbone="toy", head="mlp", request=request, layer="default", pool="auto",
                    settings={"hidden": 8}, shots=5, seed=1, recipe=recipe)  # fmt: skip
-    tuned = Trial(kind="finetune", backbone="toy", head="linear", request=request, settings={"lr": 0.1}, recipe=recipe)
+    tuned = Trial(
+        kind="finetune", backbone="toy", head="one dense layer", request=request, settings={"lr": 0.1}, recipe=recipe
+    )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("featx.comparison.run.__version__", "0.1.0")
@@ -480,6 +482,14 @@ def test_more_images_a_class_than_there_are_is_said(shots, cache):
     compare(shots, cache, shots=[10_000], note=notes.append)
 
     assert "no class has more than 10 images" in notes[0]
+
+
+def test_a_model_that_cannot_be_kept_is_named_before_it_is_fitted(shots, cache, tmp_path):
+    notes = []
+    board = compare(shots, cache, heads=["ridge", "sklearn.svm.SVC"], output=tmp_path, note=notes.append)
+
+    assert notes[0].startswith("No model is kept of sklearn.svm.SVC")
+    assert {row["head"]: row["model"] is None for row in board.rows} == {"ridge": False, "sklearn.svm.SVC": True}
 
 
 def test_images_in_two_splits_are_named(shots, tmp_path):

@@ -65,7 +65,7 @@ def test_few_rows_tell_nothing():
 
     assert model.ood is None
     assert model.classify(Features.from_arrays(X[:3])).to_dict()["predictions"][0]["familiarity"] is None
-    with pytest.raises(OptionError, match="does not know how familiar rows are"):
+    with pytest.raises(OptionError, match="more validation rows"):
         model.classify(Features.from_arrays(X[:3]), min_familiarity=0.1)
 
 

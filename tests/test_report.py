@@ -278,6 +278,13 @@ def test_a_model_without_its_table_is_still_described(toy, tmp_path):
     assert toy.model.recipe.weights_digest in made.html
 
 
+def test_a_page_tells_how_long_a_fit_took_as_long_as_that_is_known(toy):
+    fitted = featx.fit(toy.table, "centroid")
+
+    assert "fitting took" in _Elements(featx.report(fitted).html).text
+    assert "fitting took" not in _Elements(featx.report(toy.path).html).text
+
+
 def test_predictions_are_shown_by_class_and_by_confidence(toy):
     found = toy.model.classify(str(toy.images), workers=0, engine="eager")
     made = report_predictions(found, str(toy.images))

@@ -146,12 +146,24 @@ def _stoppable() -> Iterator[None]:
             timer.cancel()
 
 
+#: How Python, the loader of libraries, PyTorch, OpenVINO and OpenBLAS say that no memory is left.
+_NO_MEMORY = (
+    "failed to map segment", "annot allocate memory", "can't allocate memory", "bad_alloc", "can't start new thread",
+    "llocation failed",
+)  # fmt: skip
+
+
 def _fail(error: Exception, args: Sequence[str]) -> int:
     """Print one line about `error`: what featx raised on purpose is for the user, the rest is a bug of ours."""
     if "--debug" in args:
         logging.getLogger("featx").error("", exc_info=error)
     message = " ".join(str(error).split())
-    if not isinstance(error, FeatxError):
+    if isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY):
+        message = (
+            f"Too little memory: {message or type(error).__name__}. Raise the limit (ulimit -v unlimited, or that of "
+            "the container), end other programs, or ask for less: --workers 1, --batch-size 1, fit --memory 1GiB."
+        )
+    elif not isinstance(error, FeatxError):
         message = f"{type(error).__name__}: {message}"
         if not isinstance(error, OSError):
             message += " (unexpected: see where with --debug)"

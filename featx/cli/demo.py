@@ -61,7 +61,7 @@ def _fit_all(console: Console, features: Features) -> list[Model]:
     models = []
     for head in HEADS:
         models.append(fit(features, head))
-        console.note(f"   {head}: {seconds_text(models[-1].report.seconds)}")
+        console.note(f"   {head}: {seconds_text(models[-1].report['seconds'])}")
     return models
 
 

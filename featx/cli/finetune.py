@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featx.cli.common import Console, common, seconds_text
+from featx.cli.common import Console, common
 from featx.cli.fit import fit_lines, show_fit
 from featx.cli.options import output_option, settings_options
 from featx.finetuning.settings import FineTune
@@ -42,5 +42,4 @@ def _lines(report: dict[str, Any]) -> list[str]:
     history = report["history"]
     epochs = len(history["loss"])
     last = " ".join(f"{name} {values[-1]:.4g}" for name, values in history.items())
-    took = seconds_text(report["seconds"])
-    return [f"{epochs} epochs in {took}; the last: {last}", *fit_lines(report)]
+    return [f"{epochs} epoch{'s' * (epochs > 1)}; the last: {last}", *fit_lines(report)]

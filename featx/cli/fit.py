@@ -32,7 +32,6 @@ from featx.extraction import Extract
 @click.option("--test", is_flag=True, help="Report the test split as well. It never chooses.")
 @click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
 @click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
-@click.option("--reproducible", is_flag=True, help="Leave times out of the model file: equal fits, equal bytes.")
 @output_option("model.featx", "Where the model goes.")
 @settings_options(Parallel, Extract)
 @common
@@ -46,7 +45,6 @@ def fit(
     *,
     bundle: bool,
     unsafe_pickle: bool,
-    reproducible: bool,
     **options: Any,
 ) -> None:
     """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
@@ -87,7 +85,7 @@ def fit(
                 seed=asked.seed,
                 **options,
             )
-    path = model.save(output, bundle=bundle, unsafe_pickle=unsafe_pickle, reproducible=reproducible)
+    path = model.save(output, bundle=bundle, unsafe_pickle=unsafe_pickle)
     report = {"model": str(path), "table": str(features.path), **model.report}
     show_fit(console, report, fit_lines(report))
 

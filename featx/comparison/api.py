@@ -23,6 +23,8 @@ from featx.comparison.settings import Compare
 from featx.comparison.subsets import labelled, with_validation
 from featx.datasets import Source, open_dataset
 from featx.extraction import Options, identify, open_store, parse_views
+from featx.heads import make_head
+from featx.heads.state import is_exportable
 from featx.recipe import FeatureOptions, Request
 from featx.settings import keywords, part_of
 
@@ -120,6 +122,9 @@ def compare(data: Any, asked: Compare) -> Comparison:
         on_progress=asked.on_progress,
         note=asked.note or (lambda _: None),
     )
+    unsaved = [name for name in heads if asked.output and not is_exportable(make_head(name, **by_name[name]))]
+    if unsaved:
+        context.note(f"No model is kept of {', '.join(unsaved)}, which could only be pickled; its results are.")
     for line in [*_too_many(dataset, asked.shots), *context.warnings]:
         context.note(line)
     comparison = rank(run_or_load(context, trials), context.truth, describe(context), context.folder)

@@ -53,7 +53,7 @@ def name_of(row: Mapping[str, Any], *, tap: bool = True) -> str:
     --------
     >>> name_of({"kind": "frozen", "backbone": "vgg16", "layer": "block3_pool", "head": "mlp", "images_per_class": 50})
     'vgg16 frozen at block3_pool, dense network, 50 images a class'
-    >>> name_of({"kind": "scratch", "backbone": "scratch/leaky", "head": "own"})
+    >>> name_of({"kind": "scratch", "backbone": "scratch/leaky", "head": "its own layers"})
     'leaky from scratch'
     """
     kind, layer, pool, n = (row.get(key) for key in ("kind", "layer", "pool", "images_per_class"))
@@ -65,11 +65,11 @@ def name_of(row: Mapping[str, Any], *, tap: bool = True) -> str:
 
 
 def head_of(row: Mapping[str, Any]) -> str:
-    """Return the head of a row in words: none where a network that trains ends in its own, or in one dense layer."""
+    """Return the head of a row in words; of a network that trains, layers that were asked for and no others."""
     head = str(row.get("head") or "")
     if row.get("kind") == "frozen":
         return _HEADS.get(head, head)
-    return "" if row.get("kind") == "scratch" or head == "linear" else f"new layers {head}"
+    return f"new {head}" if head.startswith("layers ") else ""
 
 
 def _network(row: Mapping[str, Any]) -> str:

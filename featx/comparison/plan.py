@@ -12,7 +12,7 @@ from typing import Any
 from featx.comparison.board import name_of
 from featx.errors import OptionError, UnknownBackboneError, UnknownNameError
 from featx.extraction import resolved_recipes
-from featx.finetuning.settings import INDIVIDUAL, NetworkSettings
+from featx.finetuning.settings import INDIVIDUAL, NetworkSettings, head_name
 from featx.heads.names import make_head
 from featx.recipe import DEFAULT_LAYER, Recipe, Request
 from featx.settings import options_of, parse_setting, types_of
@@ -107,7 +107,7 @@ def finetune_trials(backbone: str, options: Mapping[str, Any], shots: Sequence[i
     shots : sequence of int or None
     """
     options, shots = _checked("--ft", options, shots)
-    return _trained("finetune", backbone, options.get("head_layers") or "linear", options, shots)
+    return _trained("finetune", backbone, options, shots)
 
 
 def scratch_trials(name: str, options: Mapping[str, Any], shots: Sequence[int | None]) -> Iterator[Trial]:
@@ -123,12 +123,11 @@ def scratch_trials(name: str, options: Mapping[str, Any], shots: Sequence[int | 
     """
     options, shots = _checked(name, options, shots)
     settings = {**SCRATCH_SETTINGS[name], **options, "weights": "none"}
-    return _trained("scratch", f"scratch/{name}", "own", settings, shots)
+    return _trained("scratch", f"scratch/{name}", settings, shots)
 
 
-def _trained(
-    kind: str, backbone: str, head: str, options: dict[str, Any], shots: Sequence[int | None]
-) -> Iterator[Trial]:
+def _trained(kind: str, backbone: str, options: dict[str, Any], shots: Sequence[int | None]) -> Iterator[Trial]:
+    head = head_name(backbone, options.get("head_layers"))
     network = {name: options[name] for name in Request.__dataclass_fields__ if name in options and name != "precision"}
     request = Request(backbone=backbone, **network)
     for n in shots:

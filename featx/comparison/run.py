@@ -142,7 +142,9 @@ class ComparisonContext:
         if trial.kind == "frozen":
             asked |= {"settings": trial.settings, "views": self.views and dataclasses.asdict(self.views)}
         else:
-            asked |= {"options": trial.settings}
+            # What the head of a network in training was called when the first folders were written.
+            head = "own" if trial.kind == "scratch" else trial.settings.get("head_layers") or "linear"
+            asked |= {"options": trial.settings, "head": head}
         return key_of(data=self.fingerprint, judge=self.split, recipe=trial.recipe.key, **asked)
 
 
@@ -347,7 +349,7 @@ def _train(context: ComparisonContext, trial: Trial) -> Fitted:
     )
     found = model.classify(select(context.dataset, context.evaluated), device=options.device, workers=options.workers)
     facts = {"layer": None, "pool": None, "extract_seconds": None, "extract_seconds_now": 0.0}
-    return Fitted(model, found.ids, found.best, model.report.seconds, facts)
+    return Fitted(model, found.ids, found.best, model.report["seconds"], facts)
 
 
 # What is kept

@@ -52,7 +52,7 @@ class Evaluation:
     trained_on : tuple of str
         Ids of rows left out of everything else, because the model was trained on their very content.
     n_chosen_on : int
-        Rows among the n on which the model's settings were chosen: their part of the numbers is flattering.
+        Rows among the n on which the model's settings were chosen: their part of the numbers is a little too good.
     n_unreadable : int
         Images of the same selection that are no rows at all.
     unknown : dict of str to int

@@ -132,7 +132,10 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     trained_on = _known(part.item_ids, model.trained_on)
     if len(part) and trained_on.all():
         rows = "rows" if split is None else f"rows of split {split!r}"
-        raise DataError(f"The model was trained on all {len(part):,} {rows}: nothing is left to evaluate on.")
+        raise DataError(
+            f"The model was trained on all {len(part):,} {rows}: nothing is left to evaluate on. "
+            f"{'Give it other images: featx evaluate MODEL DATA' if split is None else 'Leave --split out.'}"
+        )
     kept = part.select(np.flatnonzero(~trained_on))
     return HeldOut(
         positions[~trained_on],

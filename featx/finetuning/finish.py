@@ -11,6 +11,7 @@ import torch
 from featx import backbones
 from featx.engines import open_engine
 from featx.features import Features
+from featx.finetuning.settings import head_name
 from featx.finetuning.training import computed
 from featx.images import prepare
 from featx.model import Accuracy, FitReport, Model
@@ -65,10 +66,10 @@ def make_model(
     network.to("cpu").to(memory_format=torch.contiguous_format)
     head.keep(network.head)
     head.history_, head.n_iter_ = trainer.state.history, trainer.state.epoch
-    layers = str(head.layers) or "linear"
+    name = head_name(asked.backbone, str(head.layers))
     model = Model(
         head=head,
-        head_name=layers,
+        head_name=name,
         classes=source.classes,
         scaler=FeatureScaler("none"),
         calibration=_calibration(scores.get("val"), source.y[rows.val], head.classes_),
@@ -82,7 +83,7 @@ def make_model(
         name: _accuracy(scores.get(name), source, part, head.classes_) for name, part in parts.items()
     }
     report = FitReport(
-        head=layers,
+        head=name,
         temperature=model.calibration.temperature,
         **accuracies,
         chosen={"epoch": _best_epoch(trainer)},

@@ -147,6 +147,26 @@ def needs_maps(layers: str) -> bool:
     return any(layer.kind in FOR_MAPS for layer in parse_layers(layers))
 
 
+def head_name(backbone: str, layers: str | None) -> str:
+    """Return what the layers that are trained behind a backbone are called.
+
+    Examples
+    --------
+    >>> head_name("vgg16", None), head_name("vgg16", "256 relu"), head_name("scratch/leaky", None)
+    ('one dense layer', 'layers 256 relu', 'its own layers')
+    """
+    own = _own_layers(backbone)
+    if layers and layers != own:
+        return f"layers {layers}"
+    return "its own layers" if own else "one dense layer"
+
+
+def _own_layers(backbone: str) -> str:
+    from featx.backbones import scratch
+
+    return scratch.head_layers(backbone) if backbone.startswith("scratch/") else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Settings, Preprocessing, LayerOptions):
     """Which network is trained on what input, and how: all that decides what comes out, beside the data."""
@@ -154,12 +174,9 @@ class NetworkSettings(Settings, Preprocessing, LayerOptions):
     @property
     def settings(self) -> Settings:
         """How it is trained, with what was left open decided."""
-        from featx.backbones import scratch
-
-        own = scratch.head_layers(self.backbone) if self.backbone.startswith("scratch/") else ""
         return dataclasses.replace(
             part_of(Settings, self),
-            head_layers=own if self.head_layers is None else self.head_layers,
+            head_layers=_own_layers(self.backbone) if self.head_layers is None else self.head_layers,
             unfreeze=str(self.unfreeze),
             init_head=str(self.init_head),
             weight_decay=self.config.weight_decay,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import time
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
@@ -27,6 +29,7 @@ from featx.model.report import FitReport, spelled
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.model.scores import OODScore
+from featx.settings import check_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +117,8 @@ def fit(
     if unknown:
         given: dict[str, Any] = dict(unknown)
         name, value = next(iter(given.items()))
+        if difflib.get_close_matches(name, signature(fit).parameters):
+            check_names("featx.fit", given, signature(fit).parameters)
         raise TypeError(
             f"featx.fit() has no argument {name!r}. A setting of the head goes into settings={{{name!r}: {value!r}}}."
         )

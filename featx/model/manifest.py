@@ -210,7 +210,7 @@ class Manifest:
             "head": self.head,
             "temperature": self.calibration.temperature,
             "floor": self.calibration.floor,
-            "report": self.report.to_dict(),
+            "report": {name: value for name, value in self.report.items() if name != "seconds"},
             "network_file": self.network_file,
             "views": self.views and dataclasses.asdict(self.views),
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},

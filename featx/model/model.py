@@ -201,10 +201,8 @@ class Model(ModelParts):
         """Number of values that the head has learned; see `count_parameters`."""
         return count_parameters(self.head)
 
-    def save(
-        self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False, reproducible: bool = False
-    ) -> Path:
-        """Write the model to a file and return its path.
+    def save(self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
+        """Write the model to a file and return its path. Equal fits give equal bytes.
 
         Parameters
         ----------
@@ -214,16 +212,13 @@ class Model(ModelParts):
             Put the backbone's weights into the file, so that it needs none elsewhere.
         unsafe_pickle : bool
             Pickle a head that has no data-only form. Whoever loads a pickle runs whatever is in it.
-        reproducible : bool
-            Leave out how long the fit took, so that equal fits give equal bytes.
 
         Raises
         ------
         ModelFileError
             If the head has no data-only form and `unsafe_pickle` is not set, or the file cannot be written.
         """
-        model = self.with_report(seconds=0.0) if reproducible else self
-        return write(model, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
+        return write(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
 
     def with_report(self, **changes: Any) -> Self:
         """Return the same model with fields of its `FitReport` changed."""

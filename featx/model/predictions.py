@@ -123,6 +123,7 @@ def check_thresholds(min_probability: float, min_familiarity: float, *, knows_fa
             raise OptionError(f"--min-{name} must be between 0 and 1, got {least}.")
     if min_familiarity and not knows_familiarity:
         raise OptionError(
-            f"This model does not know how familiar rows are, which takes {FEWEST_ROWS} rows to learn from and as many "
-            "others. Leave out --min-familiarity."
+            f"This model cannot tell how familiar images are: it had fewer than {FEWEST_ROWS} rows of train or of "
+            "validation, or its rows are too long. Fit it with more validation rows (--val 0.2), or a layer of shorter "
+            "rows (--pool avg), or leave out --min-familiarity."
         )

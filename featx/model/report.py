@@ -185,8 +185,8 @@ class FitReport(Mapping[str, Any]):
         Path of the table that was fitted on.
     train, val, test : Accuracy or None
         On each part; None for one without rows, and for a test split that was not asked for.
-    seconds : float
-        The fit took.
+    seconds : float or None
+        The fit took. A model file does not keep it, so that equal fits give equal bytes; None after loading.
     n_parameters : int
         Number of values that were learned.
     chosen : dict
@@ -224,7 +224,7 @@ class FitReport(Mapping[str, Any]):
     train: Accuracy | None = None
     val: Accuracy | None = None
     test: Accuracy | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     n_parameters: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)
     scale: str = "none"

@@ -68,7 +68,7 @@ def check_savable(head: Any, *, unsafe_pickle: bool = False) -> None:
     if not (unsafe_pickle or is_exportable(head)):
         raise ModelFileError(
             f"A {type(head).__name__} has no form that is data alone, and a pickle runs whatever is in it when "
-            "it is loaded. Save it so all the same, here and where it is loaded: --unsafe-pickle"
+            "it is loaded. Save it so all the same, here and where it is loaded: --unsafe-pickle (unsafe_pickle=True)"
         )
 
 
@@ -145,7 +145,7 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
     if own_code and not allow_code:
         raise _NeedsTrust(
             f"its backbone is the code {own_code[0]!r}, which predicting would import and call. "
-            "If you trust it: --allow-code"
+            "If you trust it: --allow-code (allow_code=True)"
         )
     arrays = load_safetensors(members["head.safetensors"])
     scaler = _restore_scaler(manifest, _part(arrays, "scaler."))
@@ -198,7 +198,8 @@ def _restore_head(manifest: Manifest, arrays: Arrays, members: dict[str, bytes],
     if "head.pickle" in members:
         if not unsafe_pickle:
             raise _NeedsTrust(
-                "its head is a pickle, which runs whatever is in it when it is loaded. If you trust it: --unsafe-pickle"
+                "its head is a pickle, which runs whatever is in it when it is loaded. "
+                "If you trust it: --unsafe-pickle (unsafe_pickle=True)"
             )
         return pickle.loads(members["head.pickle"])  # noqa: S301 - the user said so, and why not is in the message above
     meta = dict(manifest.head)

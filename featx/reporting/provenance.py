@@ -26,7 +26,7 @@ def provenance(model: Model, table: Features | None) -> list[tuple[str, Facts]]:
         ("parameters", f"{report.n_parameters:,}"),
         ("fitted on", f"{len(model.trained_on):,} images"),
         ("chosen on", f"{len(model.chosen_on):,} images"),
-        ("fitting took", _seconds(report.seconds)),
+        *([("fitting took", _seconds(report.seconds))] if report.seconds is not None else []),  # no file tells
     ]
     found = [("Classifier", head)]
     if report.settings:
@@ -49,7 +49,7 @@ def _extraction(table: Features) -> Facts:
         ("rows", f"{' × '.join(f'{n:,}' for n in table.shape)} {table.dtype}"),
         ("written", told.get("written")),
         ("images computed", f"{told['computed']:,}" if "computed" in told else None),
-        ("extraction took", _seconds(told.get("seconds"))),
+        ("extraction took", _seconds(told["seconds"]) if "seconds" in told else None),
         ("engine", told.get("engine")),
         ("machine", f"{told.get('machine', '')}, {told.get('n_cores', '?')} cores, Python {told.get('python', '?')}"),
         ("versions", versions),
@@ -94,7 +94,5 @@ def _text(value: Any) -> str:
     return " × ".join(_text(part) for part in value) if isinstance(value, tuple) else str(value)
 
 
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
+def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
