@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -523,6 +525,19 @@ def test_a_network_that_is_traced_wrongly_is_not_kept(tmp_path, request_size):
         openvino.build(backbone, recipes, request_size, tmp_path)
 
     assert not list(tmp_path.iterdir())
+
+
+@needs_openvino
+def test_a_limit_on_memory_is_named_before_openvino_waits_for_ever():
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    backbone, recipes = resolved()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20), hard))
+    try:
+        with pytest.raises(OptionError, match=r"Too little memory for openvino.*ulimit -v unlimited"):
+            openvino.build(backbone, recipes, 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 @needs_openvino

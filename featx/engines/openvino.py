@@ -12,7 +12,9 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import resource
 import shutil
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -45,6 +47,8 @@ _FILES = ("network.xml", "network.bin")
 _FIRST = threading.Lock()
 #: A temporary folder with less than this is full.
 _LEAST_FREE_BYTES = 1 << 20
+#: A process that may grow by less than this is too small for OpenVINO's threads.
+_LEAST_ROOM_BYTES = 1 << 30
 #: Images, at least, on which a converted network is held against PyTorch.
 _IMAGES_COMPARED = 4
 
@@ -130,9 +134,23 @@ def _open(path: Path, settings: dict[str, str], recipes: list[Recipe], request_s
     import openvino
 
     core = openvino.Core()
+    _check_room()
     network = CompiledNetwork(core.compile_model(core.read_model(path), "CPU", settings))
     network(blank(recipes, request_size).numpy())
     return network
+
+
+def _check_room() -> None:
+    """Refuse where ulimit -v leaves this process too little: OpenVINO would wait for ever, deaf to Ctrl-C."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY or sys.platform != "linux":
+        return
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    if limit - used < _LEAST_ROOM_BYTES:
+        raise OptionError(
+            f"Too little memory for openvino: {used / 2**30:.1f} GiB of at most {limit / 2**30:.1f} are in use. "
+            "Raise the limit (ulimit -v unlimited), or type --engine eager."
+        )
 
 
 class CompiledNetwork:
