@@ -17,6 +17,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Files that together take two minutes on two cores and touch every room: `python -m pytest -m quick`.
+QUICK = {
+    "augment", "datasets", "evaluation", "features", "files", "heads_names", "images", "logistic", "lookup",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in QUICK:
+            item.add_marker("quick")
+
+
 @pytest.fixture(autouse=True)
 def logs_as_at_the_start():
     """Commands set featx's log level, compilers switch loggers off: neither may reach the next test."""
