@@ -64,6 +64,12 @@ def test_the_draw_goes_through_no_group_and_leaves_each_class_in_train(rows, fra
     np.testing.assert_array_equal(shuffled, drawn[again])  # whatever the order of the rows
 
 
+def test_of_the_last_rows_those_of_earlier_groups_stay_in_train():
+    rows = {"splits": np.full(10, ""), "labels": np.zeros(10, int), "classes": "a", "item_ids": None}
+    drawn = draw_validation(ValidationShare(0.4, last=True), **rows, groups=np.array([*"aabbbcb", "", "c", "d"]))
+    assert "".join(split[0] for split in drawn) == "ttttttt" + "vtv"
+
+
 def test_the_share_of_many_small_groups_is_met_in_each_class():
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(500), rng.integers(1, 5, 500))

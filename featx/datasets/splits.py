@@ -114,7 +114,7 @@ def draw_validation(
     content and the seed. So the order of rows and their names do not matter, images that are added later move
     (almost) none of the others, and identical images are all taken or all left, those without a label included.
     Of identical images under several labels, the first class counts. At least one image of each class stays.
-    Groups are taken whole, as `_drawn_groups` says.
+    Groups are taken whole, as `_drawn_groups` says; of the last rows, those whose group has earlier ones stay in train.
 
     Parameters
     ----------
@@ -150,7 +150,12 @@ def draw_validation(
     labelled = train[labels[train] >= 0]
     splits[train] = "train"
     if share.last:
-        splits[labelled[len(labelled) - round(share.fraction * len(labelled)) :]] = "val"
+        last = labelled[len(labelled) - round(share.fraction * len(labelled)) :]
+        if groups is not None:  # one that began before stays whole
+            contents = np.zeros((len(groups), 32), np.uint8) if item_ids is None else item_ids
+            units = _numbers(group_ids(contents, groups), np.arange(len(groups)), ids, share.seed)
+            last = last[~np.isin(units[last], units[np.setdiff1d(train, last)])]
+        splits[last] = "val"
     elif share.fraction and len(labelled):
         assert item_ids is not None
         contents = _numbers(item_ids, train, ids, share.seed)
