@@ -307,7 +307,7 @@ def test_the_cache_can_be_listed_verified_exported_and_cleared(capsys, photos, t
     (entry,) = featx_json(capsys, "cache", "list")["entries"]
     assert (entry["path"], entry["shape"]) == (path, [12, 1280])
     assert featx_json(capsys, "cache", "verify")["damaged"] == []
-    assert featx_json(capsys, "cache", "info", path)["classes"] == {"blue": 4, "green": 4, "red": 4, "unlabelled": 0}
+    assert featx_json(capsys, "cache", "info")["classes"] == {"blue": 4, "green": 4, "red": 4, "unlabelled": 0}
     assert featx_json(capsys, "export", "-o", "t.npz")["rows"] == 12
     featx_json(capsys, "cache", "rm", path)
     assert featx_json(capsys, "cache", "list")["entries"] == []
@@ -351,6 +351,13 @@ def test_a_model_is_never_judged_on_another_table_unasked(capsys, table, tmp_pat
     assert code == 1
     assert "is not there any more" in stderr
     assert featx(capsys, "evaluate", "m.featx", "elsewhere.h5")[0] == 0
+
+
+def test_a_name_that_is_too_long_is_called_that(capsys, table):
+    code, _, err = featx(capsys, "export", "-o", f"{'a' * 300}.npz", "-q")
+
+    assert code == 1
+    assert "File name too long. File systems take 255 bytes a name: choose a shorter one." in err
 
 
 def test_nothing_is_exported_into_a_cache(capsys, table):

@@ -6,12 +6,14 @@ Commands are imported when they are asked for, so that ``featx --help`` answers 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +21,7 @@ import click
 import featx
 from featx.cli.common import escaped, json_text
 from featx.errors import FeatxError
+from featx.files.disk import explanation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -153,6 +156,12 @@ _NO_MEMORY = (
 )  # fmt: skip
 
 
+#: What the operating system says about a file and we can say in a sentence.
+_EXPLAINED = {
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
+
+
 def _fail(error: Exception, args: Sequence[str]) -> int:
     """Print one line about `error`: what featx raised on purpose is for the user, the rest is a bug of ours."""
     if "--debug" in args:
@@ -163,6 +172,8 @@ def _fail(error: Exception, args: Sequence[str]) -> int:
             f"Too little memory: {message or type(error).__name__}. Raise the limit (ulimit -v unlimited, or that of "
             "the container), end other programs, or ask for less: --workers 1, --batch-size 1, fit --memory 1GiB."
         )
+    elif isinstance(error, OSError) and error.filename and error.errno in _EXPLAINED:
+        message = str(explanation(error, "open", Path(error.filename)))
     elif not isinstance(error, FeatxError):
         message = f"{type(error).__name__}: {message}"
         if not isinstance(error, OSError):

@@ -78,19 +78,19 @@ def list_command(console: Console, cache: Path) -> None:
 
 
 @cache.command("info")
-@click.argument("table_path", metavar="TABLE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="[TABLE]", required=False)
 @common
-def info_command(console: Console, cache: Path, table_path: Path) -> None:  # noqa: ARG001
-    """Print what TABLE holds and how it was made.
+def info_command(console: Console, cache: Path, source: str | None) -> None:
+    """Print what TABLE, or the table used last, holds and how it was made.
 
     \b
     featx cache info cache/photos-0123abcd/vgg16-features.16-flatten-89ab4567.h5
     """
-    from featx.features import Features
+    from featx.cli.tables import find_table
 
-    t = Features.open(table_path)
+    t = find_table(console, source, cache, None, remember=False)
     data = {
-        "path": str(table_path),
+        "path": str(t.path),
         "key": t.key,
         "shape": list(t.shape),
         "dtype": str(t.dtype),

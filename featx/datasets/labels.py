@@ -215,7 +215,7 @@ def _by_number(name: str) -> tuple[int, str]:
 
 IMAGE_NAMES = (
     "image", "img", "file", "filename", "file_name", "filepath", "file_path", "path", "image_path", "img_path",
-    "image_name", "image_file", "image_id", "id", "name",
+    "image_name", "image_file", "image_id", "photo", "photo_file", "picture", "id", "name",
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "breed", "species",
