@@ -29,14 +29,19 @@ def build(what, source, folder):
     return folder / done.stdout.splitlines()[-1]
 
 
+def checkout(folder):
+    source = folder / "featx"
+    shutil.copytree(ROOT / "featx", source / "featx", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return source
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel, built from the unpacked source archive as the installers do it."""
     folder = tmp_path_factory.mktemp("package")
-    source = folder / "checkout"
-    shutil.copytree(ROOT / "featx", source / "featx", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    source = checkout(folder)
     with tarfile.open(build("sdist", source, folder)) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     return build("wheel", next((folder / "unpacked").iterdir()), folder)
@@ -70,6 +75,15 @@ def test_the_wheel_runs_without_the_source_beside_it(wheel, tmp_path):
     assert run("-c", "import featx; print(featx.__file__)") == str(tmp_path / "installed" / "featx" / "__init__.py")
     assert run("-m", "featx", "--version") == f"featx, version {featx.__version__}"
     assert "logreg" in run("-m", "featx", "heads")
+
+
+def test_a_script_beside_the_checkout_imports_the_package_and_not_its_folder(tmp_path):
+    """Python takes any folder of that name for a package, unless the real one is on its path."""
+    (tmp_path / "built").mkdir()
+    source = checkout(tmp_path)
+    with zipfile.ZipFile(build("editable", source, tmp_path / "built")) as file:
+        (link,) = (name for name in file.namelist() if name.endswith(".pth"))
+        assert file.read(link).decode().strip() == str(source)
 
 
 def test_the_version_is_said_in_one_place(wheel):

@@ -73,7 +73,7 @@ class Accuracy:
         --------
         >>> right = np.repeat([True, True, True, False], 50)  # 200 photos, and four patients
         >>> print(Accuracy.of(right, np.repeat(np.arange(4), 50)))
-        75.0 % (13.1–98.4 %, n = 200, worth 1)
+        75.0 % (13.1–98.4 %, n = 200, worth 1 independent)
         """
         n, n_correct = len(right), int(right.sum())
         if groups is None:
@@ -127,7 +127,7 @@ class Accuracy:
 
     def __str__(self) -> str:
         low, high = self.ci95
-        worth = "" if self.n_effective is None else f", worth {self.n_effective:,.0f}"
+        worth = "" if self.n_effective is None else f", worth {self.n_effective:,.0f} independent"
         return f"{self.value:.1%} ({100 * low:.1f}–{high:.1%}, n = {self.n:,}{worth})".replace("%", " %")
 
 
