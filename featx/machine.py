@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from featx.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
     import torch
 
 #: The user's own limit.
@@ -164,6 +165,34 @@ def resolve_device(device: str, option: str = "--device") -> str:
     raise OptionError(f"{option} {device} is not there: torch sees {there}. {_typed(option, there.split(', ')[-1])}.")
 
 
+def resolve_devices(devices: str) -> list[str]:
+    """Return the GPUs of this machine that ``--devices`` asks for.
+
+    Parameters
+    ----------
+    devices : str
+        ``all``, how many, or their numbers with commas between.
+
+    Raises
+    ------
+    OptionError
+        If it is none of these, or there are not so many.
+    """
+    asked = devices.removesuffix(",").split(",")
+    if devices != "all" and not (all(map(str.isdecimal, asked)) and asked == list(dict.fromkeys(asked))):
+        raise OptionError(f"--devices takes all, a number of GPUs, or some of them as 0,1; got {devices!r}.")
+    n_there = n_cuda_devices()
+    if not n_there:
+        raise OptionError("--devices is for GPUs: torch sees 0 CUDA devices here. Leave it out.")
+    if devices == "all":
+        numbers = list(range(n_there))
+    else:
+        numbers = list(map(int, asked)) if "," in devices else list(range(int(devices)))
+    if not numbers or max(numbers) >= n_there:
+        raise OptionError(f"--devices {devices} is not there: torch sees {n_there}, 0 to {n_there - 1}. Type all.")
+    return [f"cuda:{number}" for number in numbers]
+
+
 def n_cuda_devices() -> int:
     """Return how many CUDA devices torch can use here; where there is no driver for one, torch is not imported."""
     if "torch" not in sys.modules and not any(map(_loads, ("libcuda.so.1", "libamdhip64.so"))):
@@ -184,6 +213,34 @@ def _loads(library: str) -> bool:
 
 def _typed(option: str, device: str) -> str:
     return f"Type {option} {device}" if option.startswith("-") else f'Use {option}="{device}"'
+
+
+@contextlib.contextmanager
+def pinned(memory: np.ndarray, devices: Sequence[torch.device]) -> Iterator[None]:
+    """Meanwhile, let GPUs copy from `memory` by themselves; where the system refuses, copies take a detour as before.
+
+    Parameters
+    ----------
+    memory : ndarray
+        Contiguous.
+    devices : sequence of torch.device
+    """
+    import torch
+
+    cuda: Any = torch.cuda
+    runtime = cuda.cudart()
+    address, portable = memory.ctypes.data, 1
+    is_pinned = int(runtime.cudaHostRegister(address, memory.nbytes, portable)) == 0
+    if not is_pinned:
+        with contextlib.suppress(RuntimeError):  # the next operation of whomever would be told of the refusal
+            torch.zeros(1, device=devices[0])
+    try:
+        yield
+    finally:
+        if is_pinned:
+            for device in devices:
+                cuda.synchronize(device)
+            runtime.cudaHostUnregister(address)
 
 
 @contextlib.contextmanager

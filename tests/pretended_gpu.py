@@ -37,6 +37,9 @@ class GpuTensor(torch.Tensor):
     def get_device(self):
         return self._index
 
+    def record_stream(self, stream):
+        """Memory is never given back here before its last user is done."""
+
     def numpy(self, *args, **kwargs):
         raise TypeError("can't convert cuda device type tensor to numpy. Use Tensor.cpu() first.")
 
@@ -127,8 +130,81 @@ def _move(name, args, kwargs, target):
         plain = source.as_subclass(torch.Tensor) if is_gpu else source
         out = plain.to(*rest, **rest_named) if name == "to" and (rest or rest_named) else plain
         if (target.type == "cuda") != is_gpu and out.data_ptr() == plain.data_ptr():
-            out = out.clone()
+            out = _late(out, is_gpu) if kwargs.get("non_blocking") else out.clone()
     return _on_gpu(out, target.index or 0) if target.type == "cuda" else out
+
+
+class Stream:
+    """Copies that happen when somebody waits for them, at the latest moment that a GPU might choose."""
+
+    def __init__(self, device=None):
+        self._late, self._lock = [], threading.RLock()
+
+    def record_event(self):
+        return self  # as an event, that all that is late by then has happened
+
+    def wait_event(self, event):
+        event.synchronize()
+
+    def synchronize(self):
+        with self._lock:
+            while self._late:
+                self._late.pop(0)()
+
+    def later(self, copy):
+        with self._lock:
+            self._late.append(copy)
+
+
+_default_stream, _own = Stream(), threading.local()
+
+
+def _current_stream(*_):
+    return getattr(_own, "stream", _default_stream)
+
+
+@contextlib.contextmanager
+def _stream(stream):
+    before, _own.stream = _current_stream(), stream
+    try:
+        yield
+    finally:
+        _own.stream = before
+
+
+def _late(source, is_gpu):
+    """Copy without being waited for: on the stream of the computation, what comes from the CPU is there in time."""
+    stream = _current_stream()
+    if stream is _default_stream and not is_gpu:
+        return source.clone()
+    with torch.inference_mode(torch.is_inference_mode_enabled()):
+        out = torch.full_like(source, 77)
+
+    def copy():
+        with torch.inference_mode(), torch._C.DisableTorchFunction():
+            out.copy_(source)
+
+    stream.later(copy)
+    return out
+
+
+class _Runtime:
+    """CUDA's runtime: which memory is pinned at the moment."""
+
+    def __init__(self):
+        self.pinned = {}
+
+    def cudaHostRegister(self, address, n_bytes, flags):  # noqa: N802 - CUDA's own names
+        self.pinned[address] = n_bytes
+        return 0
+
+    def cudaHostUnregister(self, address):  # noqa: N802
+        del self.pinned[address]
+        return 0
+
+
+#: Address and bytes of memory that is pinned at the moment.
+runtime = _Runtime()
 
 
 def _set_data(func, held, new):
@@ -176,6 +252,10 @@ def pretended(n=2):
         "get_device_name": lambda *_: "Pretended GPU",
         "device": lambda _: contextlib.nullcontext(),
         "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
+        "Stream": Stream,
+        "current_stream": _current_stream,
+        "stream": _stream,
+        "cudart": lambda: runtime,
         **dict.fromkeys(["_lazy_init", "empty_cache", "synchronize", "set_rng_state"], lambda *_: None),
         **dict.fromkeys(["manual_seed", "manual_seed_all"], lambda *_: None),
     }

@@ -16,7 +16,7 @@ from PIL import Image
 from struck_decoders import LARGE, children, encode, reasons, striking
 
 from featx.errors import FeatxError, ImageError
-from featx.images import DecodePool, prepare
+from featx.images import DecodePool, File, item_id, prepare
 from featx.recipe import Frame
 
 FRAME = Frame(height=32, width=32, resize="crop", shorter=36, interpolation="bicubic")
@@ -60,6 +60,39 @@ def test_arrays_bytes_and_errors_may_be_mixed(n_workers):
     assert [result.transient for _, result in results if isinstance(result, ImageError)] == [False, True, False]
     for k in (0, 2, 4, 6):
         assert np.array_equal(results[k][1], prepare(images[k], FRAME))
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_files_are_read_and_known_by_their_content_where_they_are_decoded(tmp_path, n_workers):
+    (tmp_path / "photo.jpg").write_bytes(PHOTOS[0])
+    (tmp_path / "page.jpg").write_bytes(b"<html>")
+    images = [File(str(tmp_path / name)) for name in ("photo.jpg", "page.jpg", "gone.jpg")]
+    array = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    with DecodePool(FRAME, n_workers=n_workers) as pool:
+        (slab,) = pool.batches([enumerate([*images, array[::2], PHOTOS[1]])], 8)
+
+        assert [item.tobytes() for item in slab.item_ids] == [
+            item_id(PHOTOS[0]), item_id(b"<html>"), bytes(32), item_id(array[::2]), item_id(PHOTOS[1])
+        ]  # fmt: skip
+        assert {place: (str(error)[:30], error.transient) for place, error in slab.errors.items()} == {
+            1: ("not an image: an HTML page, as", False),
+            2: ("cannot be read (No such file o", True),
+        }
+        assert np.array_equal(slab.pixels[0], prepare(PHOTOS[0], FRAME))
+        assert not slab.pixels[1:3].any()
+
+
+def test_batches_that_are_held_keep_their_pixels():
+    size = 4
+    batches = [list(enumerate(PHOTOS))[start : start + size] for start in range(0, 40, size)]
+    with DecodePool(FRAME, n_workers=2) as pool:
+        held = []
+        for slab in pool.batches(batches, size):
+            held.append(slab)
+            if len(held) == 2:
+                first = held.pop(0)
+                assert np.array_equal(first.pixels, [prepare(PHOTOS[k], FRAME) for k in first.indices])
+                pool.release(first)
 
 
 def test_slow_images_do_not_change_the_order():
@@ -132,7 +165,7 @@ def test_interpreter_that_is_not_there_is_an_error(monkeypatch):
 def test_a_limit_on_the_size_of_files_is_named_and_not_the_workers():
     code = (
         "import resource; from test_decode_pool import FRAME, DecodePool; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); DecodePool(FRAME, n_workers=1)"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); next(DecodePool(FRAME, n_workers=1).map([(0, b'')]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
@@ -189,6 +222,7 @@ def test_close_is_quick_and_leaves_nothing_behind():
     pool.close()
 
     assert time.monotonic() - start < 2
+    results.close()  # whose consumer may still look at pixels
     assert (children(threading.get_native_id()), open_files()) == before
 
 

@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pretended_gpu
+import pytest
 from PIL import Image
 from toy_backbone import read_record
 
 import featx
+from featx.errors import OptionError
 from featx.extraction import Rank
 
 BATCH = 8
@@ -78,3 +82,43 @@ def test_torchrun_shares_the_images_out_and_one_rank_speaks_for_all(tmp_path):
     how = {"image_size": 32, "batch_size": BATCH, "workers": 0, "engine": "eager", "version": "1"}
     alone = featx.extract(source, backbone="toy_backbone:network", cache=tmp_path / "alone", **how)
     np.testing.assert_array_equal(featx.Features.open(result["tables"][0]["path"]).X, alone.X)
+
+
+ARRAYS = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+NETWORK = {"backbone": "timm/test_resnet", "weights": "none", "image_size": 32, "workers": 0, "engine": "eager"}
+
+
+@pytest.mark.parametrize("devices", ["all", "2", "1,0"])
+def test_all_gpus_of_a_machine_give_the_table_of_one(tmp_path, devices):
+    with pretended_gpu.pretended(2) as used:
+        one = featx.extract(ARRAYS, cache=tmp_path / "one", device="cuda:1", batch_size=4, **NETWORK)
+        assert not used[0]
+        several = featx.extract(ARRAYS, cache=tmp_path / "several", devices=devices, batch_size=4, **NETWORK)
+
+        assert used[0]
+    assert list(several.ids) == list(one.ids)
+    np.testing.assert_array_equal(several.X, one.X)
+
+
+@pytest.mark.parametrize(
+    ("how", "n", "message"),
+    [
+        ({"devices": "all"}, 0, "torch sees 0 CUDA devices here. Leave it out"),
+        ({"devices": "3"}, 2, "--devices 3 is not there: torch sees 2, 0 to 1. Type all."),
+        ({"devices": "0,2"}, 2, "--devices 0,2 is not there"),
+        ({"devices": "0"}, 2, "--devices 0 is not there"),
+        ({"devices": "0,0"}, 2, "--devices takes all, a number of GPUs, or some of them as 0,1; got '0,0'"),
+        ({"devices": "both"}, 2, "--devices takes all"),
+        ({"devices": "all", "device": "cuda:1"}, 2, "--devices names GPUs, and so does --device cuda:1"),
+        ({"devices": "all", "engine": "openvino"}, 2, "--engine openvino runs on the CPU"),
+    ],
+)
+def test_gpus_that_cannot_be_had_are_refused_with_what_to_type(tmp_path, how, n, message):
+    with pretended_gpu.pretended(n), pytest.raises(OptionError, match=re.escape(message)):
+        featx.extract(ARRAYS, cache=tmp_path, **NETWORK | how)
+
+
+def test_gpus_are_shared_out_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pretended_gpu.pretended(2), pytest.raises(OptionError, match="so does what started this process"):
+        featx.extract(ARRAYS, cache=tmp_path, devices="all", **NETWORK)

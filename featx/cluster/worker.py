@@ -23,7 +23,7 @@ from featx.datasets import open_dataset
 from featx.errors import ClusterError, FeatxError, MissingDataError, OptionError
 from featx.extraction.executors import FEW_IMAGES, check_probes, open_agreed
 from featx.extraction.plan import Plan, Segment, open_store, resolve
-from featx.extraction.segments import ComputedRows, commit_segment, read_segment
+from featx.extraction.segments import ComputedRows, commit, compute_segments
 from featx.images import DecodePool
 
 if TYPE_CHECKING:
@@ -190,9 +190,8 @@ class Worker:
         self._done, self._waiting = 0, 0.0
         plan.item_ids[positions] = item_ids
         segment = Segment(task.recipes, positions)
-        computed = commit_segment(
-            plan, segment, pool.map(read_segment(plan, segment), plan.dataset.ids), engine, self._count
-        )
+        (computed,) = compute_segments(plan.dataset, [segment], engine, pool, plan.item_ids, self._count)
+        commit(plan, computed)
         errors = [(index, str(error), error.transient) for index, error in computed.failures.items()]
         return Done(k, computed.n_images, errors, _sha(computed), self._node, os.getpid(), self._waiting)
 
@@ -237,7 +236,7 @@ def _open_images(task: Task) -> Dataset:
 
 def _sha(computed: ComputedRows) -> str:
     digest = hashlib.sha256()
-    for number in range(len(computed.recipes)):
+    for number in range(len(computed.segment.recipes)):
         _, rows = computed.of(number)
         digest.update(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -6,9 +6,10 @@ datasets. Nothing is decoded here, and nothing is kept in memory that can be rea
 
 from __future__ import annotations
 
-from featx.datasets.dataset import UNLABELLED, Dataset, ImageData, item_id
+from featx.datasets.dataset import UNLABELLED, Dataset
 from featx.datasets.opening import Source, ValidationOptions, open_dataset
 from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, shared_across_splits, split_warnings
+from featx.images import ImageData, item_id
 
 __all__ = [
     "DEFAULT_VAL",

@@ -9,22 +9,17 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from featx.datasets.splits import ValidationShare, draw_validation
 from featx.errors import DataError, ImageError
+from featx.images import ImageData, Unread, item_id
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-#: An image as `featx.images.decode` takes it: a whole file, or uint8 pixels (h, w), (h, w, 1), (h, w, 3), (h, w, 4).
-ImageData: TypeAlias = bytes | np.ndarray
-
-#: Larger files are not read into memory: more than an uncompressed 16-bit image of the most pixels that are decoded.
-MAX_FILE_BYTES = 2**30
 
 #: The label of a row that has none.
 UNLABELLED = -1
@@ -179,6 +174,12 @@ class Dataset:
         """
         return self.images.iterate(indices)
 
+    def unread(self, indices: Iterable[int]) -> Iterator[tuple[int, Unread | ImageError]]:
+        """Iterate as `iterate` does, but name images that are files of their own, for their decoder to read."""
+        unread: Callable[[Iterable[int]], Iterator[tuple[int, Unread | ImageError]]]
+        unread = getattr(self.images, "unread", self.images.iterate)
+        return unread(indices)
+
     def stamps(self) -> np.ndarray | None:
         """Return what changes when an image's file does: a hint under which its hash may be remembered.
 
@@ -189,28 +190,6 @@ class Dataset:
             not in files.
         """
         return self.images.stamps()
-
-
-def item_id(data: ImageData) -> bytes:
-    """Return the 32 bytes by which an image is known everywhere: SHA-256 of its content.
-
-    Parameters
-    ----------
-    data : bytes or ndarray
-        An encoded image is known by its bytes, an array by dtype, shape and data.
-
-    Examples
-    --------
-    >>> item_id(b"abc").hex()[:8]
-    'ba7816bf'
-    >>> item_id(np.zeros((2, 3), np.uint8)) == item_id(np.zeros((3, 2), np.uint8))
-    False
-    """
-    if isinstance(data, bytes):
-        return hashlib.sha256(data).digest()
-    digest = hashlib.sha256(f"{data.dtype.str}{data.shape}".encode())
-    digest.update(np.ascontiguousarray(data).reshape(-1).data)
-    return digest.digest()
 
 
 def one_by_one(
@@ -255,6 +234,9 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
     )
 
 
+_Image = TypeVar("_Image")
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
     """Images of a dataset at some positions, counted from 0."""
@@ -264,15 +246,24 @@ class _Part:
 
     def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
         """Read images at ascending places among `rows`."""
+        return self._in_order(indices, self.whole.iterate)
+
+    def unread(self, indices: Iterable[int]) -> Iterator[tuple[int, Unread | ImageError]]:
+        """Name them, where they are files of their own."""
+        return self._in_order(indices, self.whole.unread)
+
+    def _in_order(
+        self, indices: Iterable[int], read: Callable[[Iterable[int]], Iterator[tuple[int, _Image]]]
+    ) -> Iterator[tuple[int, _Image]]:
         wanted = np.fromiter(indices, np.intp)
         rows = self.rows[wanted]
         if (np.diff(rows) > 0).all():
-            read = self.whole.iterate(rows.tolist())
-            yield from ((place, data) for place, (_, data) in zip(wanted.tolist(), read, strict=True))
+            images = read(rows.tolist())
+            yield from ((place, image) for place, (_, image) in zip(wanted.tolist(), images, strict=True))
         else:
             for place, row in zip(wanted.tolist(), rows.tolist(), strict=True):
-                ((_, data),) = self.whole.iterate([row])
-                yield place, data
+                ((_, image),) = read([row])
+                yield place, image
 
     def stamps(self) -> NDArray[np.uint8] | None:
         """Return what changes when a file does, a row an image; None where the whole dataset has none."""

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import MAX_FILE_BYTES, UNLABELLED, Dataset, ImageData, one_by_one, readable
+from featx.datasets.dataset import UNLABELLED, Dataset, readable
 from featx.datasets.labels import encode_labels, flat_labels
 from featx.datasets.splits import no_splits, place
 from featx.errors import DataError, ImageError
-from featx.images import sniff
+from featx.images import File, sniff
 
 
 def open_folder(root: Path, listing: Listing) -> Dataset:
@@ -251,14 +251,21 @@ class Files:
         self._paths = paths
         self._refused = refused or {}
 
-    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, ImageData | ImageError]]:
+    def iterate(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes | ImageError]]:
         """Read files whole."""
-        return one_by_one(self._read, indices)
+        for index, image in self.unread(indices):
+            try:
+                yield index, image.read() if isinstance(image, File) else image
+            except ImageError as error:
+                yield index, error
 
-    def _read(self, i: int) -> bytes:
-        if i in self._refused:
-            raise ImageError(self._refused[i], transient=True)
-        return read_file(os.path.join(self._root, self._paths[i]))
+    def unread(self, indices: Iterable[int]) -> Iterator[tuple[int, File | ImageError]]:
+        """Name files, for others to read."""
+        for i in map(int, indices):
+            if i in self._refused:
+                yield i, ImageError(self._refused[i], transient=True)
+            else:
+                yield i, File(os.path.join(self._root, self._paths[i]))
 
     def stamps(self) -> np.ndarray:
         """Digest the absolute path, size, modification time and inode of every file."""
@@ -272,23 +279,6 @@ class Files:
         finally:
             os.close(folder)
         return np.frombuffer(stamps, np.uint8).reshape(-1, STAMP_BYTES)
-
-
-def read_file(path: str) -> bytes:
-    """Read a file whole.
-
-    Raises
-    ------
-    ImageError
-        If it is too large for an image.
-    OSError
-        If it cannot be read.
-    """
-    with open(path, "rb", buffering=0) as file:
-        n_bytes = os.fstat(file.fileno()).st_size
-        if n_bytes > MAX_FILE_BYTES:
-            raise ImageError(f"{n_bytes:,} bytes, more than the {MAX_FILE_BYTES:,} that an image file may have")
-        return file.read()
 
 
 def stamps_of_parts(paths: Sequence[str], n_parts: Sequence[int]) -> np.ndarray:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import Dataset, ImageData, item_id, readable, select
-from featx.datasets.folders import Files, read_file
+from featx.datasets.dataset import Dataset, readable, select
+from featx.datasets.folders import Files
 from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, Columns, find_column, numbered_labels
 from featx.datasets.memory import channels_last, check_pixels, join_parts, pixels_in
 from featx.datasets.splits import no_splits
 from featx.errors import DataError, MissingExtraError, OptionError, UnknownNameError
-from featx.images import pixels_of
+from featx.images import File, ImageData, item_id, pixels_of
 
 #: Where torchvision's files go unless ``--images`` says otherwise.
 TORCHVISION_FOLDER = Path("~/.cache/featx/torchvision")
@@ -150,7 +150,7 @@ def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -
 
     def image_of(row: Any) -> bytes:
         stored = row[image]
-        return stored["bytes"] if stored["bytes"] is not None else read_file(stored["path"])
+        return stored["bytes"] if stored["bytes"] is not None else File(stored["path"]).read()
 
     group = find_column(rest, columns.group, (), option="--group-column", source=source)
     cells = [one for part in parts.values() for one in part[group]] if group else []

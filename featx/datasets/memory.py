@@ -14,12 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from featx.datasets.dataset import Dataset, ImageData, item_id, one_by_one
+from featx.datasets.dataset import Dataset, one_by_one
 from featx.datasets.folders import stamps_of_parts
 from featx.datasets.labels import encode_labels, flat_labels, numbered_labels
 from featx.datasets.splits import no_splits, split_name
 from featx.errors import DataError, ImageError
-from featx.images import pixels_of
+from featx.images import ImageData, item_id, pixels_of
 
 _SPLIT = "train|validation|valid|val|test"
 _PIXELS = re.compile(rf"(?:({_SPLIT})_)?(?:x|images|data)(?:_({_SPLIT}))?")

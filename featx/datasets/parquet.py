@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featx.datasets.dataset import Dataset, ImageData, readable
+from featx.datasets.dataset import Dataset, readable
 from featx.datasets.folders import stamps_of_parts
 from featx.datasets.labels import (
     IMAGE_NAMES,
@@ -26,6 +26,7 @@ from featx.datasets.labels import (
 )
 from featx.datasets.splits import split_in_path, split_name
 from featx.errors import DataError, ImageError
+from featx.images import ImageData
 
 #: Rows that are in memory at a time.
 _BATCH_ROWS = 32

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import Dataset, ImageData, readable
+from featx.datasets.dataset import Dataset, readable
 from featx.datasets.folders import is_image_name, stamps_of_parts
 from featx.datasets.labels import LABEL_NAMES, Columns, encode_labels, find_column
 from featx.datasets.splits import place, split_in_path, split_name
 from featx.datasets.tar import DAMAGE, open_archive, read_member, walk
 from featx.errors import DataError, ImageError, MissingDataError, OptionError
+from featx.images import ImageData
 
 #: Label files beyond this are no labels.
 _MAX_LABEL_BYTES = 2**20

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from featx.datasets.dataset import MAX_FILE_BYTES
+from featx.images.policy import MAX_FILE_BYTES
 
 _BLOCK = 512
 #: Names and extended headers that claim to be longer are no names.

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from featx.engines import openvino
 from featx.engines.engine import Engine, check_not_forked
-from featx.engines.pytorch import blank, compiled, eager
+from featx.engines.pytorch import blank, compiled, eager, in_turn
 from featx.errors import OptionError
-from featx.machine import resolve_device
+from featx.machine import pinned, resolve_device
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from featx.backbones import Backbone
@@ -43,7 +46,7 @@ def open_engine(
     recipes: list[Recipe],
     *,
     engine: str = "auto",
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     batch_size: int | None = None,
     n_images: int | None = None,
     networks: Path | None = None,
@@ -61,6 +64,7 @@ def open_engine(
         openvino measures faster; `Engine.why` says which and why.
     device : {"auto", "cpu", "cuda", "cuda:I"}
         ``auto`` is CUDA where there is one. A device that is asked for and not there is an error, never the CPU.
+        Of several CUDA devices, each takes the next batch when it is free.
     batch_size : int, optional
         Images in one forward; by default by image size, on CUDA also by what fits its memory.
     n_images : int, optional
@@ -90,7 +94,9 @@ def open_engine(
         raise OptionError(f"--engine must be one of auto, {', '.join(ENGINES)}; got {engine!r}.")
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
-    job = _Job(backbone, recipes, device_for(device, engine, recipes[0].precision), batch_size, networks, padded)
+    named = [device] if isinstance(device, str) else device
+    devices = [device_for(name, engine, recipes[0].precision) for name in named]
+    job = _Job(backbone, recipes, devices, batch_size, networks, padded)
     if engine == "openvino":
         return _converted(job, "openvino was asked for")
     if job.device.type == "cuda" and batch_size is None:
@@ -106,10 +112,14 @@ class _Job:
 
     backbone: Backbone
     recipes: list[Recipe]
-    device: torch.device
+    devices: list[torch.device]
     batch_size: int | None
     networks: Path | None
     padded: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.devices[0]
 
     @property
     def size(self) -> int:
@@ -133,17 +143,25 @@ def request_size(recipes: list[Recipe], batch_size: int) -> int:
 
 def _by_pytorch(job: _Job, engine: str) -> Engine:
     if engine == "compile":
-        compute = compiled(job.backbone, job.recipes, job.size, job.device)
-        return _engine(job, compute, "compile", "compile was asked for")
+        computes = [compiled(job.backbone, job.recipes, job.size, device) for device in job.devices]
+        return _engine(job, in_turn(computes), "compile", "compile was asked for")
     why = "eager was asked for" if engine == "eager" else f"there is a {job.device.type} device"
-    return _engine(job, eager(job.backbone, job.recipes, job.device), "eager", why)
+    return _engine(job, in_turn([eager(job.backbone, job.recipes, device) for device in job.devices]), "eager", why)
 
 
 def _engine(job: _Job, compute: Compute, name: str, why: str) -> Engine:
-    # A GPU works while this process gathers the next images; on a CPU both would want the same cores.
-    at_once = int(job.device.type == "cuda")
-    fixed = job.padded or name == "compile"
-    return Engine(compute, job.recipes, name=name, batch_size=job.size, why=why, n_at_once=at_once, padded=fixed)
+    # A GPU copies one batch while it computes another; on a CPU both would want the same cores.
+    on_gpu = job.device.type == "cuda"
+    return Engine(
+        compute,
+        job.recipes,
+        name=name,
+        batch_size=job.size,
+        why=why,
+        n_at_once=2 * len(job.devices) if on_gpu else 0,
+        padded=job.padded or name == "compile",
+        pinned=partial(pinned, devices=job.devices) if on_gpu else contextlib.nullcontext,
+    )
 
 
 def _converted(job: _Job, why: str = "", plain: Compute | None = None) -> Engine:
@@ -214,7 +232,9 @@ def _largest_that_fits(job: _Job, engine: str) -> Engine:
     while True:
         try:
             opened = _by_pytorch(job, engine)
-            opened.run(blank(job.recipes, job.size).numpy())
+            pixels = blank(job.recipes, job.size).numpy()
+            for running in [opened.start(pixels) for _ in range(opened.n_under_way)]:
+                running.result()
         except torch.cuda.OutOfMemoryError as error:
             if job.size == 1:
                 raise OptionError(

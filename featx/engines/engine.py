@@ -20,6 +20,7 @@ from featx.errors import ForkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from featx.engines.pytorch import Compute
     from featx.recipe import Recipe
@@ -55,6 +56,10 @@ class Engine:
     n_at_once : int
         Requests that are run at the same time, in threads of the engine's own; 0 runs them in the caller's, where
         nothing is gained by its doing something else meanwhile.
+    n_under_way : int
+        Batches to begin before the first of them is waited for: between two, the engine would have nothing to do.
+    pinned : callable
+        Takes the memory that batches will lie in; its context manager is to be around their way through the engine.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Engine:
         request_size: int | None = None,
         n_at_once: int = 0,
         padded: bool = True,
+        pinned: Callable[[np.ndarray], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
         self._compute = compute
         self._recipes = recipes
@@ -77,6 +83,8 @@ class Engine:
         self.request_size = request_size or batch_size
         self.why = why
         self.n_at_once = n_at_once
+        self.n_under_way = max(2, -(-n_at_once * self.request_size // batch_size))
+        self.pinned = pinned
         self._padded = padded
         self._pid = os.getpid()
         self._threads = ThreadPoolExecutor(n_at_once, thread_name_prefix="featx-engine") if n_at_once else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -75,8 +77,13 @@ def eager(backbone: Backbone, recipes: list[Recipe], device: torch.device) -> Co
 
 
 def compute_with(network: nn.Module, device: torch.device, precision: str) -> Compute:
-    """Return `network` as a function of numpy arrays, on `device`, computing in `precision`."""
+    """Return `network` as a function of numpy arrays, on `device`, computing in `precision`.
+
+    On a GPU two threads may call it: one's images are copied while it computes those of the other.
+    """
     network = network.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        return _compute_on_gpu(network, device, precision)
 
     def compute(pixels: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode(), arithmetic(device, precision):
@@ -84,6 +91,45 @@ def compute_with(network: nn.Module, device: torch.device, precision: str) -> Co
             return [row.float().cpu().numpy() for row in rows]
 
     return compute
+
+
+def _compute_on_gpu(network: nn.Module, device: torch.device, precision: str) -> Compute:
+    cuda: Any = torch.cuda
+    copying, turn = cuda.Stream(device), threading.Lock()
+
+    def compute(pixels: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode(), arithmetic(device, precision):
+            computing = cuda.current_stream(device)
+            with cuda.stream(copying):
+                images = torch.from_numpy(pixels).to(device, non_blocking=True)
+                copied = copying.record_event()
+            with turn:  # one batch after the other: two at a time would take twice the memory
+                computing.wait_event(copied)
+                images.record_stream(computing)  # its memory goes back to the stream of the copies when that is done
+                rows = [row.float().to("cpu", non_blocking=True) for row in network(images)]
+                done = computing.record_event()
+            done.synchronize()  # the rows are here, and `pixels` may be written again
+            return [row.numpy() for row in rows]
+
+    return compute
+
+
+def in_turn(computes: list[Compute]) -> Compute:
+    """Return a function that has whichever of `computes` is free do the work; each may be called by two threads."""
+    if len(computes) == 1:
+        return computes[0]
+    free: queue.SimpleQueue[Compute] = queue.SimpleQueue()
+    for compute in computes * 2:
+        free.put(compute)
+
+    def compute_in_turn(pixels: np.ndarray) -> list[np.ndarray]:
+        compute = free.get()
+        try:
+            return compute(pixels)
+        finally:
+            free.put(compute)
+
+    return compute_in_turn
 
 
 def compiled(backbone: Backbone, recipes: list[Recipe], batch_size: int, device: torch.device) -> Compute:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from featx import probe
-from featx.errors import NoSpaceError, ProbeError
+from featx.errors import NoSpaceError, OptionError, ProbeError
 from featx.extraction.segments import Tally, run_segments, segment_rows
 from featx.images import DecodePool, prepare
-from featx.machine import n_cores, n_cuda_devices, resolve_device
+from featx.machine import n_cores, n_cuda_devices, resolve_device, resolve_devices
 from featx.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -91,10 +91,16 @@ def compute_again(plan: Plan, executor: Executor | None = None, on_progress: OnP
 
 
 class LocalExecutor:
-    """Computes in this process, and keeps its engine from one call to the next."""
+    """Computes in this process, and keeps its engine from one call to the next.
 
-    def __init__(self) -> None:
-        self._engine: Engine | None = None
+    Parameters
+    ----------
+    engine : Engine, optional
+        One to begin with; what it computes is held against no probe.
+    """
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        self._engine = engine
 
     def run(self, plan: Plan, segment: Segment, on_progress: OnProgress | None) -> Tally:
         """Compute and commit every row of `segment` that other processes of this launch do not."""
@@ -243,10 +249,27 @@ def open_agreed(
     return engine, agreed | {"device": device}
 
 
+def chosen_devices(options: Options) -> list[str]:
+    """Return where this process computes: on one device, by its name, or on several GPUs.
+
+    Raises
+    ------
+    OptionError
+        If one is not there, or others than this process share the GPUs out.
+    """
+    if options.devices is None:
+        return [Rank.here().device(options.device)]
+    if options.device != "auto":
+        raise OptionError(f"--devices names GPUs, and so does --device {options.device}. Leave one of them out.")
+    if Rank.here().size > 1:
+        raise OptionError("--devices shares the GPUs out, and so does what started this process. Leave one out.")
+    return resolve_devices(options.devices)
+
+
 def device_name(plan: Plan) -> str:
     """Return ``cpu``, or the name of the GPU on which this process computes."""
     options = plan.options
-    device = "cpu" if options.engine == "openvino" else resolve_device(Rank.here().device(options.device))
+    device = "cpu" if options.engine == "openvino" else resolve_device(chosen_devices(options)[0])
     if device == "cpu":
         return device
     import torch
@@ -273,7 +296,7 @@ def _open(plan: Plan, segment: Segment, agreed: dict[str, Any]) -> Engine:
         plan.backbone,
         plan.recipes,
         engine=name,
-        device=options.device if name == "openvino" else Rank.here().device(options.device),
+        device=options.device if name == "openvino" and not options.devices else chosen_devices(options),
         batch_size=options.batch_size or agreed.get("batch_size"),
         n_images=segment.n_passes,
         networks=plan.store.root / NETWORKS,

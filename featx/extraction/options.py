@@ -43,6 +43,7 @@ class Options(ErrorOptions, ComputeOptions):
     disagrees with the cache's, all tables of the recipe.
     """
 
+    devices: str | None = option(None, "GPUs of this machine to use together.", metavar="all|N|0,1")
     rehash: bool = option(False, "Read every image again instead of trusting size and times of its file.")
     refresh: bool = option(False, "Compute all rows of these images again; once stopped, go on without it.")
 

@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.datasets import item_id, open_dataset
-from featx.errors import ImageError, ProbeError, WeightsError
+from featx.datasets import open_dataset
+from featx.errors import ProbeError, WeightsError
 from featx.extraction.executors import FEW_IMAGES, compute_missing, n_decoders, stored_probe
 from featx.extraction.options import Options
-from featx.extraction.plan import identify, make_plan, open_store
+from featx.extraction.plan import Segment, identify, make_plan, open_store
 from featx.extraction.run import reasons_for_missing
-from featx.extraction.segments import compute_rows
+from featx.extraction.segments import compute_segments
 from featx.images import DecodePool, prepare
 from featx.probe import compare, measure
 from featx.store.store import is_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from featx.backbones import Backbone
-    from featx.datasets import Dataset, ImageData
+    from featx.datasets import Dataset
     from featx.engines import Engine
+    from featx.errors import ImageError
     from featx.recipe import Recipe, Request, Views
 
 
@@ -169,11 +170,9 @@ class RowMaker:
         options: Options,
     ) -> dict[int, ImageError]:
         """Compute the images at `positions` into `rows`, and return why some have none."""
-        item_ids = np.zeros((len(dataset), 32), dtype=np.uint8)
         engine = self._open(options, len(positions))
         with self._decoding(n_decoders(options, len(positions))) as pool:
-            pixels = pool.map(_noting(item_ids, dataset.iterate(positions)), dataset.ids)
-            computed = compute_rows(pixels, len(positions), engine, recipes, item_ids)
+            (computed,) = compute_segments(dataset, [Segment(recipes, positions)], engine, pool)
         for number, all_rows in enumerate(rows):
             good, values = computed.of(number)
             all_rows[good] = values
@@ -234,16 +233,6 @@ class RowMaker:
 def _close(pid: int, pool: DecodePool) -> None:
     if pid == os.getpid():  # a fork leaves its parent's processes alone
         pool.close()
-
-
-def _noting(
-    item_ids: np.ndarray, images: Iterable[tuple[int, ImageData | ImageError]]
-) -> Iterator[tuple[int, ImageData | ImageError]]:
-    """Pass images on, and write their content hashes into `item_ids`: the seeds of their views."""
-    for index, data in images:
-        if not isinstance(data, ImageError):
-            item_ids[index] = np.frombuffer(item_id(data), dtype=np.uint8)
-        yield index, data
 
 
 def _check_same(recipe: Recipe, recipes: list[Recipe], request: Request) -> None:

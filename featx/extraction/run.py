@@ -13,8 +13,9 @@ import numpy as np
 
 from featx import __version__
 from featx.datasets import split_warnings
-from featx.errors import CorruptFileError, DataError, MissingDataError, TooManyErrors
+from featx.errors import CorruptFileError, DataError, MissingDataError, OptionError, TooManyErrors
 from featx.extraction.executors import (
+    chosen_devices,
     compute_again,
     compute_missing,
     open_agreed,
@@ -87,7 +88,7 @@ def run(
         After everything good has been published, if more images are bad than ``options.max_errors`` allows.
     """
     started, options, store = time.perf_counter(), options or Options(), open_store(cache)
-    _check_device(options.device, here=executor is None)
+    _check_device(options, here=executor is None)
     plan = make_plan(dataset, request, store, options, views=views, on_progress=on_progress)
     compute = compute_again if options.refresh else compute_missing
     tally = compute(plan, executor, on_progress)
@@ -124,7 +125,7 @@ def estimate(
 ) -> Estimate:
     """Say what `run`, which takes the same, would do. Computes one batch at most, and writes nothing but notes."""
     options = options or Options()
-    _check_device(options.device)
+    _check_device(options)
     plan = make_plan(dataset, request, open_store(cache), options, views=views, on_progress=on_progress)
     plan.blind = options.refresh
     missing, seconds = list(plan.missing()), 0.0
@@ -356,11 +357,14 @@ def last_used(store: Store) -> list[Path]:
     return [store.root / name for name in names if (store.root / name).exists()]
 
 
-def _check_device(device: str, *, here: bool = True) -> None:
+def _check_device(options: Options, *, here: bool = True) -> None:
     """Refuse a device that is not there, also where everything is in the cache; a cluster's need not be `here`."""
-    check_device(device)
-    if here and device != "auto":  # torch is for those who name a device
-        resolve_device(device)
+    check_device(options.device)
+    if options.devices and not here:
+        raise OptionError("--devices is for the GPUs of this machine; a cluster uses those of its nodes. Leave it out.")
+    if here and (options.device != "auto" or options.devices):  # torch is for those who name a device
+        for device in chosen_devices(options):
+            resolve_device(device)
 
 
 def _n_rows(table: Features, views: Views | None) -> int:

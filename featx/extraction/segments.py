@@ -1,30 +1,33 @@
 """Segments: how large they are, and how one is read, computed and committed, by whichever process claims it.
 
-Images go through the network in batches of a fixed shape (`compute_rows`); bad images and bad rows are listed.
+One stream of batches runs through all segments (`compute_segments`), so the network never waits for a segment's end:
+the next one's images are decoded, and its first batches begun, while a thread commits the rows of the one before. Bad
+images and bad rows are listed.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featx.augment import Augmentation, seed_of
-from featx.datasets import item_id
 from featx.errors import ImageError
 from featx.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from featx.datasets import Dataset
     from featx.engines import Engine
     from featx.engines.engine import Running
     from featx.extraction.plan import Plan, Segment
-    from featx.images import DecodePool
+    from featx.images import DecodePool, Slab, Unread
     from featx.progress import OnProgress
     from featx.recipe import Recipe, View
 
@@ -35,10 +38,6 @@ SEGMENT_SECONDS = 30.0
 SEGMENTS_PER_WORKER = 16
 #: How often to look again for segments that another process claimed, in seconds.
 POLL_SECONDS = 0.5
-#: Batches that are begun before the first of them is waited for: between two, the engine would have nothing to do.
-_UNDER_WAY = 2
-#: A row's position in its dataset, and its pixels (h, w, 3) or why there are none.
-Pixels = tuple[int, np.ndarray | ImageError]
 
 
 @dataclass
@@ -145,90 +144,61 @@ def _run_unclaimed(
     tally: Tally,
     report: Callable[..., None],
 ) -> list[Segment]:
-    """Work through all segments that nobody else holds or has done, and return those that somebody holds.
-
-    One stream of images runs through all of them, so that decoding never pauses while a segment is committed.
-    """
+    """Work through all segments that nobody else holds or has done, and return those that somebody holds."""
     held: list[Segment] = []
-    begun: deque[tuple[Segment, str]] = deque()
+    claimed: deque[tuple[str, str]] = deque()
 
-    def feed() -> Iterator[tuple[int, Any]]:
+    def unclaimed() -> Iterator[Segment]:
         for segment in segments:
-            key, name = segment.recipes[0].key, plan.store.segment_name(plan.item_ids[segment.positions])
+            claim = segment.recipes[0].key, plan.store.segment_name(plan.item_ids[segment.positions])
             if plan.is_done(segment):
                 report(len(segment))
-            elif not plan.store.claim(key, name):
+            elif not plan.store.claim(*claim):
                 held.append(segment)
             elif plan.is_done(segment):  # whoever held it finished between the two questions
-                plan.store.release(key, name)
+                plan.store.release(*claim)
                 report(len(segment))
             else:
-                begun.append((segment, name))
-                yield from read_segment(plan, segment)
+                claimed.append(claim)
+                yield segment
 
-    pixels = pool.map(feed(), plan.dataset.ids)
+    def wait_for(commit: Future[None]) -> None:
+        commit.result()
+        plan.store.release(*claimed.popleft())
+
+    commits: deque[Future[None]] = deque()
     try:
-        while (first := next(pixels, None)) is not None:
-            segment, name = begun[0]
-            computed = commit_segment(plan, segment, chain([first], pixels), engine, report)
-            tally.computed += computed.n_images * len(segment.views)
-            tally.failures |= computed.failures
-            plan.store.release(segment.recipes[0].key, name)
-            begun.popleft()
+        with ThreadPoolExecutor(1, thread_name_prefix="featx-commit") as thread:
+            for computed in compute_segments(plan.dataset, unclaimed(), engine, pool, plan.item_ids, report):
+                if commits:  # no more than one, whose rows take memory
+                    wait_for(commits.popleft())
+                commits.append(thread.submit(commit, plan, computed))
+                tally.computed += computed.n_images * len(computed.segment.views)
+                tally.failures |= computed.failures
+            while commits:
+                wait_for(commits.popleft())
     finally:
-        for segment, name in begun:
-            plan.store.release(segment.recipes[0].key, name)
+        for claim in claimed:
+            plan.store.release(*claim)
     return held
 
 
-def read_segment(plan: Plan, segment: Segment) -> Iterator[tuple[int, Any]]:
-    """Read the bytes of a segment's images, and hold them against the hashes they were planned under."""
-    for position, data in plan.dataset.iterate(segment.positions):
-        if not isinstance(data, ImageError) and item_id(data) != plan.item_ids[position].tobytes():
-            yield position, ImageError("changed while featx was reading it; run the command again", transient=True)
-        else:
-            yield position, data
-
-
-def commit_segment(
-    plan: Plan,
-    segment: Segment,
-    pixels: Iterator[Pixels],
-    engine: Engine,
-    on_batch: Callable[[int, float], None] | None = None,
-) -> ComputedRows:
-    """Compute the images of one segment and commit their rows; doing it twice does no harm.
-
-    Parameters
-    ----------
-    plan : Plan
-        Where rows go, and the content hashes under which they are kept.
-    segment : Segment
-    pixels : iterator
-        Yields the pixels of exactly the segment's images, in order.
-    engine : Engine
-    on_batch : callable, optional
-        As in `compute_rows`.
-    """
-    computed = compute_rows(pixels, len(segment), engine, segment.recipes, plan.item_ids, on_batch)
-    for number, recipe in enumerate(segment.recipes):
+def commit(plan: Plan, computed: ComputedRows) -> None:
+    """Keep the rows of a segment, and why others are missing; doing it twice does no harm."""
+    for number, recipe in enumerate(computed.segment.recipes):
         positions, rows = computed.of(number)
         failed = computed.errors[number].items()
         errors = [(plan.item_ids[i].tobytes(), str(error)) for i, error in failed if not error.transient]
         plan.store.commit(recipe.key, plan.item_ids[positions], rows, errors=errors)
-    return computed
 
 
 @dataclass(eq=False)
 class ComputedRows:
-    """What came of n images: a row of each recipe, or why there is none.
+    """What came of the n images of a segment: a row of each recipe, or why there is none.
 
     Attributes
     ----------
-    recipes : sequence of Recipe
-        All layers of one view, then all of another, …
-    positions : ndarray of int, shape (n,)
-        Of the images in their dataset.
+    segment : Segment
     rows : list of ndarray of shape (n, …)
         One array a recipe.
     good : ndarray of bool, shape (n_recipes, n)
@@ -237,18 +207,17 @@ class ComputedRows:
         Why rows are missing, by position; one a recipe.
     """
 
-    recipes: Sequence[Recipe]
-    positions: np.ndarray
+    segment: Segment
     rows: list[np.ndarray]
     good: np.ndarray
     errors: list[dict[int, ImageError]]
 
     @classmethod
-    def empty(cls, recipes: Sequence[Recipe], n: int) -> ComputedRows:
+    def empty(cls, segment: Segment) -> ComputedRows:
         """Return the same without any row yet."""
+        n, recipes = len(segment), segment.recipes
         rows = [np.empty((n, *recipe.shape), dtype=recipe.dtype) for recipe in recipes]
-        good = np.zeros((len(recipes), n), dtype=bool)
-        return cls(recipes, np.empty(n, dtype=np.intp), rows, good, [{} for _ in recipes])
+        return cls(segment, rows, np.zeros((len(recipes), n), dtype=bool), [{} for _ in recipes])
 
     @property
     def n_images(self) -> int:
@@ -262,21 +231,21 @@ class ComputedRows:
 
     def of(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions (m,) and rows (m, …) that there are of one recipe."""
-        good = self.good[number]
+        good, positions = self.good[number], self.segment.positions
         if good.all():  # without a copy of what may be a large array
-            return self.positions, self.rows[number]
-        return self.positions[good], self.rows[number][good]
+            return positions, self.rows[number]
+        return positions[good], self.rows[number][good]
 
 
-def compute_rows(
-    pixels: Iterator[Pixels],
-    n: int,
+def compute_segments(
+    dataset: Dataset,
+    segments: Iterable[Segment],
     engine: Engine,
-    recipes: Sequence[Recipe],
-    item_ids: np.ndarray,
+    pool: DecodePool,
+    item_ids: np.ndarray | None = None,
     on_batch: Callable[[int, float], None] | None = None,
-) -> ComputedRows:
-    """Run the next `n` of `pixels` through the network.
+) -> Iterator[ComputedRows]:
+    """Run the images of segments through the network; yield the rows of each when its last batch has come.
 
     A bad image leaves its place in the batch black instead of moving its neighbours up: the shape and
     the contents of every other batch are then the same whether or not it could be read, so a resumed
@@ -284,47 +253,62 @@ def compute_rows(
 
     Parameters
     ----------
-    pixels : iterator of (int, ndarray or ImageError)
-        Position in the dataset, and uint8 pixels (h, w, 3).
-    n : int
+    dataset : Dataset
+    segments : iterable of Segment
+        Asked for as far ahead as images are decoded.
     engine : Engine
         Gives one array of rows a layer.
-    recipes : sequence of Recipe
-        All layers of one view, then all of another, …
-    item_ids : ndarray of uint8, shape (n_dataset, 32)
-        Content hashes of the dataset's images, from which augmented views are drawn. Looked at when an image has come.
+    pool : DecodePool
+    item_ids : ndarray of uint8, shape (n_dataset, 32), optional
+        Content hashes that the dataset's images must still have.
     on_batch : callable, optional
         Called after each batch with its number of images, and the seconds that the engine had nothing to do for want
         of them.
     """
-    computed, pixels, n_begun = ComputedRows.empty(recipes, n), islice(pixels, n), 0
-    under_way = deque[_Batch]()
+    begun, under_way = deque[tuple[ComputedRows, int]](), deque[_Batch]()
 
-    def finish() -> None:
-        batch = under_way[0]
-        batch.write(computed)
-        under_way.popleft()  # not before: whoever interrupts the waiting is not to wait for the rest of it
-        if on_batch is not None:
-            on_batch(batch.n, batch.waited)
+    def batches() -> Iterator[Iterator[tuple[int, Unread | ImageError]]]:
+        for segment in segments:
+            computed, images = ComputedRows.empty(segment), dataset.unread(segment.positions)
+            for start in range(0, len(segment), engine.batch_size):
+                begun.append((computed, start))
+                yield islice(images, engine.batch_size)
 
+    slabs = pool.batches(batches(), engine.batch_size, dataset.ids, held=engine.n_under_way, around=engine.pinned)
     try:
         while True:
             started = time.perf_counter()
-            images = list(islice(pixels, engine.batch_size))
-            if not images:
-                break
-            idle_since = max(started, under_way[-1].ended() if under_way else started)
-            waited = max(0.0, time.perf_counter() - idle_since)
-            under_way.append(_Batch(images, n_begun, engine, computed, item_ids, waited))
-            n_begun += len(images)
-            if len(under_way) == _UNDER_WAY:
-                finish()
-        while under_way:
-            finish()
+            slab = next(slabs, None)
+            if slab is not None:
+                idle_since = max(started, under_way[-1].ended() if under_way else started)
+                waited = max(0.0, time.perf_counter() - idle_since)
+                if item_ids is not None:
+                    _refuse_changed(slab, item_ids)
+                under_way.append(_Batch(slab, *begun.popleft(), engine, waited))
+            elif not under_way:
+                return
+            if slab is None or len(under_way) == engine.n_under_way:
+                batch = under_way[0]
+                batch.write()
+                under_way.popleft()  # not before: whoever interrupts the waiting is not to wait for the rest of it
+                pool.release(batch.slab)
+                if on_batch is not None:
+                    on_batch(batch.n, batch.waited)
+                if batch.is_last:
+                    yield batch.computed
     finally:
         for batch in under_way:
             batch.cancel()
-    return computed
+        slabs.close()
+
+
+def _refuse_changed(slab: Slab, item_ids: np.ndarray) -> None:
+    """Have no row of an image that is another than the one whose hash was planned with."""
+    known = slab.item_ids.any(axis=1)
+    changed = known & (slab.item_ids != item_ids[slab.indices]).any(axis=1)
+    for place in np.flatnonzero(changed).tolist():
+        error = ImageError("changed while featx was reading it; run the command again", transient=True)
+        slab.fail(place, error)
 
 
 class _Batch:
@@ -333,30 +317,16 @@ class _Batch:
     `waited` are the seconds that the engine had nothing to do before.
     """
 
-    def __init__(
-        self,
-        images: list[Pixels],
-        start: int,
-        engine: Engine,
-        computed: ComputedRows,
-        item_ids: np.ndarray,
-        waited: float,
-    ) -> None:
-        frame = computed.recipes[0].frame
-        stack = np.zeros((len(images), frame.height, frame.width, 3), dtype=np.uint8)
-        self.n, self.waited, self._start = len(images), waited, start
-        self._good = np.zeros(len(images), dtype=bool)
-        for place, (position, image) in enumerate(images):
-            computed.positions[start + place] = position
-            if isinstance(image, ImageError):
-                for errors in computed.errors:
-                    errors[position] = image
-            else:
-                stack[place] = image
-                self._good[place] = True
-        views = dict.fromkeys(recipe.view for recipe in computed.recipes) if self._good.any() else {}
-        item_ids = item_ids[computed.positions[start : start + self.n]]
-        self._views: list[Running] = [engine.start(_seen(view, stack, item_ids)) for view in views]
+    def __init__(self, slab: Slab, computed: ComputedRows, start: int, engine: Engine, waited: float) -> None:
+        self.slab, self.computed, self.n, self.waited = slab, computed, slab.n, waited
+        self._places = slice(start, start + self.n)
+        self.is_last = self._places.stop == len(computed.segment)
+        self._good = np.ones(self.n, dtype=bool)
+        self._good[list(slab.errors)] = False
+        for errors in computed.errors:
+            errors.update((slab.indices[place], error) for place, error in slab.errors.items())
+        views = computed.segment.views if self._good.any() else []
+        self._views: list[Running] = [engine.start(_seen(view, slab)) for view in views]
 
     def ended(self) -> float:
         """Return when the engine was done with it, by `time.perf_counter`; infinity as long as it is not."""
@@ -367,24 +337,24 @@ class _Batch:
         for view in self._views:
             view.cancel()
 
-    def write(self, computed: ComputedRows) -> None:
+    def write(self) -> None:
         """Wait for the rows, and write them to their places."""
-        places = slice(self._start, self._start + self.n)
+        computed = self.computed
         outputs = chain.from_iterable(view.result() for view in self._views)
         for number, output in enumerate(outputs):
             finite = np.isfinite(output).reshape(len(output), -1).all(axis=1)
-            computed.rows[number][places] = output
-            computed.good[number, places] = self._good & finite
-            recipe = computed.recipes[number]
+            computed.rows[number][self._places] = output
+            computed.good[number, self._places] = self._good & finite
+            recipe = computed.segment.recipes[number]
             for place in np.flatnonzero(self._good & ~finite).tolist():
-                computed.errors[number][int(computed.positions[self._start + place])] = ImageError(
+                computed.errors[number][self.slab.indices[place]] = ImageError(
                     f"its features are not finite, computed in {recipe.precision} and kept in {recipe.dtype}"
                 )
 
 
-def _seen(view: View | None, pixels: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+def _seen(view: View | None, slab: Slab) -> np.ndarray:
     """Return images (m, h, w, 3) as a view shows them: what is drawn depends on their content alone."""
     if view is None:
-        return pixels
-    seeds = [seed_of(item_id.tobytes(), view.number, view.seed) for item_id in item_ids]
-    return Augmentation.parse(view.augment).apply(pixels, np.array(seeds))
+        return slab.pixels
+    seeds = [seed_of(item_id.tobytes(), view.number, view.seed) for item_id in slab.item_ids]
+    return Augmentation.parse(view.augment).apply(slab.pixels, np.array(seeds))

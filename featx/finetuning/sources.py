@@ -5,26 +5,26 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from featx.augment import Augmentation, seed_of
-from featx.datasets import item_id
-from featx.errors import DataError, ImageError, TooManyErrors
+from featx.errors import DataError, TooManyErrors
 from featx.extraction.options import allowed_errors
 from featx.images import DecodePool
 from featx.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from featx.datasets import Dataset
+    from featx.errors import ImageError
     from featx.extraction import Options
     from featx.features import Features
     from featx.progress import OnProgress
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 FEWEST_CHANNELS_LAST = 7
 #: Pixels beyond this many bytes go to a temporary file instead of memory.
 MEMORY_BYTES = 4 << 30
+#: Images that are decoded between two reports.
+_BATCH = 64
 
 
 class Source(Protocol):
@@ -126,22 +128,18 @@ def decode(
         raise DataError("No image has a label to learn from. Give class folders, or name them: --label-column COLUMN")
     pixels = _allocate((len(wanted), frame.height, frame.width, 3), folder)
     hashes = np.zeros((len(wanted), 32), dtype=np.uint8)
-    place = {int(row): i for i, row in enumerate(wanted)}
     bad: dict[int, ImageError] = {}
 
-    def hashed() -> Iterator[tuple[int, Any]]:
-        for row, data in dataset.iterate(wanted):
-            if not isinstance(data, ImageError):
-                hashes[place[row]] = np.frombuffer(item_id(data), dtype=np.uint8)
-            yield row, data
-
-    started = time.perf_counter()
+    images = dataset.unread(wanted)
+    batches = (islice(images, _BATCH) for _ in range(0, len(wanted), _BATCH))
+    started, done = time.perf_counter(), 0
     with DecodePool(frame, n_workers=options.workers) as pool:
-        for done, (row, image) in enumerate(pool.map(hashed(), dataset.ids), start=1):
-            if isinstance(image, ImageError):
-                bad[row] = image
-            else:
-                pixels[place[row]] = image
+        for slab in pool.batches(batches, _BATCH, dataset.ids):
+            places = slice(done, done + slab.n)
+            pixels[places], hashes[places] = slab.pixels, slab.item_ids
+            bad |= {slab.indices[place]: error for place, error in slab.errors.items()}
+            pool.release(slab)
+            done += slab.n
             if on_progress is not None:
                 on_progress(Progress("decode", done, len(wanted), time.perf_counter() - started))
     errors = [(dataset.ids[row], str(reason)) for row, reason in bad.items()]

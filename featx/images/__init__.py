@@ -6,8 +6,23 @@
 
 from __future__ import annotations
 
-from featx.images.policy import POLICIES, READABLE, decode, pixels_of, sniff
+from featx.images.decoder import Slab
+from featx.images.policy import POLICIES, READABLE, File, ImageData, Unread, decode, item_id, pixels_of, sniff
 from featx.images.pool import DecodePool
 from featx.images.resizing import fit, prepare
 
-__all__ = ["POLICIES", "READABLE", "DecodePool", "decode", "fit", "pixels_of", "prepare", "sniff"]
+__all__ = [
+    "POLICIES",
+    "READABLE",
+    "DecodePool",
+    "File",
+    "ImageData",
+    "Slab",
+    "Unread",
+    "decode",
+    "fit",
+    "item_id",
+    "pixels_of",
+    "prepare",
+    "sniff",
+]

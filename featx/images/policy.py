@@ -20,11 +20,13 @@ JPEG, draft policy           at 1/2, 1/4 or 1/8 of its size, straight from its D
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import (
@@ -63,6 +65,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+#: Larger files are not read into memory: more than an uncompressed 16-bit image of the most pixels that are decoded.
+MAX_FILE_BYTES = 2**30
 _FULL_SCALE = 0xFFFF
 #: Below a quarter of full scale, as data of 8 to 14 bits are.
 _DARK = 1 << 14
@@ -72,6 +76,57 @@ _TIFF_BITS = 258
 _TIFF_MOST = (281, 341)
 _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
+
+
+class File(NamedTuple):
+    """An image in a file of its own, to be read by whoever decodes it."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """Read the file whole.
+
+        Raises
+        ------
+        ImageError
+            If it is too large for an image, or cannot be read.
+        """
+        try:
+            with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path takes as long as a small file
+                n_bytes = os.fstat(file.fileno()).st_size
+                if n_bytes > MAX_FILE_BYTES:
+                    raise ImageError(f"{n_bytes:,} bytes, more than the {MAX_FILE_BYTES:,} that an image file may have")
+                return file.read()
+        except OSError as error:  # of the disk, the network, the folder: not of the image
+            raise ImageError(f"cannot be read ({error.strerror or error})", transient=True) from error
+
+
+#: An image: a whole file, or uint8 pixels (h, w), (h, w, 1), (h, w, 3), (h, w, 4).
+ImageData: TypeAlias = bytes | np.ndarray
+#: The same, or where it is to be read.
+Unread: TypeAlias = ImageData | File
+
+
+def item_id(data: ImageData) -> bytes:
+    """Return the 32 bytes by which an image is known everywhere: SHA-256 of its content.
+
+    Parameters
+    ----------
+    data : bytes or ndarray
+        An encoded image is known by its bytes, an array by dtype, shape and data.
+
+    Examples
+    --------
+    >>> item_id(b"abc").hex()[:8]
+    'ba7816bf'
+    >>> item_id(np.zeros((2, 3), np.uint8)) == item_id(np.zeros((3, 2), np.uint8))
+    False
+    """
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).digest()
+    digest = hashlib.sha256(f"{data.dtype.str}{data.shape}".encode())
+    digest.update(np.ascontiguousarray(data).reshape(-1).data)
+    return digest.digest()
 
 
 def decode(

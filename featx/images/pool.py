@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
+import os
 import selectors
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, islice, repeat
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 from featx.errors import FeatxError, ImageError
 from featx.files.disk import explanation
-from featx.images.decoder import Decoder, Job, warned
-from featx.images.resizing import prepare
+from featx.images.decoder import Decoder, Job, Slab, create_memory, decode_into, map_pixels
+from featx.images.policy import Unread
 from featx.machine import n_cores
 from featx.recipe import Frame
 
 log = logging.getLogger("featx")
 
-#: Batches that wait in front of each decoding process, so that it never idles.
-_DEPTH = 3
-#: A batch is closed at so many images, bytes of pixels, or bytes of encoded images.
-_BATCH_IMAGES = 32
-_BATCH_BYTES = 4 * 2**20
+#: Images that a decoder is handed at a time, where its share of a batch is not smaller or larger.
+_LEAST_IMAGES, _MOST_IMAGES = 8, 32
+#: A job is closed at so many bytes of encoded images.
+_JOB_BYTES = 4 * 2**20
+#: Jobs in front of each decoder, so that none idles while the network is waited for.
+_DEPTH = 2
 #: Seconds that a process may take to start.
 _START_SECONDS = 60.0
 #: Processes that may die one after another before any of them decodes an image.
@@ -40,7 +42,7 @@ _TICK = 0.25
 
 
 #: The caller's index of an image, with the image, or with its pixels at last; or with why there are none.
-_Image: TypeAlias = tuple[int, bytes | np.ndarray | ImageError]
+_Image: TypeAlias = tuple[int, Unread | ImageError]
 _Result: TypeAlias = tuple[int, np.ndarray | ImageError]
 
 
@@ -48,9 +50,9 @@ class DecodePool:
     """Processes that turn encoded images into pixels, ahead of their consumer and in order.
 
     Each process is a fresh interpreter that imports Pillow and NumPy, and numba where there is much to
-    resize; scripts need no ``__main__`` guard. Pixels come back through shared memory. A process that
-    crashes, is killed, hangs or asks for too much memory is replaced; the image it had in hand becomes an
-    `ImageError`, and the others of its batch are decoded again.
+    resize; scripts need no ``__main__`` guard. They read files, and write pixels to a ring of slabs, a batch each, in
+    shared memory. A process that crashes, is killed, hangs or asks for too much memory is replaced; the image it
+    had in hand becomes an `ImageError`, and the others that it had not reported are decoded again.
 
     Parameters
     ----------
@@ -81,29 +83,20 @@ class DecodePool:
         n_workers = n_cores() if n_workers is None else n_workers
         self._frame = frame
         self._timeout = timeout
-        self._memory_limit = memory_limit
-        self._batch_size = min(_BATCH_IMAGES, max(1, _BATCH_BYTES // (frame.height * frame.width * 3)))
         self._failed_starts = 0
         self._mapping = False
+        self._free: list[int] = []
+        self._memory = create_memory()
+        self._pixels = np.empty(0, np.uint8)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._decoders: list[Decoder] = []
         try:
             for _ in range(n_workers):
-                self._decoders.append(self._new_decoder())
+                decoder = Decoder(frame, memory=self._memory, memory_limit=memory_limit, stderr=self._stderr)
+                self._decoders.append(decoder)
         except OSError as error:
             self.close()
-            if error.errno in (errno.EFBIG, errno.ENOSPC, errno.EDQUOT):  # they share memory by temporary files
-                raise explanation(error, "write in", Path(tempfile.gettempdir())) from error
             raise FeatxError(f"Cannot start {n_workers} decoding processes ({error}). Try --workers 1") from error
-
-    def _new_decoder(self) -> Decoder:
-        return Decoder(
-            self._frame,
-            depth=_DEPTH,
-            batch_size=self._batch_size,
-            memory_limit=self._memory_limit,
-            stderr=self._stderr,
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -114,10 +107,13 @@ class DecodePool:
         self.close()
 
     def close(self) -> None:
-        """End all processes at once, whatever they are doing, and free the shared memory."""
+        """End all processes at once, whatever they are doing, and free the memory of all slabs that nobody holds."""
         while self._decoders:
             self._decoders.pop().close()
-        self._stderr.close()
+        if not self._stderr.closed:
+            del self._pixels
+            os.close(self._memory)
+            self._stderr.close()
 
     @property
     def pids(self) -> list[int]:
@@ -125,12 +121,12 @@ class DecodePool:
         return [decoder.process.pid for decoder in self._decoders]
 
     def map(self, images: Iterable[_Image], names: Sequence[str] | None = None) -> Iterator[_Result]:
-        """Decode images, reading only so far ahead as keeps the processes busy.
+        """Decode images one by one, reading only so far ahead as keeps the processes busy.
 
         Parameters
         ----------
-        images : iterable of (int, bytes or ndarray or ImageError)
-            An index of the caller's and an image as `featx.images.decode` takes it. An `ImageError` (of an
+        images : iterable of (int, bytes or ndarray or File or ImageError)
+            An index of the caller's and an image as `featx.images.decode` takes it, or its file. An `ImageError` (of an
             image that could not even be read) is passed on in its place.
         names : sequence of str, optional
             By index, for the log: the first image of which something is to be said is named there.
@@ -146,50 +142,120 @@ class DecodePool:
         FeatxError
             If processes keep dying before they decode anything.
         """
+        images = iter(images)
+        batches = (chain([first], islice(images, _MOST_IMAGES - 1)) for first in images)
+        for slab in self.batches(batches, _MOST_IMAGES, names):
+            for place, index in enumerate(slab.indices):
+                yield index, slab.errors[place] if place in slab.errors else slab.pixels[place].copy()
+            self.release(slab)
+
+    def batches(
+        self,
+        batches: Iterable[Iterable[_Image]],
+        size: int,
+        names: Sequence[str] | None = None,
+        *,
+        held: int = 2,
+        around: Callable[[np.ndarray], AbstractContextManager[Any]] = nullcontext,
+    ) -> Generator[Slab]:
+        """Decode images in batches, as `map` does one by one.
+
+        Parameters
+        ----------
+        batches : iterable of iterables
+            Of at most `size` images each, as `map` takes them; each is read to its end before the next.
+        size : int
+        names : sequence of str, optional
+            As in `map`.
+        held : int
+            Batches that the consumer holds at a time.
+        around : callable
+            Takes the memory of all slabs; its context manager is around the work.
+
+        Yields
+        ------
+        Slab
+            In the order given. Its memory is used for other images after `release`.
+        """
         if self._mapping:
             raise RuntimeError("This DecodePool is in the middle of a map; take another pool for a second one.")
-        self._mapping = True
+        self._mapping, said = True, False
         try:
-            doubts: dict[int, str] = {}
-            for job in self._map(iter(images)) if self._decoders else _decoded_here(images, self._frame):
-                if job.doubts and not doubts:
-                    doubts = job.doubts
-                    index, text = next(iter(doubts.items()))
-                    _say_once(f"{names[index] if names else f'image {index + 1:,}'}: {text}")
-                yield from job.results()
+            with around(self._allocate(size, held)):
+                for slab in self._batches(batches):
+                    for place, text in islice(slab.doubts.items(), int(not said)):
+                        index, said = slab.indices[place], True
+                        _say_once(f"{names[index] if names else f'image {index + 1:,}'}: {text}")
+                    yield slab
         finally:
             self._mapping = False
 
-    def _map(self, images: Iterator[_Image]) -> Iterator[Job]:
-        # Jobs of an earlier map, whose consumer stopped early, are finished too, and their results dropped.
-        pending: deque[Job] = deque()
-        exhausted = False
-        while pending or not exhausted:
-            decoder = max(self._decoders, key=lambda each: each.n_free)
-            can_submit = not exhausted and decoder.n_free > 0 and len(pending) < 2 * _DEPTH * len(self._decoders)
-            if can_submit:
-                job = Job(self._take(images))
-                exhausted = not job.indices
-                if job.indices:
-                    pending.append(job)
-                    decoder.submit(job)
-            ready = pending and pending[0].done
-            self._collect(0.0 if can_submit or ready else _TICK)
-            while pending and pending[0].done:
-                yield pending.popleft()
+    def release(self, slab: Slab) -> None:
+        """Give the memory of a slab back: nobody reads it any more."""
+        self._free.append(slab.first_row)
 
-    def _take(self, images: Iterator[_Image]) -> list[_Image]:
-        batch: list[_Image] = []
+    def _allocate(self, size: int, held: int) -> np.ndarray:
+        """Cut the shared memory into slabs of `size` images, which are all free, and return it."""
+        while any(decoder.jobs for decoder in self._decoders):  # of a consumer that stopped early
+            self._collect(_TICK)
+        n_jobs = _DEPTH * len(self._decoders)
+        self._job_images = min(_MOST_IMAGES, max(_LEAST_IMAGES, -(-size // max(1, n_jobs))))
+        n_slabs = held + 1 + -(-n_jobs * self._job_images // size)
+        n_bytes = n_slabs * size * self._frame.height * self._frame.width * 3
+        if n_bytes > os.fstat(self._memory).st_size:  # it never shrinks: an engine may still read what it was given
+            try:
+                os.truncate(self._memory, n_bytes)
+            except OSError as error:  # without memory files, it is a temporary one
+                raise explanation(error, "write in", Path(tempfile.gettempdir())) from error
+        self._pixels = map_pixels(self._memory, self._frame)
+        self._slab_rows = size
+        self._free = list(range(0, n_slabs * size, size))
+        return self._pixels
+
+    def _batches(self, batches: Iterable[Iterable[_Image]]) -> Iterator[Slab]:
+        ahead: deque[Slab] = deque()
+        for job in chain(self._jobs(batches, ahead), repeat(None)):
+            if job is not None:
+                self._hand_out(job)
+            elif not ahead:
+                return
+            self._collect(0.0 if job is not None or ahead[0].is_complete else _TICK)
+            while ahead and ahead[0].is_complete:
+                yield ahead.popleft()
+
+    def _jobs(self, batches: Iterable[Iterable[_Image]], ahead: deque[Slab]) -> Iterator[Job | None]:
+        """Read images, and cut them into jobs, each batch in a slab of its own; None while there is no room."""
+        for batch in batches:
+            while not self._free:
+                yield None
+            first, images = self._free.pop(0), iter(batch)
+            ahead.append(Slab(self._pixels[first : first + self._slab_rows], first))
+            while part := self._take(images, ahead[-1].n_left):
+                yield Job(ahead[-1], part)
+                while self._decoders and not any(decoder.has_room for decoder in self._decoders):
+                    yield None
+            ahead[-1].is_closed = True
+
+    def _take(self, images: Iterator[_Image], n: int) -> list[_Image]:
+        part: list[_Image] = []
         n_bytes = 0
-        for index, image in islice(images, self._batch_size):
-            batch.append((index, image))
+        for index, image in islice(images, min(n, self._job_images)):
+            part.append((index, image))
             n_bytes += _n_bytes(image)
-            if n_bytes >= _BATCH_BYTES:
+            if n_bytes >= _JOB_BYTES:
                 break
-        return batch
+        return part
+
+    def _hand_out(self, job: Job) -> None:
+        if self._decoders:
+            min((each for each in self._decoders if each.has_room), key=lambda each: len(each.jobs)).submit(job)
+        else:
+            job.finish(decode_into(job.pixels, job.images.items(), self._frame))
 
     def _collect(self, seconds: float) -> None:
         """Read the answers that have come, and replace processes that died or have hung for too long."""
+        if not self._decoders:
+            return
         with selectors.PollSelector() as selector:
             for decoder in self._decoders:
                 selector.register(decoder.channel, selectors.EVENT_READ, decoder)
@@ -224,28 +290,13 @@ class DecodePool:
         return lines[-1] if lines else ""
 
 
-def _decoded_here(images: Iterable[_Image], frame: Frame) -> Iterator[Job]:
-    """Decode in this process, one image a job."""
-    for index, image in images:
-        job = Job([(index, image)])
-        job.pixels = np.empty(1)
-        try:
-            if not isinstance(image, ImageError):
-                with warned() as said:
-                    job.pixels = prepare(image, frame)[np.newaxis]
-                job.doubts = {index: said[0]} if said else {}
-        except ImageError as error:
-            job.fail(0, error)
-        yield job
-
-
 @functools.lru_cache
 def _say_once(text: str) -> None:
     """Say it once in the life of this process: augmented views are made of the same images."""
     log.warning("%s", text)
 
 
-def _n_bytes(image: bytes | np.ndarray | ImageError) -> int:
+def _n_bytes(image: Unread | ImageError) -> int:
     if isinstance(image, np.ndarray):
         return image.nbytes
-    return 0 if isinstance(image, ImageError) else len(image)
+    return len(image) if isinstance(image, bytes) else 0

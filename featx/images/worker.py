@@ -1,7 +1,7 @@
 """One decoding process: ``python -m featx.images.worker SETTINGS``, started by `featx.images.DecodePool`.
 
-It reads jobs from a socket, one line of JSON each, decodes into shared memory and answers with what could
-not be decoded. It keeps no results between jobs, so killing it loses nothing.
+It reads jobs from a socket, one line of JSON each, decodes into shared memory and answers with what it has
+decoded and what not. It keeps no results between jobs, so killing it loses nothing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import os
 import socket
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
-from featx.errors import ImageError
-from featx.images.decoder import IDLE, Answer, Parcel, Slot, warned
-from featx.images.resizing import Resize, Resizer, prepare
+import numpy as np
+
+from featx.images.decoder import IDLE, Inbox, decode_into, map_pixels
+from featx.images.policy import Unread
+from featx.images.resizing import Resizer
 from featx.machine import limit_memory
 from featx.recipe import Frame
-
-_REASON_LENGTH = 300
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -28,40 +29,32 @@ def main(settings: dict[str, Any]) -> None:
     Parameters
     ----------
     settings : dict
-        ``frame``, ``batch_size``, ``memory_limit`` (bytes), and the inherited file descriptors ``socket``
-        and ``slots``.
+        ``frame``, ``memory_limit`` (bytes), and the inherited file descriptors ``socket``, ``inbox`` and ``memory``.
     """
     limit_memory(settings["memory_limit"])
     warnings.simplefilter("ignore")
     fields = settings["frame"]
     frame = Frame(**fields | {"background": tuple(fields["background"])})
-    size = {"batch_size": settings["batch_size"], "height": frame.height, "width": frame.width}
-    slots = [Slot(fd, **size) for fd in settings["slots"]]
-    resize = Resizer()
+    inbox, resize = Inbox(settings["inbox"]), Resizer()
+    memory = np.empty((0, frame.height, frame.width, 3), np.uint8)
     with socket.socket(fileno=settings["socket"]) as channel, channel.makefile("rb") as jobs:
         _silence_stderr()
         for line in jobs:
             job = json.loads(line)
-            answer = _decode(slots[job["slot"]], [Parcel(*fields) for fields in job["parcels"]], frame, resize)
+            first, parcels = job["first"], job["parcels"]
+            if parcels and first + parcels[-1][0] >= len(memory):  # it has grown
+                memory = map_pixels(settings["memory"], frame)
+            answer = decode_into(memory[first:], _opened(inbox, parcels), frame, resize)
             channel.sendall(json.dumps(answer).encode() + b"\n")
             resize.settle()
 
 
-def _decode(slot: Slot, parcels: list[Parcel], frame: Frame, resize: Resize) -> Answer:
-    """Decode a batch into its slot; return what is to be said of its images."""
-    failures, doubts = [], []
-    for parcel in parcels:
-        slot.progress = parcel.position
-        try:
-            with warned() as said:
-                slot.pixels[parcel.position] = prepare(slot.get(parcel), frame, resize)
-            doubts += [(parcel.position, text) for text in said]
-        except ImageError as error:
-            failures.append((parcel.position, str(error)[:_REASON_LENGTH], error.transient))
-        except MemoryError:
-            failures.append((parcel.position, "decoding needs more memory than a decoder may use", True))
-    slot.progress = IDLE
-    return Answer(failures, doubts)
+def _opened(inbox: Inbox, parcels: list[list[Any]]) -> Iterator[tuple[int, Unread]]:
+    """Yield place and image, and note which is in hand until the next is asked for."""
+    for place, *parcel in parcels:
+        inbox.progress = place
+        yield place, inbox.get(parcel)
+    inbox.progress = IDLE
 
 
 def _silence_stderr() -> None:

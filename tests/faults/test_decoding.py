@@ -49,6 +49,26 @@ def test_row_05_a_decoder_that_dies_or_hangs_costs_the_image_in_hand(sign, reaso
     assert all(np.array_equal(result, prepare(images[k], FRAME)) for k, result in results if k != 40)
 
 
+def test_row_05_what_a_killed_decoder_leaves_in_a_slab_is_never_seen():
+    """Every slab has been full of other images before, and its decoder dies in the middle of the third image."""
+    size = 4
+    batches = [[(k, PHOTOS[k]) for k in range(start, start + size)] for start in range(0, 40, size)]
+    batches.append([(100, PHOTOS[50]), (101, PHOTOS[51]), (102, LARGE), (103, PHOTOS[52])])
+    with DecodePool(FRAME, n_workers=1) as pool, striking(lambda: pool.pids, signal.SIGKILL) as struck:
+        for slab in pool.batches(batches, size):
+            assert slab.item_ids.any(axis=1).tolist() == [place not in slab.errors for place in range(size)]
+            found = slab.indices, slab.pixels.copy(), dict(slab.errors)
+            pool.release(slab)
+
+    assert len(struck) == 1
+    indices, pixels, errors = found
+    assert indices == [100, 101, 102, 103]
+    assert {place: str(error) for place, error in errors.items()} == {2: KILLED}
+    assert not pixels[2].any()
+    for place, k in [(0, 50), (1, 51), (3, 52)]:
+        assert np.array_equal(pixels[place], prepare(PHOTOS[k], FRAME))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory that a process asks for")
 def test_row_05_an_image_that_balloons_costs_itself():
     images = [PHOTOS[0], LARGE, PHOTOS[1]]
