@@ -7,18 +7,22 @@ import dataclasses
 import hashlib
 import os
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx import __version__
-from featx.datasets import item_id
 from featx.errors import CacheError, ImageError, OptionError
 from featx.extraction.options import Options
 from featx.files.sizes import parse_bytes
+from featx.images import File, item_id
+from featx.machine import n_cores
 from featx.progress import Progress
 from featx.recipe import Recipe, Request
 from featx.store import LIMIT, Store
@@ -29,11 +33,14 @@ if TYPE_CHECKING:
 
     from featx.backbones import Backbone
     from featx.datasets import Dataset
+    from featx.images import Unread
     from featx.progress import OnProgress
     from featx.recipe import View, Views
 
 #: Libraries whose version may change what a name resolves to.
 _LIBRARIES = ("torch", "torchvision", "timm")
+#: Images that a thread hashes before it is asked for them.
+_HASHED_TOGETHER = 32
 #: Where installed packages offer backbones of their own.
 _PLUGINS = "featx.backbones"
 
@@ -301,17 +308,40 @@ def identify(
     if stamps is not None and not rehash:
         item_ids, known = store.known_hashes(stamps)
     unknown, started = np.flatnonzero(~known), time.perf_counter()
-    for done, (index, data) in enumerate(dataset.iterate(unknown), start=1):
-        if isinstance(data, ImageError):
-            unreadable[index] = data
+    for done, (index, found) in enumerate(_hashed(dataset.unread(unknown)), start=1):
+        if isinstance(found, ImageError):
+            unreadable[index] = found
         else:
-            item_ids[index] = np.frombuffer(item_id(data), dtype=np.uint8)
+            item_ids[index] = np.frombuffer(found, dtype=np.uint8)
         if on_progress is not None:
             on_progress(done, len(unknown), time.perf_counter() - started)
     if stamps is not None and len(unknown):
         learned = np.setdiff1d(unknown, list(unreadable))
         store.remember_hashes(stamps[learned], item_ids[learned])
     return item_ids, unreadable
+
+
+def _hashed(images: Iterator[tuple[int, Unread | ImageError]]) -> Iterator[tuple[int, bytes | ImageError]]:
+    """Read files and hash images in threads, which is what both are good for; a few ahead, in their order."""
+    begun: deque[Future[list[tuple[int, bytes | ImageError]]]] = deque()
+    with ThreadPoolExecutor(n_cores()) as threads:
+        while part := list(islice(images, _HASHED_TOGETHER)):
+            begun.append(threads.submit(_hash_all, part))
+            if len(begun) > n_cores():
+                yield from begun.popleft().result()
+        while begun:
+            yield from begun.popleft().result()
+
+
+def _hash_all(images: list[tuple[int, Unread | ImageError]]) -> list[tuple[int, bytes | ImageError]]:
+    hashed: list[tuple[int, bytes | ImageError]] = []
+    for index, image in images:
+        try:
+            data = image.read() if isinstance(image, File) else image
+            hashed.append((index, data if isinstance(data, ImageError) else item_id(data)))
+        except ImageError as error:
+            hashed.append((index, error))
+    return hashed
 
 
 def named_network(backbone: Any, transform: Any = None, version: str | None = None) -> tuple[str, str | None]:

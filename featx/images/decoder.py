@@ -29,6 +29,8 @@ from featx.recipe import Frame
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 #: An inbox that holds more is emptied by its decoder before more is put in.
 _INBOX_BYTES = 16 * 2**20
+#: Jobs in front of a decoder, whose answers all fit a socket: neither side ever waits for the other to read.
+_MOST_JOBS = 16
 _REASON_LENGTH = 300
 
 
@@ -252,7 +254,7 @@ class Decoder:
     @property
     def has_room(self) -> bool:
         """Whether another job may be submitted."""
-        return not self.jobs or self._inbox.n_bytes < _INBOX_BYTES
+        return not self.jobs or (len(self.jobs) < _MOST_JOBS and self._inbox.n_bytes < _INBOX_BYTES)
 
     @property
     def at_work(self) -> bool:
@@ -265,9 +267,9 @@ class Decoder:
             self._inbox.empty()
         self.jobs.append(job)
         parcels = [[place, *self._inbox.put(image)] for place, image in job.images.items()]
-        message = {"first": job.slab.first_row + job.start, "parcels": parcels}
+        message = json.dumps({"first": job.slab.first_row + job.start, "parcels": parcels}).encode()
         try:
-            self.channel.sendall(json.dumps(message).encode() + b"\n")
+            self.channel.sendall(json.dumps(self._inbox.put(message)[:2]).encode() + b"\n")
         except OSError:  # it is dead: `receive` will find out
             return
 
@@ -325,7 +327,7 @@ _COUNTER_BYTES = 8
 
 
 class Inbox:
-    """What goes to one decoder: the encoded images that are not files, and behind them a counter of its progress.
+    """What goes to one decoder, behind a counter of its progress: images that are not files, and its jobs.
 
     The memory has no name, so nothing is left of it when its last process ends, however it ends; and it
     is not bound by the size of ``/dev/shm``, 64 MiB in a container.
@@ -338,7 +340,8 @@ class Inbox:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        os.truncate(fd, max(_COUNTER_BYTES, os.fstat(fd).st_size))
+        if not os.fstat(fd).st_size:
+            os.truncate(fd, _COUNTER_BYTES)
         self._counter = np.frombuffer(mmap.mmap(fd, _COUNTER_BYTES), np.int64)
         self._end = _COUNTER_BYTES
 
@@ -376,8 +379,12 @@ class Inbox:
         if isinstance(parcel[0], str):
             return File(*parcel)
         offset, n_bytes, shape = parcel
-        data = os.pread(self.fd, n_bytes, offset)
+        data = self.read(offset, n_bytes)
         return data if shape is None else np.frombuffer(data, np.uint8).reshape(shape)
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return bytes that the other side has written."""
+        return os.pread(self.fd, n_bytes, offset)
 
     def close(self) -> None:
         """Give the memory back."""

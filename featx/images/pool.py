@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -214,27 +214,35 @@ class DecodePool:
 
     def _batches(self, batches: Iterable[Iterable[_Image]]) -> Iterator[Slab]:
         ahead: deque[Slab] = deque()
-        for job in chain(self._jobs(batches, ahead), repeat(None)):
+        for job in self._jobs(batches, ahead):
             if job is not None:
                 self._hand_out(job)
-            elif not ahead:
-                return
-            self._collect(0.0 if job is not None or ahead[0].is_complete else _TICK)
-            while ahead and ahead[0].is_complete:
-                yield ahead.popleft()
+            yield from self._complete(ahead, wait=job is None)
+        while ahead:
+            yield from self._complete(ahead, wait=True)
+
+    def _complete(self, ahead: deque[Slab], *, wait: bool) -> Iterator[Slab]:
+        """Yield the slabs that are complete, in their order, having waited a moment for the first to be."""
+        self._collect(_TICK if wait and not (ahead and ahead[0].is_complete) else 0.0)
+        while ahead and ahead[0].is_complete:
+            yield ahead.popleft()
 
     def _jobs(self, batches: Iterable[Iterable[_Image]], ahead: deque[Slab]) -> Iterator[Job | None]:
         """Read images, and cut them into jobs, each batch in a slab of its own; None while there is no room."""
         for batch in batches:
             while not self._free:
+                if not ahead:
+                    raise RuntimeError("The consumer holds every slab: release them, or ask for more.")
                 yield None
             first, images = self._free.pop(0), iter(batch)
-            ahead.append(Slab(self._pixels[first : first + self._slab_rows], first))
-            while part := self._take(images, ahead[-1].n_left):
-                yield Job(ahead[-1], part)
+            slab = Slab(self._pixels[first : first + self._slab_rows], first)
+            ahead.append(slab)
+            while part := self._take(images, slab.n_left):
+                job = Job(slab, part)
                 while self._decoders and not any(decoder.has_room for decoder in self._decoders):
                     yield None
-            ahead[-1].is_closed = True
+                yield job
+            slab.is_closed = True
 
     def _take(self, images: Iterator[_Image], n: int) -> list[_Image]:
         part: list[_Image] = []

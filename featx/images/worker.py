@@ -1,7 +1,7 @@
 """One decoding process: ``python -m featx.images.worker SETTINGS``, started by `featx.images.DecodePool`.
 
-It reads jobs from a socket, one line of JSON each, decodes into shared memory and answers with what it has
-decoded and what not. It keeps no results between jobs, so killing it loses nothing.
+It finds jobs in its inbox where a socket says that there are any, decodes into shared memory and answers with what it
+has decoded and what not. It keeps no results between jobs, so killing it loses nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(settings: dict[str, Any]) -> None:
     with socket.socket(fileno=settings["socket"]) as channel, channel.makefile("rb") as jobs:
         _silence_stderr()
         for line in jobs:
-            job = json.loads(line)
+            job = json.loads(inbox.read(*json.loads(line)))
             first, parcels = job["first"], job["parcels"]
             if parcels and first + parcels[-1][0] >= len(memory):  # it has grown
                 memory = map_pixels(settings["memory"], frame)
