@@ -1,14 +1,17 @@
 """What the documentation says is so: its code runs, its links lead somewhere, its site builds."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import click
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,6 +102,23 @@ def test_the_code_of_a_page_runs_from_its_first_to_its_last_block(page, workplac
                 subprocess.run(words, check=True)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.ipynb")), ids=named)
+def test_the_cells_of_a_notebook_run_in_order_on_fewer_images(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEATX_CACHE", raising=False)
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as in a notebook
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                code = compile("".join(cell["source"]).replace("[:600]", "[:120]"), named(path), "exec")
+                if (
+                    path.stem != "frozen-finetuned-scratch"
+                ):  # which trains for minutes: run by .github/workflows/docs.yml
+                    exec(code, names)
+    plt.close("all")
+
+
 def test_links_lead_to_files_and_headings():
     dead = []
     for page in PAGES:
@@ -133,9 +153,9 @@ def test_the_site_shows_the_signature_and_the_parameters_of_every_public_name(mo
     import featx
 
     monkeypatch.syspath_prepend(ROOT / "examples")
-    import api_reference
+    import documentation
 
-    page = api_reference.on_page_markdown((ROOT / "docs" / "api.md").read_text())
+    page = documentation.on_page_markdown((ROOT / "docs" / "api.md").read_text())
     assert [name for name in featx.__all__[1:] if f"\n### featx.{name}\n" not in page] == []
     assert "\n- `image_size`: int | None, default=None. Side of the square input" in page
     assert "LogisticHead(C=1.0, *, tol=1e-05," in page.replace("\n    ", " ").replace("( ", "(")

@@ -129,6 +129,12 @@ def test_images_keep_their_proportions_in_a_grid(ax):
     assert ax.texts[0].get_color() != ax.texts[1].get_color()
 
 
+def test_grey_images_are_grey(ax):
+    plots.plot_images([Image.new("L", (4, 4), 200)], ax=ax)
+
+    assert ax.images[0].get_array()[0, 0].tolist() == [200, 200, 200, 255]
+
+
 def test_map_draws_every_point_in_its_group(ax):
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 3, 50)

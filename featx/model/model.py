@@ -369,6 +369,16 @@ def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = Fa
         If there is no such file.
     ModelFileError
         If it is damaged, was not written by featx, or needs a permission that was not given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_digits
+    >>> from featx import Features, fit
+    >>> model = fit(Features.from_arrays(*load_digits(return_X_y=True)), "ridge")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(model.save(f"{folder}/digits.featx")).head_name
+    'ridge'
     """
     return read(Model, Path(path), allow_code=allow_code, unsafe_pickle=unsafe_pickle)
 

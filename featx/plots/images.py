@@ -46,7 +46,7 @@ def plot_images(
         left, top = i % columns + (1 - _SIDE) / 2, (i // columns) * height
         w, h = (_SIDE * side / max(image.size) for side in image.size)
         x, y = left + (_SIDE - w) / 2, top + (_SIDE - h) / 2
-        ax.imshow(image, extent=(x, x + w, y + h, y), interpolation="nearest", aspect="auto")
+        ax.imshow(image.convert("RGBA"), extent=(x, x + w, y + h, y), interpolation="nearest", aspect="auto")
         if captions:
             text = "\n".join(shortened(line, 26) for line in captions[i].split("\n"))
             color = WRONG if i < len(wrong) and wrong[i] else INK

@@ -1,13 +1,15 @@
-"""Write the reference of featx's Python interface: a line ``::: featx.fit`` of a page becomes what `featx.fit` says.
+"""Write the pages of the documentation that are made from something else, as hooks of the site (see .mkdocs.yml).
 
-A hook of the site (see .mkdocs.yml). Signatures and docstrings are read from the imported package, since options come
-from settings that no reader of source files knows.
+A line ``::: featx.fit`` of a page becomes what `featx.fit` says: signatures and docstrings are read from the imported
+package, since options come from settings that no reader of source files knows. A notebook becomes a page.
 """
 
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _LINE = re.compile(r"^::: (\S+)$", re.MULTILINE)
@@ -17,8 +19,33 @@ _NAMED = ("Parameters", "Attributes", "Returns", "Raises", "Yields")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the reference in place of each line that asks for it; mkdocs calls this for every page."""
-    return _LINE.sub(lambda found: entry(found[1]), markdown)
+    """Put the reference in place of each line that asks for it, and lead to notebooks as pages; for every page."""
+    return _LINE.sub(lambda found: entry(found[1]), markdown).replace(".ipynb)", ".md)")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add a page for each notebook among the files of the site."""
+    from mkdocs.structure.files import File
+
+    for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        page = notebook(json.loads(Path(file.abs_src_path).read_text()))
+        files.append(File.generated(config, file.src_uri.replace(".ipynb", ".md"), content=page))
+    return files
+
+
+def notebook(content: dict[str, Any]) -> str:
+    """Return a notebook as Markdown, with what its cells printed and drew."""
+    parts = []
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        outputs = cell.get("outputs", ())
+        printed = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stdout")
+        values = ["".join(output["data"].get("text/plain", ())) for output in outputs if "data" in output]
+        drawn = ["".join(output["data"]["image/png"]) for output in outputs if "image/png" in output.get("data", ())]
+        parts += [f"```text\n{text.rstrip()}\n```" for text in (printed, *([] if drawn else values)) if text.strip()]
+        parts += [f"![What the cell draws](data:image/png;base64,{picture.strip()})" for picture in drawn]
+    return "\n\n".join(parts)
 
 
 def entry(name: str) -> str:
