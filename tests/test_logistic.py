@@ -203,7 +203,7 @@ def test_scores_of_many_classes_are_computed_a_part_at_a_time(monkeypatch):
     found = LogisticHead(C=0.1).fit(X, Y)
 
     assert (
-        len(list(Problem(read_training(found, X, Y), np.full((len(Y), 1), 1 / len(Y)), Multinomial(), "cpu").blocks()))
+        len(list(Problem(read_training(found, X, Y), np.full((1, len(Y)), 1 / len(Y)), Multinomial(), "cpu").blocks()))
         == 2
     )
     np.testing.assert_allclose(found.coef_, whole.coef_, atol=1e-8)

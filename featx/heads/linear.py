@@ -171,7 +171,7 @@ def _fit(
     samples = read_training(head, X, y, sample_weight, class_weight=head.class_weight, memory=memory)
     total = float(samples.weights.sum())
     loss = more if len(samples.classes) > 2 else two_classes
-    problem = Problem(samples, samples.weights[:, None] / total, loss, head.device)
+    problem = Problem(samples, samples.weights[None] / total, loss, head.device)
     penalties = problem.penalties(np.array([1 / (head.C * total)]))
     solution = Minimiser(problem).minimise(penalties, tol=head.tol, max_iter=head.max_iter)
     keep_solution(head, problem, solution, total=total, C=head.C)

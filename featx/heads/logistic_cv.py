@@ -97,7 +97,7 @@ class LogisticHeadCV(LinearClassifier):
         Cs = self._path()
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
         validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory)
-        held_out = np.zeros((len(training.codes), 1), bool) if validation else self._folds(training, groups)
+        held_out = np.zeros((1, len(training.codes)), bool) if validation else self._folds(training, groups)
         weights, totals = _fold_weights(training, held_out)
         problem = Problem(training, weights, Multinomial() if len(self.classes_) > 2 else Binomial(), self.device)
         minimiser = Minimiser(problem)
@@ -117,7 +117,7 @@ class LogisticHeadCV(LinearClassifier):
     def _finish(self, path: Minimiser, training: Samples, start: Any) -> None:
         """Fit on all rows with the chosen C, from what the folds found."""
         problem, total = path.problem, float(training.weights.sum())
-        problem.reweight(training.weights[:, None] / total)
+        problem.reweight(training.weights[None] / total)
         # Where measuring the curvature anew costs many steps, that of the path will do.
         curvature = path.curvature if problem.curvature_cost > REFRESH else None
         solution = Minimiser(problem, start, curvature).minimise(
@@ -143,7 +143,7 @@ class LogisticHeadCV(LinearClassifier):
         return np.sort(Cs.astype(np.float64))
 
     def _folds(self, training: Samples, groups: Any) -> NDArray[np.bool_]:
-        """Return which rows each fold holds out, shape (n, cv)."""
+        """Return which rows each fold holds out, shape (cv, n)."""
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
 
         n, splitter = len(training.codes), self.cv
@@ -153,11 +153,11 @@ class LogisticHeadCV(LinearClassifier):
             shuffle = self.random_state is not None
             splitter = kind(splitter, shuffle=shuffle, random_state=self.random_state)
         splits = check_cv(splitter, training.codes, classifier=True).split(np.zeros((n, 1)), training.codes, groups)
-        columns = []
+        folds = []
         for _, rows in splits:
-            columns.append(np.zeros(n, bool))
-            columns[-1][rows] = True
-        return np.column_stack(columns)
+            folds.append(np.zeros(n, bool))
+            folds[-1][rows] = True
+        return np.stack(folds)
 
     def _score(
         self,
@@ -170,15 +170,15 @@ class LogisticHeadCV(LinearClassifier):
         """Return the weighted score of each fold on its own rows, shape (n_folds,)."""
         coef, intercept = uncentred(problem, theta)
         if validation is not None:
-            training, held_out = validation, np.ones((len(validation.codes), 1), bool)
-        folds = held_out.shape[1]
+            training, held_out = validation, np.ones((1, len(validation.codes)), bool)
+        folds = len(held_out)
         sums, totals = np.zeros(folds), np.zeros(folds)
         for indices, block in training.blocks():
-            codes, weights, held = training.codes[indices], training.weights[indices], held_out[indices]
+            codes, weights, held = training.codes[indices], training.weights[indices], held_out[:, indices]
             Z = block @ coef[:folds].reshape(-1, coef.shape[2]).T + intercept[:folds].reshape(-1)
             Z = Z.reshape(len(block), folds, -1)
             for fold in range(folds):
-                rows = held[:, fold]
+                rows = held[fold]
                 q = softmax(Z[rows, fold] if Z.shape[2] > 1 else Z[rows, fold, 0])
                 sums[fold] += weights[rows] @ self._gain(q, codes[rows])
                 totals[fold] += weights[rows].sum()
@@ -192,16 +192,16 @@ class LogisticHeadCV(LinearClassifier):
 
 
 def _fold_weights(training: Samples, held_out: NDArray[np.bool_]) -> tuple[Array, NDArray[np.float64]]:
-    """Return the weights (n, p) of the rows that each fold is fitted on, each column of sum 1, and the sums before."""
+    """Return the weights (p, n) of the rows that each fold is fitted on, each row of sum 1, and the sums before."""
     # A streamed table's are made in the dtype that its problems compute in: twice that is much of a memory limit.
     dtype = np.dtype(np.float64) if training.in_memory else training.dtype
-    weights, totals = np.empty(held_out.shape, dtype), np.empty(held_out.shape[1])
-    for fold, held in enumerate(held_out.T):
+    weights, totals = np.empty(held_out.shape, dtype), np.empty(len(held_out))
+    for fold, held in enumerate(held_out):
         kept = np.where(held, 0, training.weights)
         totals[fold] = kept.sum()
         if not totals[fold]:
             raise DataError("A fold has no rows with a positive weight. Lower cv.")
-        weights[:, fold] = kept / totals[fold]
+        weights[fold] = kept / totals[fold]
     return weights, totals
 
 

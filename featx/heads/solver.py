@@ -57,8 +57,8 @@ class Problem:
     ----------
     samples : Samples
         n rows of d values with their class indices.
-    weights : ndarray of float64, shape (n, p)
-        Each column sums to 1.
+    weights : ndarray of float64, shape (p, n)
+        Each row sums to 1.
     loss : Loss
     device : str
         Where products are computed.
@@ -77,13 +77,13 @@ class Problem:
         self._sample: tuple[Any, Array] | None = None
         mean = self.zeros(samples.shape[1])
         for indices, X in self.blocks():
-            mean += self.weights[indices].mean(1) @ X
+            mean += self.weights[:, indices].mean(0) @ X
         self.mean = mean
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (p, k, d + 1) of the parameters; the last column is the intercept at μ."""
-        return self.weights.shape[1], self.n_outputs, self.samples.shape[1] + 1
+        return len(self.weights), self.n_outputs, self.samples.shape[1] + 1
 
     def zeros(self, *shape: int) -> Array:
         """Return zeros where, and in the dtype in which, the problem is solved."""
@@ -105,16 +105,16 @@ class Problem:
             yield indices, self._placed(block.astype(self._dtype, copy=False))
 
     def reweight(self, weights: NDArray[np.float64]) -> None:
-        """Become the problems of other weights (n, p), about the same mean; those of the rows in use stay positive."""
+        """Become the problems of other weights (p, n), about the same mean; those of the rows in use stay positive."""
         self.weights = self._placed(weights.astype(self._dtype))
 
     def scores(self, theta: Array, X: Array) -> Array:
-        """Return the scores (n, p, k) of rows X (n, d) at parameters (p, k, d + 1)."""
+        """Return the scores (p, k, n) of rows X (n, d) at parameters (p, k, d + 1)."""
         p, k, width = theta.shape
         coef = theta[..., :-1].reshape(p * k, width - 1)
-        scores = X @ coef.T
-        scores += theta[..., -1].reshape(p * k) - coef @ self.mean
-        return scores.reshape(-1, p, k)
+        scores = coef @ X.T
+        scores += (theta[..., -1].reshape(p * k) - coef @ self.mean)[:, None]
+        return scores.reshape(p, k, -1)
 
     def evaluate(self, theta: Array, penalties: Array) -> tuple[Array, Array]:
         """Return values (p,) and gradients (p, k, d + 1) at `theta`, of `penalties` (p,)."""
@@ -125,13 +125,12 @@ class Problem:
         gradient = xp.zeros_like(theta)
         for indices, X in self.blocks():
             losses, residual = self.loss(self.scores(theta, X), self.codes[indices])
-            weights = self.weights[indices]
+            weights = self.weights[:, indices]
             losses *= weights
-            values = values + losses.sum(0, dtype=xp.float64)
-            residual *= weights[..., None]
-            residual = residual.reshape(-1, p * k)
-            gradient[..., :-1] += (residual.T @ X).reshape(p, k, -1)
-            gradient[..., -1] += residual.sum(0).reshape(p, k)
+            values = values + losses.sum(1, dtype=xp.float64)
+            residual *= weights[:, None]
+            gradient[..., :-1] += (residual.reshape(p * k, -1) @ X).reshape(p, k, -1)
+            gradient[..., -1] += residual.sum(2)
         gradient[..., :-1] += _like(penalties, theta)[:, None, None] * coef - gradient[..., -1:] * self.mean
         return values, gradient
 
@@ -144,9 +143,9 @@ class Problem:
     def curvature(self, theta: Array) -> Curvature:
         """Measure the Hessian at `theta`, of the last problem for all, on a sample of the rows."""
         indices, X = self._sampled()
-        weights = self.weights[indices, -1]
+        weights = self.weights[-1, indices]
         u, v = self.loss.hessian(self.scores(theta[-1:], X), self.codes[indices])
-        return Curvature.measure(X - self.mean, weights / weights.sum(), u[:, 0], v[:, 0])
+        return Curvature.measure(X - self.mean, weights / weights.sum(), u[0], v[0])
 
     @property
     def curvature_cost(self) -> float:
@@ -165,7 +164,7 @@ class Problem:
     def _sampled(self) -> tuple[Any, Array]:
         if self._sample is None:
             m = self._sample_size
-            chosen = np.flatnonzero(to_numpy(self.weights[:, -1]) > 0)
+            chosen = np.flatnonzero(to_numpy(self.weights[-1]) > 0)
             if len(chosen) > m:
                 chosen = np.sort(np.random.default_rng(0).choice(chosen, m, replace=False))
             rows = self.samples.take(chosen).astype(self._dtype, copy=False)
@@ -219,13 +218,13 @@ class Curvature:
 
     @classmethod
     def measure(cls, X: Array, weights: Array, u: Array, v: Array) -> Curvature:
-        """Measure it on rows X (m, d) with weights (m,) that sum to 1, and their Hessians diag(u) - v vᵀ.
+        """Measure it on rows X (m, d) with weights (m,) that sum to 1, and their Hessians diag(u) - v vᵀ, both (k, m).
 
         X is lost: it may be a large part of what a memory limit allows.
         """
         xp = module_of(X)
-        class_values, classes = xp.linalg.eigh(xp.diag(weights @ u) - v.T @ (weights[:, None] * v))
-        traces = (weights * (u - v * v).sum(1)).clip(min=0)
+        class_values, classes = xp.linalg.eigh(xp.diag(u @ weights) - (v * weights) @ v.T)
+        traces = (weights * (u - v * v).sum(0)).clip(min=0)
         traces = traces / traces.sum().clip(min=xp.finfo(X.dtype).tiny)
         mean = traces @ X
         X -= mean
