@@ -35,8 +35,8 @@ from featx.datasets import Dataset, item_id, open_dataset
 from featx.extraction.plan import Plan as ExtractionPlan
 from featx.extraction.segments import segment_rows
 from featx.features import Features
-from featx.files.sizes import parse_bytes
 from featx.recipe import Frame, Recipe, Request
+from featx.settings import parse_bytes
 from featx.store import Store, TableContent
 from featx.store.catalog import KeyRows
 

@@ -17,7 +17,6 @@ import numpy as np
 from featx.datasets import DEFAULT_VAL
 from featx.errors import OptionError, UnknownNameError
 from featx.features import Features
-from featx.files.sizes import parse_bytes
 from featx.heads.linear import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead
@@ -28,6 +27,7 @@ from featx.model.job import Fitted, Job
 from featx.model.rows import Rows, choose_rows, row_groups
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration
+from featx.settings import parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

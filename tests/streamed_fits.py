@@ -106,7 +106,7 @@ def fit_under(limit, head, table, baseline):
 
 def main(folder):
     table = Features.open(make_table(folder / "cache", LIMIT, WIDTH))
-    some = table.select(np.arange(2 * NUMPY // WIDTH))  # too many for the solver of small tables
+    some = table.select(np.arange(NUMPY // WIDTH + 1))  # too many for the solver of small tables
     for head, _ in HEADS.values():  # libraries import and allocate more when they are first used
         clone(head).fit(some, memory=LIMIT).predict(some[:500])
     forget_peak()

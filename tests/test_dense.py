@@ -54,6 +54,29 @@ def test_prediction_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(head), check=True)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"hidden": (24, 16), "activation": "leaky.2", "init": "he", "eps": 1e-7, "schedule": "cosine", "min_lr": 1e-4},
+        {"optimizer": "adam", "label_smoothing": 0.2, "class_weight": {0: 3.0}, "schedule": "plateau", "factor": 0.5},
+        {"early_stopping": True, "patience": 1, "lr": 0.02, "monitor": "val_accuracy", "batch_size": 99},
+    ],
+)
+def test_numpy_trains_the_network_that_torch_trains(settings, monkeypatch):
+    head = DenseHead(**{"hidden": 32, "epochs": 4, "random_state": 1} | settings)
+    rows = {"X": X[TRAIN], "y": Y[TRAIN], "X_val": X[TEST], "y_val": Y[TEST]}
+    in_numpy = clone(head).fit(**rows)
+    monkeypatch.setattr("featx.heads.dense.NUMPY", 0)
+    by_torch = clone(head).fit(**rows)
+
+    assert in_numpy.n_iter_ == by_torch.n_iter_
+    for name, array in by_torch.state_.items():
+        np.testing.assert_allclose(in_numpy.state_[name], array, atol=2e-4, err_msg=name)
+    for name, values in by_torch.history_.items():
+        np.testing.assert_allclose(in_numpy.history_[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
 def test_a_seed_gives_the_same_network_and_leaves_torchs_own_seed_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -177,13 +177,13 @@ def test_settings_by_the_names_of_other_libraries_are_answered_with_ours(name, s
         head_class_of(name)(**settings)
 
 
-def test_heads_that_are_no_networks_are_fitted_without_torch(tmp_path):
+def test_heads_are_fitted_to_small_tables_without_torch(tmp_path):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 200)
     table = Features.from_arrays(rng.standard_normal((200, 16), np.float32) + y[:, None], y).export(tmp_path / "t.h5")
     code = (
         "import sys; from featx.cli import main\n"
-        "for head in ('ridge', 'centroid', 'knn', 'logreg', 'svm', 'logreg-cv', 'xgboost'):\n"
+        "for head in ('ridge', 'centroid', 'knn', 'logreg', 'svm', 'logreg-cv', 'xgboost', 'mlp'):\n"
         "    assert main(['fit', sys.argv[1], '--head', head, '-o', sys.argv[2], '-q']) == 0\n"
         "    assert 'torch' not in sys.modules, head"
     )

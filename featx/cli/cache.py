@@ -171,7 +171,7 @@ def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | 
     \b
     featx cache gc --max-size 10GiB --dry-run
     """
-    from featx.files.sizes import parse_bytes
+    from featx.settings import parse_bytes
     from featx.store.maintenance import collect, reclaimable
 
     how, most = reclaimable if dry_run else collect, None if max_size is None else parse_bytes(max_size, least=0)

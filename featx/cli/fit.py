@@ -94,11 +94,11 @@ def check_fit(
     head: str | None, protocol: str | None, asked: Extract, options: dict[str, Any], *, unsafe_pickle: bool
 ) -> None:
     """Refuse what no features could make right, before any are computed."""
-    from featx.files.sizes import parse_bytes
     from featx.heads import make_head
     from featx.model.saving import check_savable
     from featx.model.search import parse_search
     from featx.protocols import check_name
+    from featx.settings import parse_bytes
 
     if protocol:
         check_name(protocol)

@@ -20,11 +20,11 @@ import numpy as np
 from featx import __version__
 from featx.errors import CacheError, ImageError, OptionError
 from featx.extraction.options import Options
-from featx.files.sizes import parse_bytes
 from featx.images import File, item_id
 from featx.machine import n_cores
 from featx.progress import Progress
 from featx.recipe import Recipe, Request
+from featx.settings import parse_bytes
 from featx.store import LIMIT, Store
 from featx.store.catalog import first_of_each
 

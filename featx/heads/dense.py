@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.errors import DataError, OptionError
 from featx.heads.inputs import (
+    NUMPY,
     Array,
     ClassWeight,
     Head,
@@ -36,12 +37,13 @@ from featx.heads.layers import (
     trace,
 )
 from featx.heads.linear import softmax
+from featx.heads.small import SmallTrainer, initial_state, is_plain
 from featx.heads.training import TrainConfig, Trainer, forked_seeds
 from featx.machine import arithmetic, n_cuda_devices, resolve_device
 from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from featx.heads.training import Batch
 
@@ -141,7 +143,8 @@ class NetworkClassifier(_FittedNetwork, Head):
                 config, epochs=auto_epochs(training.shape[0], training.shape[1], self.batch_size)
             )
         self._optimizer_state: Any = None
-        trainer = self._train(training, validation, config, seed, fitted=False)
+        small = self._is_small(training, config)
+        trainer = (self._train_small if small else self._train)(training, validation, config, seed)
         self.history_, self.n_iter_ = trainer.state.history, trainer.state.epoch
         return self
 
@@ -172,10 +175,33 @@ class NetworkClassifier(_FittedNetwork, Head):
             self.history_[name] += trainer.state.history[name]
         return self
 
+    def _is_small(self, training: Samples, config: TrainConfig) -> bool:
+        """Whether training takes less in numpy than importing torch does."""
+        in_numpy = resolve_device(self.device, "device") == "cpu" and np.prod(training.shape) <= NUMPY
+        return bool(in_numpy) and is_plain(self.network_steps(), config)
+
+    def _train_small(
+        self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int
+    ) -> SmallTrainer:
+        """Train a new network in numpy, and keep its weights."""
+        steps = self.network_steps()
+        held_out = None if validation is None else _TableBatches(validation, config.batch_size, seed)
+        trainer = SmallTrainer(
+            steps,
+            initial_state(steps, self.init, seed),
+            _TableBatches(training, config.batch_size, seed),
+            config,
+            validation=None if held_out is None else held_out.in_order,
+            keep_best=config.early_stopping,
+        )
+        trainer.run()
+        self.state_ = {name: trainer.weights[name].copy() for name in state_shapes(steps)}
+        return trainer
+
     def _train(
-        self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int, *, fitted: bool
+        self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int, *, fitted: bool = False
     ) -> Trainer:
-        """Train a new network, or the `fitted` one, and keep its weights."""
+        """Train a new network, or the `fitted` one, by torch, and keep its weights."""
         device = resolve_device(self.device, "device")
         with forked_seeds(device, seed):
             network = self.network_module(fitted=fitted).to(device)
@@ -419,18 +445,19 @@ def auto_epochs(n: int, d: int, batch_size: int) -> int:
 
 
 class _TableBatches:
-    """`featx.heads.training.Batches` straight from a table or an array, without workers between."""
+    """`featx.heads.training.Batches` straight from a table or an array, without workers between.
 
-    def __init__(self, training: Samples, batch_size: int, seed: int, device: str) -> None:
-        import torch
+    They are tensors on a device, or where none is named arrays of numpy.
+    """
 
+    def __init__(self, training: Samples, batch_size: int, seed: int, device: str | None = None) -> None:
         self._rows, self._batch_size, self._seed, self._device = training, batch_size, seed, device
         self.n_rows = len(training)
         self.steps_per_epoch = math.ceil(self.n_rows / batch_size)
-        self._codes = torch.from_numpy(training.codes).to(device)
-        self._weights = torch.from_numpy(training.weights / training.weights.mean()).to(device, torch.float32)
+        self._codes = self._placed(training.codes)
+        self._weights = self._placed((training.weights / training.weights.mean()).astype(np.float32))
         source = self._rows.source
-        self._resident = as_tensor(source, device).float() if isinstance(source, np.ndarray) else None
+        self._resident = self._floats(source) if isinstance(source, np.ndarray) else None
 
     def steps(self, epoch: int, first: int = 0) -> Iterator[tuple[int, list[Batch]]]:
         """Yield all rows in an order that seed and epoch decide, in batches of nearly equal size.
@@ -440,17 +467,19 @@ class _TableBatches:
         return itertools.islice(self._steps(self._seed + epoch), first, None)
 
     def _steps(self, seed: int) -> Iterator[tuple[int, list[Batch]]]:
-        import torch
-
         shuffle = np.random.default_rng(seed)
         for indices, X in self._parts(seed):
             if len(X) == 1 < self.n_rows:
                 continue  # batch normalisation has no variance of one row
-            order = torch.from_numpy(shuffle.permutation(len(X))).to(self._device)
+            order = self._placed(shuffle.permutation(len(X)))
             codes, weights = self._codes[indices], self._weights[indices]
             # Equal parts: a rest of one row would leave batch normalisation without a variance.
-            for chosen in torch.tensor_split(order, math.ceil(len(X) / self._batch_size)):
-                yield len(chosen), [(X.index_select(0, chosen), codes[chosen], weights[chosen])]
+            n_batches = math.ceil(len(X) / self._batch_size)
+            size, longer = divmod(len(X), n_batches)
+            for i in range(n_batches):
+                chosen = order[i * size + min(i, longer) : (i + 1) * size + min(i + 1, longer)]
+                rows = X[chosen] if self._device is None else X.index_select(0, chosen)
+                yield len(chosen), [(rows, codes[chosen], weights[chosen])]
 
     def in_order(self, batch_size: int = 4096) -> Iterator[Batch]:
         """Yield all rows as they stand."""
@@ -460,9 +489,15 @@ class _TableBatches:
                 part = slice(start, start + batch_size)
                 yield X[part], codes[part], weights[part]
 
-    def _parts(self, seed: int | None) -> Iterator[tuple[Any, Tensor]]:
+    def _parts(self, seed: int | None) -> Iterator[tuple[Any, Any]]:
         if self._resident is not None:
             yield slice(None), self._resident
             return
         for indices, block in self._rows.blocks(shuffle=seed is not None, seed=seed or 0):
-            yield indices, as_tensor(block, self._device).float()
+            yield indices, self._floats(block)
+
+    def _placed(self, array: Array) -> Any:
+        return array if self._device is None else as_tensor(array, self._device)
+
+    def _floats(self, rows: Array) -> Any:
+        return rows.astype(np.float32, copy=False) if self._device is None else as_tensor(rows, self._device).float()

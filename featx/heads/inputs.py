@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.errors import DataError, OptionError
-from featx.files.sizes import parse_bytes
+from featx.settings import parse_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,8 @@ ClassWeight = dict[Any, float] | str | None
 #: Rows are gone through in blocks of this size where no memory limit says otherwise.
 BLOCK_BYTES = 16 << 20
 
+#: Fits to tables of at most so many values are done in numpy: importing torch takes longer than it saves.
+NUMPY = 1 << 25
 
 #: What scikit-learn, XGBoost and Keras call some settings of heads here.
 OTHER_NAMES = {

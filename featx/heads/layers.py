@@ -240,15 +240,19 @@ def apply_dense(steps: list[Step], state: dict[str, Array], X: Array) -> Array:
 
     `state` is the network's state dict, whose names begin with the number of the module.
     """
-    for i, layer in enumerate(step.layer for step in steps):
-        if layer.kind == "dense":
-            X = X @ state[f"{i}.weight"].T + state[f"{i}.bias"]
-        elif layer.kind == "bn":
-            scale = state[f"{i}.weight"] / np.sqrt(state[f"{i}.running_var"] + BATCH_NORM_EPS)
-            X = (X - state[f"{i}.running_mean"]) * scale + state[f"{i}.bias"]
-        elif layer.kind not in ("drop", "flat"):
-            X = _activate(layer, X)
+    for i, step in enumerate(steps):
+        X = apply_layer(i, step.layer, state, X)
     return X
+
+
+def apply_layer(i: int, layer: Layer, state: dict[str, Array], X: Array) -> Array:
+    """Return what the `i`-th layer of such a stack makes of its inputs."""
+    if layer.kind == "dense":
+        return X @ state[f"{i}.weight"].T + state[f"{i}.bias"]
+    if layer.kind == "bn":
+        scale = state[f"{i}.weight"] / np.sqrt(state[f"{i}.running_var"] + BATCH_NORM_EPS)
+        return (X - state[f"{i}.running_mean"]) * scale + state[f"{i}.bias"]
+    return X if layer.kind in ("drop", "flat") else _activate(layer, X)
 
 
 def _activate(layer: Layer, X: Array) -> Array:

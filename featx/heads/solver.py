@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from featx.heads.inputs import as_tensor
+from featx.heads.inputs import NUMPY, as_tensor
 from featx.heads.losses import Array, module_of
 from featx.machine import arithmetic, resolve_device
 
@@ -37,8 +37,6 @@ HISTORY = 10
 #: Tables of at most so many values are solved in float64, which costs nothing there.
 SMALL = 1 << 20
 
-#: Tables of at most so many values are solved in numpy: importing torch takes longer than it saves.
-NUMPY = 1 << 23
 
 #: Scores computed at a time, at most: rows times problems times classes.
 SCORES = 1 << 23

@@ -1,6 +1,7 @@
 """One training loop for every network here: dense and convolutional heads, and fine-tuning.
 
-Who trains brings a module on its device, its rows as `Batches`, and a `TrainConfig`:
+`Training` is the loop; `Trainer` makes its steps by torch, `featx.heads.small.SmallTrainer` in numpy. Who trains brings
+a module on its device, its rows as `Batches`, and a `TrainConfig`:
 
     trainer = Trainer(network, batches, config, seed=0, validation=lambda: held_out.in_order())
     trainer.run(on_progress=show, checkpoint=save)
@@ -22,6 +23,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
     from featx.progress import OnProgress
 
-    #: Rows, their class indices (m,) and their weights (m,), of mean 1 over all rows; on the device.
-    Batch = tuple[Tensor, Tensor, Tensor]
+    #: Rows, their class indices (m,) and their weights (m,), of mean 1 over all rows: tensors on the device, or arrays.
+    Batch = tuple[Any, Any, Any]
 
 OPTIMIZERS = ("adamw", "adam", "adamax", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "plateau", "none")
@@ -168,8 +170,175 @@ class TrainState:
         return cls(**{f.name: fields[f.name] for f in dataclasses.fields(cls)})
 
 
-class Trainer:
-    """A network in training.
+class Training:
+    """The loop over epochs and steps: rates, history, early stopping. What a step is, a subclass says.
+
+    Parameters
+    ----------
+    batches, config, validation, keep_best, every_step
+        As in `Trainer`.
+
+    Attributes
+    ----------
+    state : TrainState
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        config: TrainConfig,
+        *,
+        validation: Callable[[], Iterable[Batch]] | None = None,
+        keep_best: bool = False,
+        every_step: bool = False,
+    ) -> None:
+        self.batches, self.config = batches, config
+        self.state = TrainState()
+        self._validation, self._keep_best, self._every_step = validation, keep_best, every_step
+
+    def run(
+        self,
+        on_progress: OnProgress | None = None,
+        checkpoint: Callable[[], None] | None = None,
+        checkpoint_seconds: float = 300.0,
+    ) -> None:
+        """Train from where `state` is to the end, and leave the network in evaluation mode.
+
+        Parameters
+        ----------
+        on_progress : callable, optional
+            Called with a `Progress` after each step.
+        checkpoint : callable, optional
+            Called after each epoch, and in an epoch every so many seconds.
+        checkpoint_seconds : float
+
+        Raises
+        ------
+        OptionError
+            If the loss is no longer a number.
+        """
+        with self._alone():
+            while self.state.epoch < self.config.epochs and not self.state.stopped:
+                self._run_epoch(on_progress, checkpoint, checkpoint_seconds)
+                self._end_epoch()
+                if checkpoint is not None:
+                    checkpoint()
+        self._finish()
+
+    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
+        """Return the mean loss and the accuracy on rows that are not trained on, weighted as the rows are."""
+        raise NotImplementedError
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Return the context of a run, after which the process is as it was."""
+        raise NotImplementedError
+
+    def _start_epoch(self) -> None:
+        """Make the network ready for steps."""
+
+    def _array(self, values: list[float]) -> Any:
+        """Return float64 numbers where the steps are made."""
+        raise NotImplementedError
+
+    def _step(self, n_rows: int, batches: Iterable[Batch]) -> Any:
+        """Make one update; return the sums of losses, right rows and weights."""
+        raise NotImplementedError
+
+    def _keep(self) -> None:
+        """Remember the weights of the best epoch so far."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """End with the weights that were kept, if any were."""
+        raise NotImplementedError
+
+    def _last_rate(self) -> float:
+        """Return the learning rate of the last step."""
+        raise NotImplementedError
+
+    def _run_epoch(self, on_progress: OnProgress | None, checkpoint: Callable[[], None] | None, seconds: float) -> None:
+        """Make the steps that are left of the current epoch."""
+        state = self.state
+        self._start_epoch()
+        started, saved = time.perf_counter() - state.seconds, time.perf_counter()
+        sums = self._array(state.sums)
+        for n_rows, batches in self.batches.steps(state.epoch, state.step_in_epoch):
+            step = self._step(n_rows, batches)
+            sums += step
+            state.step_in_epoch, state.step = state.step_in_epoch + 1, state.step + 1
+            if self._every_step:
+                loss, correct, total = step.tolist()
+                self._note(step=state.step, loss=loss / total, accuracy=correct / total)
+            state.seconds = time.perf_counter() - started
+            due = checkpoint is not None and time.perf_counter() - saved >= seconds
+            if due or self._every_step:
+                state.sums = sums.tolist()
+            if on_progress is not None:
+                on_progress(self._progress())
+            if checkpoint is not None and due:
+                checkpoint()
+                saved = time.perf_counter()
+        state.sums = sums.tolist()
+
+    def _rate(self) -> float:
+        """Return the learning rate of the coming step: it rises through the warm-up, then follows the schedule."""
+        state, config, per_epoch = self.state, self.config, self.batches.steps_per_epoch
+        warmup = round(config.warmup * per_epoch)
+        if state.step < warmup:
+            return config.lr * (state.step + 1) / (warmup + 1)
+        done = state.epoch * per_epoch + min(state.step_in_epoch, per_epoch) - warmup
+        rate = config.rate(done / (self.config.epochs * per_epoch - warmup)) * state.rate_scale
+        return max(rate, min(config.min_lr, config.lr))
+
+    def _end_epoch(self) -> None:
+        """Note the epoch, look at the validation rows, and decide about weights, rate and end."""
+        state, config = self.state, self.config
+        loss, correct, total = state.sums
+        if not math.isfinite(loss):
+            raise OptionError(
+                f"The loss is no longer a number after {state.epoch + 1} epochs. Lower lr, now {config.lr:g}: "
+                f"--lr {config.lr / 10:g}, for a head --set lr={config.lr / 10:g}."
+            )
+        noted = {"loss": loss / total, "accuracy": correct / total, "lr": self._last_rate()}
+        if self._validation is not None:
+            noted["val_loss"], noted["val_accuracy"] = self.evaluate(self._validation())
+            self._note(val_step=state.step, val_loss=noted["val_loss"], val_accuracy=noted["val_accuracy"])
+        for name, value in noted.items():
+            state.history.setdefault(name, []).append(value)
+        state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
+        if self._is_better(state.best) and self._keep_best:
+            self._keep()
+        state.stopped = config.early_stopping and state.best[1] >= config.patience
+        if config.schedule == "plateau" and not self._is_better(state.plateau):
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        if self.state.plateau[1] >= self.config.plateau_patience:
+            self.state.rate_scale, self.state.plateau[1] = self.state.rate_scale * self.config.factor, 0
+
+    def _is_better(self, kept: list[float]) -> bool:
+        """Hold the last epoch against the best so far, and keep the outcome: [best, epochs since]."""
+        history, name = self.state.history, self.config.monitor
+        name = name if name in history else name.removeprefix("val_")
+        value = history[name][-1] if name.endswith("accuracy") else -history[name][-1]
+        better = value > kept[0] + self.config.min_delta
+        kept[:] = [value, 0] if better else [kept[0], kept[1] + 1]
+        return better
+
+    def _note(self, **values: float) -> None:
+        for name, value in values.items():
+            self.state.iterations[name].append(value)
+
+    def _progress(self) -> Progress:
+        total = self.batches.n_rows * self.config.epochs
+        done = total * self.state.step // max(1, self.config.epochs * self.batches.steps_per_epoch)
+        return Progress(
+            f"epoch {self.state.epoch + 1}/{self.config.epochs}", min(done, total), total, self.state.seconds
+        )
+
+
+class Trainer(Training):
+    """A network in training by torch.
 
     Parameters
     ----------
@@ -220,52 +389,39 @@ class Trainer:
     ) -> None:
         import torch
 
-        self.network, self.batches, self.config = network, batches, config
-        self.state = TrainState()
+        super().__init__(batches, config, validation=validation, keep_best=keep_best, every_step=every_step)
+        self.network = network
         self.best: dict[str, Tensor] = {}
         self.tensors = tensors or network.state_dict
         self.optimizer = optimizer or make_optimizer(network, config)
         self.device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self._seed, self._validation, self._train_mode = seed, validation, train_mode or network.train
-        self._keep_best, self._every_step = keep_best, every_step
+        self._seed, self._train_mode = seed, train_mode or network.train
 
-    def run(
-        self,
-        on_progress: OnProgress | None = None,
-        checkpoint: Callable[[], None] | None = None,
-        checkpoint_seconds: float = 300.0,
-    ) -> None:
-        """Train from where `state` is to the end, and leave the network in evaluation mode.
+    def _alone(self) -> AbstractContextManager[None]:
+        return forked_seeds(self.device)
 
-        Parameters
-        ----------
-        on_progress : callable, optional
-            Called with a `Progress` after each step.
-        checkpoint : callable, optional
-            Called after each epoch, and in an epoch every so many seconds.
-        checkpoint_seconds : float
+    def _start_epoch(self) -> None:
+        self._train_mode()
 
-        Raises
-        ------
-        OptionError
-            If the loss is no longer a number.
-        """
+    def _array(self, values: list[float]) -> Tensor:
         import torch
 
-        with forked_seeds(self.device):
-            while self.state.epoch < self.config.epochs and not self.state.stopped:
-                self._run_epoch(on_progress, checkpoint, checkpoint_seconds)
-                self._end_epoch()
-                if checkpoint is not None:
-                    checkpoint()
+        return torch.tensor(values, dtype=torch.float64, device=self.device)
+
+    def _keep(self) -> None:
+        self.best = {name: tensor.clone() for name, tensor in self.tensors().items()}
+
+    def _finish(self) -> None:
+        import torch
+
         with torch.no_grad():
             for name, tensor in self.tensors().items():
                 tensor.copy_(self.best.get(name, tensor))
         self.network.eval()
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
-        """Return the mean loss and the accuracy on rows that are not trained on, weighted as the rows are."""
+        """Return loss and accuracy, see `Training.evaluate`."""
         import torch
 
         self.network.eval()
@@ -292,29 +448,7 @@ class Trainer:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.precision)
         return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
-    def _run_epoch(self, on_progress: OnProgress | None, checkpoint: Callable[[], None] | None, seconds: float) -> None:
-        """Make the steps that are left of the current epoch."""
-        import torch
-
-        state = self.state
-        self._train_mode()
-        started, saved = time.perf_counter() - state.seconds, time.perf_counter()
-        sums = torch.tensor(state.sums, dtype=torch.float64, device=self.device)
-        for n_rows, batches in self.batches.steps(state.epoch, state.step_in_epoch):
-            sums += self._step(n_rows, batches)
-            state.seconds = time.perf_counter() - started
-            due = checkpoint is not None and time.perf_counter() - saved >= seconds
-            if due or self._every_step:
-                state.sums = sums.tolist()
-            if on_progress is not None:
-                on_progress(self._progress())
-            if checkpoint is not None and due:
-                checkpoint()
-                saved = time.perf_counter()
-        state.sums = sums.tolist()
-
     def _step(self, n_rows: int, batches: Iterable[Batch]) -> Tensor:
-        """Make one update; return the sums of losses, right rows and weights."""
         import torch
 
         self._seed_step()
@@ -328,82 +462,21 @@ class Trainer:
             losses = torch.nn.functional.cross_entropy(
                 scores, codes, reduction="none", label_smoothing=self.config.label_smoothing
             )
-            self.scaler.scale((losses @ weights) / n_rows).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale((losses @ weights) / n_rows).backward()
             with torch.no_grad():
                 sums += _sums(losses, scores, codes, weights)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.state.step_in_epoch += 1
-        self.state.step += 1
-        if self._every_step:
-            loss, correct, total = sums.tolist()
-            self._note(step=self.state.step, loss=loss / total, accuracy=correct / total)
         return sums
 
     def _seed_step(self) -> None:
         """Seed what the network draws in this step."""
         seed_draws(self.device, int(np.random.SeedSequence((self._seed, self.state.step)).generate_state(1)[0]))
 
-    def _rate(self) -> float:
-        """Return the learning rate of the coming step: it rises through the warm-up, then follows the schedule."""
-        state, config, per_epoch = self.state, self.config, self.batches.steps_per_epoch
-        warmup = round(config.warmup * per_epoch)
-        if state.step < warmup:
-            return config.lr * (state.step + 1) / (warmup + 1)
-        done = state.epoch * per_epoch + min(state.step_in_epoch, per_epoch) - warmup
-        rate = config.rate(done / (self.config.epochs * per_epoch - warmup)) * state.rate_scale
-        return max(rate, min(config.min_lr, config.lr))
-
-    def _end_epoch(self) -> None:
-        """Note the epoch, look at the validation rows, and decide about weights, rate and end."""
-        state, config = self.state, self.config
-        loss, correct, total = state.sums
-        if not math.isfinite(loss):
-            raise OptionError(
-                f"The loss is no longer a number after {state.epoch + 1} epochs. Lower lr, now {config.lr:g}: "
-                f"--lr {config.lr / 10:g}, for a head --set lr={config.lr / 10:g}."
-            )
-        noted = {"loss": loss / total, "accuracy": correct / total, "lr": self._rate_noted()}
-        if self._validation is not None:
-            noted["val_loss"], noted["val_accuracy"] = self.evaluate(self._validation())
-            self._note(val_step=state.step, val_loss=noted["val_loss"], val_accuracy=noted["val_accuracy"])
-        for name, value in noted.items():
-            state.history.setdefault(name, []).append(value)
-        state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
-        if self._is_better(state.best) and self._keep_best:
-            self.best = {name: tensor.clone() for name, tensor in self.tensors().items()}
-        state.stopped = config.early_stopping and state.best[1] >= config.patience
-        if config.schedule == "plateau" and not self._is_better(state.plateau):
-            self._slow_down()
-
-    def _slow_down(self) -> None:
-        if self.state.plateau[1] >= self.config.plateau_patience:
-            self.state.rate_scale, self.state.plateau[1] = self.state.rate_scale * self.config.factor, 0
-
-    def _is_better(self, kept: list[float]) -> bool:
-        """Hold the last epoch against the best so far, and keep the outcome: [best, epochs since]."""
-        history, name = self.state.history, self.config.monitor
-        name = name if name in history else name.removeprefix("val_")
-        value = history[name][-1] if name.endswith("accuracy") else -history[name][-1]
-        better = value > kept[0] + self.config.min_delta
-        kept[:] = [value, 0] if better else [kept[0], kept[1] + 1]
-        return better
-
-    def _rate_noted(self) -> float:
+    def _last_rate(self) -> float:
         group = self.optimizer.param_groups[-1]
         multiplier = group.get("multiplier", 1.0)
         return float(group["lr"] / multiplier) if multiplier else 0.0
-
-    def _note(self, **values: float) -> None:
-        for name, value in values.items():
-            self.state.iterations[name].append(value)
-
-    def _progress(self) -> Progress:
-        total = self.batches.n_rows * self.config.epochs
-        done = total * self.state.step // max(1, self.config.epochs * self.batches.steps_per_epoch)
-        return Progress(
-            f"epoch {self.state.epoch + 1}/{self.config.epochs}", min(done, total), total, self.state.seconds
-        )
 
 
 def _sums(losses: Tensor, scores: Tensor, codes: Tensor, weights: Tensor) -> Tensor:

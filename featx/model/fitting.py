@@ -15,7 +15,6 @@ from sklearn.base import clone
 from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
 from featx.features import Features
-from featx.files.sizes import parse_bytes
 from featx.heads.boosted import XGBoostHead
 from featx.heads.dense import ConvHead
 from featx.heads.linear import LogisticHead
@@ -29,7 +28,7 @@ from featx.model.report import FitReport, spelled
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.model.scores import OODScore
-from featx.settings import check_names
+from featx.settings import check_names, parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
