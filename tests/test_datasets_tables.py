@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,36 @@ def test_npz_may_lack_labels_and_may_name_classes(tmp_path):
 
     assert open_dataset(tmp_path / "a.npz").labels.tolist() == [-1, -1]
     assert labels_of(open_dataset(tmp_path / "b.npz")) == {"0": "dog", "1": "cat"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 1000, 1000)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-3, 4, 4)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (4611686018427387904, 4611686018427387904, 2)}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1099511627776,)}",
+        "(" * 9000,
+    ],
+    ids=["large", "negative", "overflowing", "long", "nested"],
+)
+def test_npz_whose_header_is_not_that_of_its_bytes_takes_no_memory(tmp_path, header):
+    text = header.encode().ljust(9014) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("X.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(48))
+
+    with pytest.raises(DataError, match=r"a.npz is no .npz file, or a damaged one. Save it with np.savez"):
+        open_dataset(tmp_path / "a.npz")
+
+
+def test_npz_that_inflates_without_end_is_refused_before_it_is_read(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", X=np.zeros((3, 100, 100), np.uint8))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    struct.pack_into("<I", content, content.rindex(b"PK\1\2") + 24, 2**31)  # what the directory says of its size
+    (tmp_path / "a.npz").write_bytes(content)
+
+    with pytest.raises(DataError, match=r"a.npz is a decompression bomb: \d+ bytes that become 2,147,483,648"):
+        open_dataset(tmp_path / "a.npz")
 
 
 def test_npz_that_is_damaged_or_hostile_is_refused(tmp_path):

@@ -90,7 +90,9 @@ def extraction_text(done: Extraction) -> str:
     if len(done.errors) > 5:
         lines.append(f"  … and {len(done.errors) - 5:,} more, in the table's `errors`")
     if done.errors and not done.computed:
-        lines.append("  What was refused before is not tried again, also after an update of Pillow, without --refresh.")
+        lines.append(
+            "  Those refused in an earlier run are tried again with --refresh only, as after an update of Pillow."
+        )
     return "\n".join(lines)
 
 

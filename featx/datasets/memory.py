@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,8 @@ _PIXELS = re.compile(rf"(?:({_SPLIT})_)?(?:x|images|data)(?:_({_SPLIT}))?")
 _LABELS = re.compile(rf"(?:({_SPLIT})_)?(?:y|labels|targets)(?:_({_SPLIT}))?")
 _CLASSES = ("classes", "class_names", "label_names")
 
+#: A compressed array of more bytes that are so many times those in its file is a decompression bomb.
+_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 100
 #: An array (h, w, 3) of at least so many rows and columns is taken for one image, not for h grey ones.
 _LEAST_SIDE = 8
 
@@ -184,12 +186,42 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise DataError(damaged)
     try:
+        with zipfile.ZipFile(path) as file:
+            for entry in file.infolist():
+                _check_entry(file, entry, path.name)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path.name} does not fit in memory. Write its images as files, or split it.") from error
+    except Exception as error:  # zipfile, zlib, numpy and the tokenizer that it reads headers with: a dozen types
         raise DataError(damaged) from error
-    except ValueError as error:
-        raise DataError(f"{path.name} holds Python objects. Save plain arrays: np.savez(path, X=X, y=y)") from error
+
+
+def _check_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> None:
+    """Hold an array's header against its bytes, before memory is taken for what it says.
+
+    Raises
+    ------
+    DataError
+        If it holds Python objects, or inflates to far more than images do.
+    ValueError
+        If its bytes are not those of such an array.
+    """
+    if entry.file_size > max(_BOMB_BYTES, _BOMB_RATIO * entry.compress_size):
+        raise DataError(
+            f"{name} is a decompression bomb: {entry.compress_size:,} bytes that become {entry.file_size:,}. "
+            "If they are images, save them with np.savez, which does not compress."
+        )
+    with file.open(entry) as member:
+        first = np.lib.format.read_magic(member) == (1, 0)
+        header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(member)
+        if dtype.hasobject:
+            raise DataError(f"{name} holds Python objects. Save plain arrays: np.savez(path, X=X, y=y)")
+        if min(shape, default=0) < 0 or member.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
+            raise ValueError("its header is not that of its bytes")
 
 
 def _by_split(arrays: dict[str, np.ndarray], pattern: re.Pattern[str]) -> dict[str, np.ndarray]:
