@@ -256,7 +256,7 @@ def test_openvino_takes_batches_smaller_than_what_it_is_checked_on(batch_size, t
 
 def test_a_batch_that_does_not_fit_the_gpu_is_halved_once_its_memory_is_let_go(monkeypatch):
     backbone, recipes = resolved()
-    job = choose._Job(backbone, recipes, torch.device("cuda"), None, None, padded=True)
+    job = choose._Job(backbone, recipes, [torch.device("cuda")], None, None, padded=True)
     held, tried = [], []
 
     def asked_for(job, engine):

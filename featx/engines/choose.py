@@ -232,9 +232,8 @@ def _largest_that_fits(job: _Job, engine: str) -> Engine:
     while True:
         try:
             opened = _by_pytorch(job, engine)
-            pixels = blank(job.recipes, job.size).numpy()
-            for running in [opened.start(pixels) for _ in range(opened.n_under_way)]:
-                running.result()
+            for _ in job.devices:  # which take turns
+                opened.run(blank(job.recipes, job.size).numpy())
         except torch.cuda.OutOfMemoryError as error:
             if job.size == 1:
                 raise OptionError(
