@@ -5,7 +5,7 @@
 Each mutant is put in the place of the true file of a small cache, and everything that reads it is asked: `Features`
 with its columns, rows, views and exports, ``featx cache list``, ``verify``, ``gc`` and ``rm``, and a run that adds rows
 and publishes. What featx refuses on purpose is fine; any other exception is a fault, and so are a crash, more than
-1 GiB of memory, and more than 10 s. Expected: no fault.
+1 GiB of memory, and more than 10 s of processor time. Expected: no fault.
 """
 
 from __future__ import annotations

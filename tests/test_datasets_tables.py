@@ -442,6 +442,14 @@ def test_large_row_group_is_streamed_in_bounded_memory(tmp_path):
     assert peak < 50e6
 
 
+def test_parquet_of_millions_of_rows_in_a_few_bytes_is_refused_before_they_are_listed(tmp_path):
+    empty = pa.nulls(3 << 20, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": empty}), tmp_path / "a.parquet")
+
+    with pytest.raises(DataError, match=r"a.parquet is damaged, or a decompression bomb: 3,145,728 rows in"):
+        open_dataset(tmp_path / "a.parquet")
+
+
 # Names of public datasets
 
 

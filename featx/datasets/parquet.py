@@ -30,6 +30,8 @@ from featx.images import ImageData
 
 #: Rows that are in memory at a time.
 _BATCH_ROWS = 32
+#: So many rows a file may have; more of them only if each takes at least a byte.
+_BOMB_ROWS = 1 << 20
 
 
 class ParquetImages:
@@ -223,7 +225,14 @@ def _group_rows(path: Path, roles: _Roles) -> list[int]:
         for name in filter(None, (roles.image, roles.label, roles.split, roles.group)):
             if name not in file.schema_arrow.names:
                 raise DataError(f"{path.name} has no column {name!r}, as the files before it have. Give it alone.")
-        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    n_bytes = path.stat().st_size
+    if min(rows, default=0) < 0 or sum(rows) > max(_BOMB_ROWS, n_bytes):
+        raise DataError(
+            f"{path.name} is damaged, or a decompression bomb: {sum(rows):,} rows in {n_bytes:,} bytes. Images take "
+            "more. Download or write it again."
+        )
+    return rows
 
 
 def _column(path: Path, name: str | None, n: int) -> list[Any]:
