@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 
@@ -37,6 +38,12 @@ def logs_as_at_the_start():
         if name.split(".")[0] == "featx":
             logging.getLogger(name).disabled = False
     logging.getLogger("featx").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def own_folder_of_networks(monkeypatch, tmp_path_factory):
+    """Keep what a test converts from the user's folder, and from the next test."""
+    monkeypatch.setenv("FEATX_NETWORKS", str(tmp_path_factory.getbasetemp() / "networks" / secrets.token_hex(8)))
 
 
 @pytest.fixture

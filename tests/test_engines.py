@@ -6,6 +6,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from featx import backbones, engines
-from featx.engines import Engine, choose, open_engine, openvino, pytorch
+from featx.engines import Engine, choose, kept, open_engine, openvino, pytorch
 from featx.engines import engine as engine_module
 from featx.engines.choose import request_size
 from featx.engines.pytorch import blank, export, fold_batch_norm, from_pixels
@@ -256,7 +257,7 @@ def test_openvino_takes_batches_smaller_than_what_it_is_checked_on(batch_size, t
 
 def test_a_batch_that_does_not_fit_the_gpu_is_halved_once_its_memory_is_let_go(monkeypatch):
     backbone, recipes = resolved()
-    job = choose._Job(backbone, recipes, [torch.device("cuda")], None, None, padded=True)
+    job = choose._Job(backbone, recipes, ["cuda"], None, None, padded=True)
     held, tried = [], []
 
     def asked_for(job, engine):
@@ -582,7 +583,84 @@ def test_a_converted_network_is_read_back_bit_equal_and_never_when_damaged(tmp_p
     mended = open_engine(backbone, recipes, **options).run(images(4))
     assert all(np.array_equal(a, b) for a, b in zip(first, mended, strict=True))
     assert (folder / "network.bin").read_bytes() != weights
-    assert json.loads((folder / "sha256.json").read_text()).keys() == {"network.xml", "network.bin"}
+    assert json.loads((folder / "about.json").read_text())["sha256"].keys() == {"network.xml", "network.bin"}
+
+
+def keep(networks, number, n_bytes=100):
+    """Keep a made-up network of that number and size, and return where it lies."""
+    written = networks.parent / "network.xml"
+    written.write_bytes(b"x" * n_bytes)
+    written.with_name("network.bin").write_bytes(b"")
+    kept.keep(networks, ["made up", number], written, f"network {number}")
+    return networks / kept.key_of(["made up", number])
+
+
+def test_of_what_is_kept_nothing_torn_changed_moved_or_foreign_is_found(tmp_path, monkeypatch):
+    networks = tmp_path / "networks"
+    places = [keep(networks, number) for number in range(6)]
+    assert [kept.find(networks, ["made up", number]).path.parent for number in range(6)] == places
+    (places[0] / "network.bin").unlink()
+    (places[1] / "network.xml").write_bytes(b"y" * 100)
+    (places[2] / "about.json").write_text("[[[")
+    shutil.rmtree(places[3])
+    places[4].rename(places[3])
+
+    assert [kept.find(networks, ["made up", number]) is None for number in range(6)] == [True] * 5 + [False]
+    problems = {one.path.parent: one.problem for one in kept.listing(networks)}
+    assert [bool(problems[place]) for place in (*places[:4], places[5])] == [True] * 4 + [False]
+    assert {one.path.parent for one in kept.prune(networks)} == set(places[:4])
+    assert list(networks.iterdir()) == [places[5]]
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    if places[5].stat().st_uid:
+        assert kept.find(networks, ["made up", 5]) is None
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path, monkeypatch):
+    networks = tmp_path / "networks"
+    places = [keep(networks, number) for number in range(3)]
+    for age, place in enumerate(places):
+        os.utime(place / "about.json", (age, age))
+    assert kept.find(networks, ["made up", 0])  # which is a use
+    monkeypatch.setattr(kept, "LIMIT", 250)
+    last = keep(networks, 3)
+
+    assert {place for place in places if place.exists()} | {last} == {places[0], last}
+
+
+@pytest.mark.parametrize(
+    ("named", "caches", "expected"),
+    [("off", "/c", None), ("/n", "/c", "/n"), ("", "/c", "/c/featx/networks"), ("", "no/root", "HOME/.cache")],
+)
+def test_the_folder_of_networks_is_the_users_own(named, caches, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("FEATX_NETWORKS", named)
+    monkeypatch.setenv("XDG_CACHE_HOME", caches)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    if expected == "HOME/.cache":
+        expected = tmp_path / ".cache" / "featx" / "networks"
+
+    assert kept.folder() == (expected and Path(expected))
+
+
+@needs_openvino
+def test_a_converted_network_is_opened_without_the_backbone_and_for_as_many_images_as_come(tmp_path):
+    backbone, recipes = resolved()
+    expected = eager(backbone, recipes, batch_size=4).run(images(3))
+    open_engine(backbone, recipes, engine="openvino", networks=tmp_path)
+
+    def never():
+        raise AssertionError("the backbone was loaded")
+
+    many = open_engine(never, recipes, n_images=3, networks=tmp_path)
+    few = open_engine(never, recipes, n_images=3, networks=tmp_path, padded=False)
+    assert (many.name, few.name, few.request_size, few.batch_size) == ("openvino", "openvino", 1, 3)
+    assert many.request_size == request_size(recipes, many.batch_size) > 1
+    for engine in (many, few):
+        for rows, wanted in zip(engine.run(images(3)), expected, strict=True):
+            assert distance(rows, wanted) <= 1e-5
+    kept.note_slower(tmp_path, openvino.decides(recipes, many.request_size))
+    with pytest.raises(AssertionError, match="was loaded"):
+        open_engine(never, recipes, n_images=3, networks=tmp_path)
 
 
 @needs_openvino
@@ -687,7 +765,7 @@ def test_a_network_too_large_for_the_gpu_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(choose, "_by_pytorch", full)
     backbone, recipes = resolved()
-    job = choose._Job(backbone, recipes, [torch.device("cuda")], None, None, padded=True)
+    job = choose._Job(backbone, recipes, ["cuda"], None, None, padded=True)
     with pytest.raises(OptionError, match=r"test_resnet does not fit the memory of cuda.*--device cpu"):
         choose._largest_that_fits(job, "eager")
 

@@ -191,6 +191,39 @@ def gc_command(console: Console, cache: Path, *, orphans: bool, max_size: str | 
     )
 
 
+@cache.command("networks")
+@click.option("--prune", is_flag=True, help="Remove what is damaged, and what was used longest ago until --max-size.")
+@click.option("--max-size", default="5GiB", show_default=True, metavar="SIZE", help="Of what --prune leaves.")
+@common
+def networks_command(console: Console, cache: Path, *, prune: bool, max_size: str) -> None:  # noqa: ARG001
+    """List networks that were converted for OpenVINO, every byte checked. All caches of a user share them.
+
+    \b
+    featx cache networks
+    featx cache networks --prune --max-size 1GiB
+
+    They lie in the user's cache directory. FEATX_NETWORKS names another folder, or is off.
+    """
+    from featx.engines import kept
+    from featx.settings import parse_bytes
+
+    folder, most = kept.folder(), parse_bytes(max_size, least=0)
+    gone = kept.prune(folder, most) if prune and folder is not None else []
+    there = kept.listing(folder) if folder is not None else []
+    n_bytes = sum(one.n_bytes for one in there)
+    data = {
+        "path": None if folder is None else str(folder),
+        "networks": [dataclasses.asdict(one) | {"path": str(one.path)} for one in there],
+        "removed": [str(one.path.parent) for one in gone],
+        "bytes": n_bytes,
+    }
+    rows = [[one.of, n_bytes_text(one.n_bytes), _age(one.used), one.problem] for one in there]
+    lines = [table(rows, ["network", "size", "used", ""], "lrrl")] if rows else []
+    lines.append(f"{n_bytes_text(n_bytes)} in {folder or 'no folder: FEATX_NETWORKS is off'}")
+    lines += [f"removed: {one.of or one.path.parent.name}" for one in gone]
+    console.result(data, "\n".join(lines))
+
+
 @cache.command("rm")
 @click.argument("tables", metavar="TABLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common

@@ -20,8 +20,9 @@ import numpy as np
 
 from featx import __version__
 from featx.datasets import open_dataset
+from featx.engines.choose import FEW_IMAGES
 from featx.errors import ClusterError, FeatxError, MissingDataError, OptionError
-from featx.extraction.executors import FEW_IMAGES, check_probes, open_agreed
+from featx.extraction.executors import check_probes, open_agreed
 from featx.extraction.plan import Plan, Segment, open_store, resolve
 from featx.extraction.segments import ComputedRows, commit, compute_segments
 from featx.images import DecodePool

@@ -7,20 +7,21 @@ import dataclasses
 import gc
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from featx.engines import openvino
+from featx.engines import kept, openvino
 from featx.engines.engine import Engine, check_not_forked
-from featx.engines.pytorch import blank, compiled, eager, in_turn
 from featx.errors import OptionError
-from featx.machine import pinned, resolve_device
+from featx.machine import n_cores, pinned, resolve_device
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import torch
 
     from featx.backbones import Backbone
     from featx.engines.pytorch import Compute
@@ -37,12 +38,14 @@ _CONVERSION, _READING = 0.012, 0.5
 _TRIAL_IMAGES, _EAGER_TRIAL_IMAGES = 16, 4
 #: Not even the smallest network is worth converting for so few images.
 _NEVER_WORTH_IT = 4
+#: So few are not worth what makes a network faster, and each of them is a request of its own.
+FEW_IMAGES = 64
 #: A batch goes through openvino in requests of an eighth of the usual batch, and each core gets sixteen of them.
 _REQUESTS_PER_BATCH, _REQUESTS_PER_CORE = 8, 16
 
 
 def open_engine(
-    backbone: Backbone,
+    backbone: Backbone | Callable[[], Backbone],
     recipes: list[Recipe],
     *,
     engine: str = "auto",
@@ -56,12 +59,14 @@ def open_engine(
 
     Parameters
     ----------
-    backbone : Backbone
+    backbone : Backbone, or a callable that returns it
+        The callable is called where the network is needed: not if it was converted before, so that torch is not
+        imported. A function of the user's own is always called, since nothing tells whether it changed.
     recipes : list of Recipe
         Of that backbone, from `featx.backbones.resolve`.
     engine : {"auto", "eager", "compile", "openvino"}
-        ``auto`` takes eager PyTorch on CUDA and for short jobs, and for long ones on a CPU whichever of eager and
-        openvino measures faster; `Engine.why` says which and why.
+        ``auto`` takes eager PyTorch on CUDA, and on a CPU a network that was converted before; without one eager for
+        short jobs, and for long ones whichever of it and openvino measures faster; `Engine.why` says which and why.
     device : {"auto", "cpu", "cuda", "cuda:I"}
         ``auto`` is CUDA where there is one. A device that is asked for and not there is an error, never the CPU.
         Of several CUDA devices, each takes the next batch when it is free.
@@ -70,10 +75,10 @@ def open_engine(
     n_images : int, optional
         How many images will come: a conversion must pay for itself.
     networks : Path, optional
-        Folder that keeps converted networks for the next time.
+        Folder that keeps converted networks for the next time, `featx.engines.kept.folder` as a rule.
     padded : bool
-        Whether eager's requests have one shape, as its bits depend on that: the rows of a resumed run then equal those
-        of an uninterrupted one bit for bit (tier A). Without, a few images take the time of a few, and their features
+        Whether requests have one shape, as their bits depend on that: the rows of a resumed run then equal those of an
+        uninterrupted one bit for bit (tier A). Without, a few images take the time of a few, and their features
         depend, within 1e-5 (tier B), on how many came together.
 
     Raises
@@ -96,13 +101,15 @@ def open_engine(
         raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
     named = [device] if isinstance(device, str) else device
     devices = [device_for(name, engine, recipes[0].precision) for name in named]
-    job = _Job(backbone, recipes, devices, batch_size, networks, padded)
+    job = _Job(backbone, recipes, devices, batch_size, networks, padded, n_images or 0)
+    if ":" in recipes[0].backbone:
+        job.backbone  # noqa: B018 - the user's function is called
     if engine == "openvino":
         return _converted(job, "openvino was asked for")
-    if job.device.type == "cuda" and batch_size is None:
+    if job.kind == "cuda" and batch_size is None:
         return _largest_that_fits(job, engine)
-    if engine == "auto" and job.device.type == "cpu":
-        return _automatic(job, n_images or 0)
+    if engine == "auto" and job.kind == "cpu":
+        return _automatic(job)
     return _by_pytorch(job, engine)
 
 
@@ -110,48 +117,77 @@ def open_engine(
 class _Job:
     """What an engine is opened for."""
 
-    backbone: Backbone
+    source: Backbone | Callable[[], Backbone]
     recipes: list[Recipe]
-    devices: list[torch.device]
+    devices: list[str]
     batch_size: int | None
     networks: Path | None
     padded: bool
+    n_images: int = 0
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return self.source() if callable(self.source) else self.source
 
     @property
-    def device(self) -> torch.device:
-        return self.devices[0]
+    def kind(self) -> str:
+        return self.devices[0].partition(":")[0]
 
     @property
     def size(self) -> int:
-        return self.batch_size or default_batch_size(self.recipes, self.device)
+        return self.batch_size or default_batch_size(self.recipes, self.kind)
+
+    @property
+    def converted_size(self) -> int:
+        """Images in a batch of openvino's: so many that every core has a few requests, or all waits for the last."""
+        usual = request_size(self.recipes, default_batch_size(self.recipes, "cpu"))
+        return self.batch_size or usual * _REQUESTS_PER_CORE * n_cores()
+
+    @property
+    def together(self) -> int:
+        """Images in a request of openvino's, as networks are converted for."""
+        return request_size(self.recipes, self.converted_size)
+
+    @property
+    def is_brief(self) -> bool:
+        return not self.padded and 0 < self.n_images <= FEW_IMAGES
+
+    @property
+    def torch_devices(self) -> list[torch.device]:
+        import torch
+
+        return [torch.device(device) for device in self.devices]
 
 
-def default_batch_size(recipes: list[Recipe], device: torch.device) -> int:
+def default_batch_size(recipes: list[Recipe], device: str) -> int:
     """Return a power of two by the pixels of one image: on a CPU 32 for 224 by 224, 256 for 32 by 32."""
     pixels = recipes[0].frame.height * recipes[0].frame.width
     size = _SMALLEST_BATCH
-    while size < _LARGEST_BATCH[device.type] and 2 * size * pixels <= 1.2 * _BATCH_PIXELS[device.type]:
+    while size < _LARGEST_BATCH[device] and 2 * size * pixels <= 1.2 * _BATCH_PIXELS[device]:
         size *= 2
     return size
 
 
 def request_size(recipes: list[Recipe], batch_size: int) -> int:
     """Return how many images of a batch go through openvino together: 4 of 224 by 224, where that divides the batch."""
-    most = max(1, default_batch_size(recipes, torch.device("cpu")) // _REQUESTS_PER_BATCH)
+    most = max(1, default_batch_size(recipes, "cpu") // _REQUESTS_PER_BATCH)
     return max(size for size in range(1, most + 1) if batch_size % size == 0)
 
 
 def _by_pytorch(job: _Job, engine: str) -> Engine:
+    from featx.engines.pytorch import compiled, eager, in_turn
+
     if engine == "compile":
-        computes = [compiled(job.backbone, job.recipes, job.size, device) for device in job.devices]
+        computes = [compiled(job.backbone, job.recipes, job.size, device) for device in job.torch_devices]
         return _engine(job, in_turn(computes), "compile", "compile was asked for")
-    why = "eager was asked for" if engine == "eager" else f"there is a {job.device.type} device"
-    return _engine(job, in_turn([eager(job.backbone, job.recipes, device) for device in job.devices]), "eager", why)
+    why = "eager was asked for" if engine == "eager" else f"there is a {job.kind} device"
+    computes = [eager(job.backbone, job.recipes, device, briefly=job.is_brief) for device in job.torch_devices]
+    return _engine(job, in_turn(computes), "eager", why)
 
 
 def _engine(job: _Job, compute: Compute, name: str, why: str) -> Engine:
     # A GPU copies one batch while it computes another; on a CPU both would want the same cores.
-    on_gpu = job.device.type == "cuda"
+    on_gpu = job.kind == "cuda"
     return Engine(
         compute,
         job.recipes,
@@ -160,49 +196,65 @@ def _engine(job: _Job, compute: Compute, name: str, why: str) -> Engine:
         why=why,
         n_at_once=2 * len(job.devices) if on_gpu else 0,
         padded=job.padded or name == "compile",
-        pinned=partial(pinned, devices=job.devices) if on_gpu else contextlib.nullcontext,
+        pinned=partial(pinned, devices=job.torch_devices) if on_gpu else contextlib.nullcontext,
     )
 
 
 def _converted(job: _Job, why: str = "", plain: Compute | None = None) -> Engine:
-    size = job.batch_size or _openvino_batch_size(job.recipes)
-    together = request_size(job.recipes, size)
-    network = openvino.build(job.backbone, job.recipes, together, job.networks, plain)
+    network = openvino.build(lambda: job.backbone, job.recipes, job.together, job.networks, plain)
+    return _by_openvino(job, network, job.together, why)
+
+
+def _by_openvino(job: _Job, network: openvino.CompiledNetwork, together: int, why: str) -> Engine:
     return Engine(
         network,
         job.recipes,
         name="openvino",
-        batch_size=size,
+        batch_size=max(together, min(job.converted_size, job.n_images)) if job.is_brief else job.converted_size,
         request_size=together,
         why=why,
         n_at_once=network.n_at_once,
     )
 
 
-def _openvino_batch_size(recipes: list[Recipe]) -> int:
-    """Return so many images that every core has a few requests: at the end of a batch, cores wait for the last."""
-    usual = default_batch_size(recipes, torch.device("cpu"))
-    return request_size(recipes, usual) * _REQUESTS_PER_CORE * torch.get_num_threads()
+def _found(job: _Job) -> Engine | None:
+    """Open the network that was converted before, if there is one and eager was not faster; without torch."""
+    if not openvino.installed() or not openvino.supports(job.recipes[0].precision):
+        return None
+    found = kept.find(job.networks, openvino.decides(job.recipes, job.together))
+    if found is None or found.slower:
+        return None
+    for together in dict.fromkeys((1, job.together) if job.is_brief else (job.together,)):
+        try:
+            network = openvino.reopen(found.path, job.recipes, together)
+        except OptionError:  # its graph holds for one number of images
+            continue
+        return _by_openvino(job, network, together, "openvino has a network that was converted before")
+    return None
 
 
-def _automatic(job: _Job, n_images: int) -> Engine:
-    """Choose between eager and openvino on the CPU by what each costs for `n_images`."""
-    recipes, usual = job.recipes, job.size
-    compute = eager(job.backbone, recipes, job.device)
+def _automatic(job: _Job) -> Engine:
+    """Choose between eager and openvino on the CPU by what is there, and what each costs for the images to come."""
+    if (opened := _found(job)) is not None:
+        return opened
+    from featx.engines.pytorch import eager
+
+    recipes, n_images = job.recipes, job.n_images
+    compute = eager(job.backbone, recipes, job.torch_devices[0], briefly=job.is_brief)
 
     def plain(why: str) -> Engine:
         return _engine(job, compute, "eager", why)
 
     if not openvino.installed():
         return plain("openvino, often several times as fast, is not installed: pip install 'featx[fast]'")
-    if n_images <= _NEVER_WORTH_IT:
+    if n_images <= _NEVER_WORTH_IT or job.is_brief:
         return plain(f"{n_images} images are too short a job for another to pay")
     if not openvino.supports(recipes[0].precision):
         return plain(f"openvino has no {recipes[0].precision} on this CPU")
-    eager_rate = _rate(compute, recipes, min(usual, _EAGER_TRIAL_IMAGES))
-    in_requests = request_size(recipes, job.batch_size or _openvino_batch_size(recipes))
-    found = openvino.find(job.networks, job.backbone, recipes, in_requests)
-    cost = _READING if found else _CONVERSION * sum(not any(m.children()) for m in job.backbone.module.modules())
+    if kept.find(job.networks, openvino.decides(recipes, job.together)):
+        return plain("openvino measured slower here before")
+    eager_rate = _rate(compute, recipes, min(job.size, _EAGER_TRIAL_IMAGES))
+    cost = _CONVERSION * sum(not any(m.children()) for m in job.backbone.module.modules())
     if n_images / eager_rate < 2 * cost:
         return plain(f"{n_images:,} images take it about {n_images / eager_rate:.0f} s, too short for another to pay")
     try:
@@ -211,14 +263,18 @@ def _automatic(job: _Job, n_images: int) -> Engine:
         return plain(str(error))
     openvino_rate = _rate(converted.run, recipes, _TRIAL_IMAGES)
     if openvino_rate < 2 * eager_rate:  # a close call is worth a longer look
-        eager_rate = _rate(compute, recipes, min(usual, _TRIAL_IMAGES))
+        eager_rate = _rate(compute, recipes, min(job.size, _TRIAL_IMAGES))
     converted.why = f"openvino runs {openvino_rate:.0f} images/s here, eager {eager_rate:.0f}"
-    return converted if openvino_rate > eager_rate else plain(converted.why)
+    if openvino_rate > eager_rate:
+        return converted
+    kept.note_slower(job.networks, openvino.decides(recipes, job.together))
+    return plain(converted.why)
 
 
 def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:
     """Measure images a second on `n` of them, after a pass that does not count."""
-    pixels = blank(recipes, n).numpy()
+    frame = recipes[0].frame
+    pixels = np.random.default_rng(0).integers(0, 256, (n, frame.height, frame.width, 3), np.uint8)
     compute(pixels)
     start = time.perf_counter()
     compute(pixels)
@@ -227,6 +283,10 @@ def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:
 
 def _largest_that_fits(job: _Job, engine: str) -> Engine:
     """Halve the batch until one fits the device's memory."""
+    import torch
+
+    from featx.engines.pytorch import blank
+
     job = dataclasses.replace(job, batch_size=job.size)
     opened: Engine | None
     while True:
@@ -237,7 +297,7 @@ def _largest_that_fits(job: _Job, engine: str) -> Engine:
         except torch.cuda.OutOfMemoryError as error:
             if job.size == 1:
                 raise OptionError(
-                    f"{job.backbone.name} does not fit the memory of {job.device}, not with a single image. Type "
+                    f"{job.backbone.name} does not fit the memory of {job.devices[0]}, not with a single image. Type "
                     "--device cpu, or --precision fp16."
                 ) from error
         else:
@@ -248,11 +308,11 @@ def _largest_that_fits(job: _Job, engine: str) -> Engine:
         torch.cuda.empty_cache()
 
 
-def device_for(device: str, engine: str, precision: str) -> torch.device:
+def device_for(device: str, engine: str, precision: str) -> str:
     """Return the device that `device` means for that engine and precision; OptionError if they do not go together."""
-    found = torch.device("cpu" if device == "auto" and engine == "openvino" else resolve_device(device))
-    if engine == "openvino" and found.type != "cpu":
+    found = "cpu" if device == "auto" and engine == "openvino" else resolve_device(device)
+    if engine == "openvino" and found != "cpu":
         raise OptionError("--engine openvino runs on the CPU. Type --device cpu, or --engine eager.")
-    if precision == "tf32" and found.type != "cuda":
+    if precision == "tf32" and found == "cpu":
         raise OptionError("--precision tf32 needs a CUDA device. Type --precision fp32.")
     return found

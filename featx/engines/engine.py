@@ -14,9 +14,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from featx.errors import ForkError
+from featx.machine import n_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,7 +154,8 @@ def check_not_forked(without_threads: bool = False) -> None:
     without_threads : bool
         Whether the threads of an engine stayed there; torch's own are not needed where it uses one.
     """
-    if without_threads or (_Forks.after_forward and torch.get_num_threads() > 1):
+    torch = sys.modules.get("torch")  # OpenVINO does without, and has as many threads
+    if without_threads or (_Forks.after_forward and (torch.get_num_threads() if torch else n_cores()) > 1):
         raise ForkError(
             "This process was forked from one that had run a network, whose threads stayed behind: it would wait for "
             "ever. Start workers by multiprocessing.get_context('spawn') or joblib's default backend, loky."

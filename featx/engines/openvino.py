@@ -7,10 +7,8 @@ a decoding process has taken meanwhile, and what passes from layer to layer fits
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import resource
 import shutil
@@ -22,16 +20,15 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from featx.engines.pytorch import blank, eager, export, trace
+from featx.engines import kept
 from featx.errors import MissingExtraError, OptionError
-from featx.files import whole_folder
+from featx.machine import n_cores
 from featx.probe import distance, tolerance
 from featx.recipe import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from featx.backbones import Backbone
     from featx.engines.pytorch import Compute
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
 #: Said explicitly: by itself OpenVINO computes in bf16 wherever the CPU has it.
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
-_FILES = ("network.xml", "network.bin")
 #: The binding sets itself up at the first arrays that it is given and returns, and two threads that are first at once
 #: wait for each other for ever, one with the interpreter's lock and one with the binding's. So every network is opened,
 #: and answers once, in one thread at a time, before a pool of threads asks it anything.
@@ -67,7 +63,7 @@ def supports(precision: str) -> bool:
 
 
 def build(
-    backbone: Backbone,
+    backbone: Backbone | Callable[[], Backbone],
     recipes: list[Recipe],
     request_size: int,
     networks: Path | None = None,
@@ -77,6 +73,9 @@ def build(
 
     Parameters
     ----------
+    backbone : Backbone, or a callable that returns it
+        Asked for only where the network must be converted.
+    recipes : list of Recipe
     request_size : int
         Images that go through the network together.
     networks : Path, optional
@@ -104,13 +103,19 @@ def build(
 
 
 def _build(
-    backbone: Backbone, recipes: list[Recipe], request_size: int, networks: Path | None, plain: Compute | None
+    backbone: Backbone | Callable[[], Backbone],
+    recipes: list[Recipe],
+    request_size: int,
+    networks: Path | None,
+    plain: Compute | None,
 ) -> CompiledNetwork:
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[recipes[0].precision]}
-    path = find(networks, backbone, recipes, request_size)
-    if path is not None:
-        return _open(path, settings, recipes, request_size)
-    why = ""
+    if found := kept.find(networks, decides(recipes, request_size)):
+        return _open(found.path, recipes, request_size)
+    import torch
+
+    from featx.engines.pytorch import eager, export, trace
+
+    backbone, why = backbone() if callable(backbone) else backbone, ""
     for graph in (trace, export):
         # From a file in any case: a network read from one rounds otherwise than one fresh from the converter.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -121,22 +126,47 @@ def _build(
                 if shutil.disk_usage(scratch).free < _LEAST_FREE_BYTES:
                     why = f"{Path(scratch).parent} is full: make room, or name another folder by TMPDIR"
                 continue
-            network = _open(path, settings, recipes, request_size)
+            network = _open(path, recipes, request_size)
             plain = plain or eager(backbone, recipes, torch.device("cpu"))
             if _agrees(network, plain, recipes, request_size):
-                _keep(networks, _key(backbone, recipes, request_size), path)
+                of = f"{backbone.name} {' '.join(recipe.layer for recipe in recipes)}"
+                kept.keep(networks, decides(recipes, request_size), path, of)
                 return network
             why = "it computes other features than PyTorch"
     raise OptionError(f"openvino cannot convert {backbone.name} ({why}). Type --engine eager.")
 
 
-def _open(path: Path, settings: dict[str, str], recipes: list[Recipe], request_size: int) -> CompiledNetwork:
+def reopen(path: Path, recipes: list[Recipe], request_size: int) -> CompiledNetwork:
+    """Return a converted network for `request_size` images at a time, whatever number it was converted for.
+
+    Raises
+    ------
+    OptionError
+        If its graph holds for that number of images only.
+    """
+    with _FIRST:
+        return _open(path, recipes, request_size)
+
+
+def _open(path: Path, recipes: list[Recipe], request_size: int) -> CompiledNetwork:
     import openvino
 
-    core = openvino.Core()
+    core, frame = openvino.Core(), recipes[0].frame
+    model, shape = core.read_model(path), [request_size, frame.height, frame.width, 3]
+    rows = [[request_size, *recipe.shape] for recipe in recipes]
+    if list(model.input().shape) != shape:
+        try:
+            model.reshape(shape)
+        except RuntimeError as error:
+            raise OptionError(f"The converted network takes no {request_size} images at a time.") from error
+    if [list(output.shape) for output in model.outputs] != rows:
+        raise OptionError(f"The converted network takes no {request_size} images at a time.")
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": _PRECISIONS[recipes[0].precision]}
+    if n_cores() < (os.cpu_count() or 1):  # it knows of no quota
+        settings["INFERENCE_NUM_THREADS"] = str(n_cores())
     _check_room()
-    network = CompiledNetwork(core.compile_model(core.read_model(path), "CPU", settings))
-    network(blank(recipes, request_size).numpy())
+    network = CompiledNetwork(core.compile_model(model, "CPU", settings))
+    network(np.zeros(shape, np.uint8))
     return network
 
 
@@ -192,6 +222,8 @@ def _agrees(network: CompiledNetwork, plain: Compute, recipes: list[Recipe], req
 
     Tracing follows one way through the network; one that looks at its numbers may have taken another.
     """
+    from featx.engines.pytorch import blank
+
     n = request_size * -(-_IMAGES_COMPARED // request_size)
     noise = blank(recipes, n).numpy()[:, ::-1]
     pixels = (noise * np.linspace(0, 1, n)[:, None, None, None]).astype(np.uint8)
@@ -218,48 +250,18 @@ def _unreported() -> Iterator[None]:
             os.environ["CI"] = before
 
 
-def find(networks: Path | None, backbone: Backbone, recipes: list[Recipe], request_size: int) -> Path | None:
-    """Return the converted network in the folder `networks`, if one is there whose bytes are those once written."""
-    if networks is None:
-        return None
-    folder = networks / _key(backbone, recipes, request_size)
-    try:
-        sums = json.loads((folder / "sha256.json").read_text())
-        intact = all(sums[name] == _sha256(folder / name) for name in _FILES)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return folder / _FILES[0] if intact else None
-
-
-def _keep(networks: Path | None, key: str, written: Path) -> None:
-    """Keep the network that is `written`, so that a reader sees all of it or nothing."""
-    if networks is None:
-        return
-    # Read-only, full, or another process was first: this run has its network either way.
-    with contextlib.suppress(OSError), whole_folder(networks / key) as folder:
-        for name in _FILES:
-            shutil.copyfile(written.with_name(name), folder / name)
-        (folder / "sha256.json").write_text(json.dumps({name: _sha256(folder / name) for name in _FILES}))
-
-
 def _write(folder: Path, model: Any) -> Path:
     import openvino
 
-    path = folder / _FILES[0]
+    path = folder / kept.FILES[0]
     openvino.save_model(model, path, compress_to_fp16=False)
     return path
 
 
-def _key(backbone: Backbone, recipes: list[Recipe], request_size: int) -> str:
-    """Name everything that decides the converted network; the precision is chosen when it is compiled."""
+def decides(recipes: list[Recipe], request_size: int) -> list[Any]:
+    """Return everything that decides the converted network; the precision is chosen when it is compiled."""
     versions = [EPOCH, *(importlib.metadata.version(name) for name in ("openvino", "torch"))]
-    taps = [(recipe.layer, recipe.pool) for recipe in recipes]
-    frame = recipes[0].frame
-    decides = [versions, backbone.name, backbone.weights_digest, taps, frame.height, frame.width, request_size]
-    text = json.dumps([*decides, backbone.mean, backbone.std])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    taps = [[recipe.layer, recipe.pool] for recipe in recipes]
+    own, frame = recipes[0], recipes[0].frame
+    made = [versions, own.backbone, own.version, own.weights_digest, taps, frame.height, frame.width, request_size]
+    return [*made, list(own.mean), list(own.std)]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export.passes import move_to_device_pass
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from featx.backbones.layers import structural_copy
@@ -68,8 +67,10 @@ def blank(recipes: list[Recipe], n: int) -> Tensor:
     return torch.randint(0, 256, (n, frame.height, frame.width, 3), dtype=torch.uint8, generator=generator)
 
 
-def eager(backbone: Backbone, recipes: list[Recipe], device: torch.device) -> Compute:
-    """Return the eager computation of `recipes` on `device`."""
+def eager(backbone: Backbone, recipes: list[Recipe], device: torch.device, *, briefly: bool = False) -> Compute:
+    """Return the eager computation of `recipes` on `device`; `briefly` for a few images, which pay for no folding."""
+    if briefly:
+        return compute_with(_copy(from_pixels(backbone, recipes)), device, recipes[0].precision)
     tapped = frozenset(f"network.module.{recipe.layer}" for recipe in recipes)
     with arithmetic(torch.device("cpu"), "fp32"):  # bf16 products, if the process has set them, hide what folding does
         network = fold_batch_norm(from_pixels(backbone, recipes), blank(recipes, 1), keep=tapped)
@@ -175,6 +176,8 @@ def export(backbone: Backbone, recipes: list[Recipe], batch_size: int, device: t
     for node in graph.find_nodes(op="call_function", target=held):
         graph.erase_node(node)
     graph.eliminate_dead_code()
+    from torch.export.passes import move_to_device_pass
+
     return program if device is None or device.type == "cpu" else move_to_device_pass(program, device)
 
 
@@ -221,9 +224,8 @@ def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str]
     keep : frozenset of str
         Paths of modules whose own output is wanted: a convolution at their end is not folded into what follows.
     """
-    try:
-        folded = structural_copy(network)
-    except Exception:  # noqa: BLE001 - a user's module may hold what cannot be copied
+    folded = _copy(network)
+    if folded is network:
         return network
     with torch.no_grad():  # in inference mode the folded weights could be used nowhere else
         expected, pairs = _watched(folded, example)
@@ -237,6 +239,14 @@ def fold_batch_norm(network: nn.Module, example: Tensor, *, keep: frozenset[str]
         found = folded(example)
     same = all(_close(a, b) for a, b in zip(found, expected, strict=True))
     return folded if same else structural_copy(network)
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """Return a copy that shares its tensors, or the network itself where that cannot be copied."""
+    try:
+        return structural_copy(network)
+    except Exception:  # noqa: BLE001 - whatever that raises
+        return network
 
 
 def _is_within(path: str, outer: str) -> bool:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import precision_recall_fscore_support
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -70,14 +68,19 @@ def class_scores(y_true: Indices, y_pred: Indices, classes: tuple[str, ...]) -> 
     (1.0, 0.5, 0.5, 0.5)
     """
     k = len(classes)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        y_true, y_pred, labels=range(k), zero_division=np.nan
-    )
-    false = np.bincount(y_pred[y_true != y_pred], minlength=k)
-    others = len(y_true) - support
-    false_positive_rate = np.divide(false, others, out=np.full(k, np.nan), where=others > 0)
-    columns = (precision, recall, f1, false_positive_rate, support, np.bincount(y_pred, minlength=k))
+    right = y_true == y_pred
+    hits, false = np.bincount(y_true[right], minlength=k), np.bincount(y_pred[~right], minlength=k)
+    support, predicted = np.bincount(y_true, minlength=k), np.bincount(y_pred, minlength=k)
+    precision, recall, f1 = _shares(hits, predicted), _shares(hits, support), _shares(2 * hits, support + predicted)
+    columns = (precision, recall, f1, _shares(false, len(y_true) - support), support, predicted)
     return tuple(ClassScores(label, *row) for label, *row in zip(classes, *(c.tolist() for c in columns), strict=True))
+
+
+def _shares(part: Indices, whole: Indices) -> Floats:
+    """Return part over whole, NaN where there is none."""
+    shares = np.full(len(part), np.nan)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares
 
 
 def most_confused(y_true: Indices, y_pred: Indices, classes: tuple[str, ...], limit: int) -> tuple[Confusion, ...]:
@@ -207,5 +210,7 @@ def mcnemar(y_true: ArrayLike, a: ArrayLike, b: ArrayLike) -> McNemar:
         raise ValueError(f"need three vectors of one length, got {truth.shape}, {first.shape} and {second.shape}")
     a_right, b_right = first == truth, second == truth
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    from scipy.stats import binomtest  # takes as long to import as all else that an evaluation needs
+
     p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return McNemar(only_a, only_b, p_value)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedGroupKFold
 
 from featx.errors import DataError
 from featx.heads import LogisticHead, RidgeHead
@@ -136,6 +135,8 @@ def out_of_fold(model: Model, table: Features, *, folds: int = 5, seed: int = 0)
     model, table, folds, seed
         As in `find_mislabelled`. Columns are the table's classes.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     y = table.y
     n_of = np.bincount(y[y >= 0], minlength=len(table.classes))
     positions = np.flatnonzero((y >= 0) & (n_of[y] >= 2))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from featx import probe
+from featx.engines.choose import FEW_IMAGES
 from featx.errors import NoSpaceError, OptionError, ProbeError
 from featx.extraction.segments import Tally, run_segments, segment_rows
 from featx.images import DecodePool, prepare
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("featx")
 
-#: Folder of the cache that keeps converted networks.
-NETWORKS = ".networks"
-#: So few images are decoded before a second process has started.
-FEW_IMAGES = 64
 #: A batch is timed on an eighth of it, where the engine takes less than a whole one.
 _SHARE_TIMED = 8
 _T = TypeVar("_T")
@@ -198,7 +195,7 @@ def n_decoders(options: Options, n_images: int) -> int | None:
     """
     if options.workers is not None:
         return options.workers
-    if n_images <= FEW_IMAGES:
+    if n_images <= FEW_IMAGES:  # they are decoded before a second process has started
         return 1
     n_here = Rank.here().local_size
     return None if n_here == 1 else max(1, n_cores() // n_here)
@@ -288,18 +285,18 @@ def _is(engine: Engine, agreed: dict[str, Any]) -> bool:
 
 
 def _open(plan: Plan, segment: Segment, agreed: dict[str, Any]) -> Engine:
-    from featx.engines import open_engine
+    from featx.engines import kept, open_engine
 
     options = plan.options
     name = options.engine if options.engine != "auto" else agreed.get("engine", "auto")
     engine = open_engine(
-        plan.backbone,
+        lambda: plan.backbone,
         plan.recipes,
         engine=name,
         device=options.device if name == "openvino" and not options.devices else chosen_devices(options),
         batch_size=options.batch_size or agreed.get("batch_size"),
         n_images=segment.n_passes,
-        networks=plan.store.root / NETWORKS,
+        networks=kept.folder(),
     )
     log.info(engine.why)
     return engine

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx import __version__
+from featx.engines import kept
 from featx.errors import CacheError, ImageError, OptionError
 from featx.extraction.options import Options
 from featx.images import File, item_id
@@ -369,8 +370,9 @@ def named_network(backbone: Any, transform: Any = None, version: str | None = No
 def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | None]:
     """Resolve names, weights and shapes of `request`: one recipe a layer, and the backbone if it had to be loaded.
 
-    A note in the cache remembers the outcome for the same request, library versions and weight files
-    (path, size, mtime, inode), so that a run that finds everything computed never imports torch.
+    A note in the cache, and one for all caches of the user, remember the outcome for the same request, library versions
+    and weight files (path, size, mtime, inode), so that a run that finds everything computed, or its network converted,
+    never imports torch.
     A user's own function is always called: nothing tells whether it changed.
 
     Raises
@@ -380,18 +382,30 @@ def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | No
     """
     _check_version(request)
     name = _note_name(request)
-    remembered = store.note(name)
-    if remembered is not None and all(_stat(path) == stat for path, stat in remembered["files"].items()):
-        return [Recipe.from_json(text) for text in remembered["recipes"]], None
+    for remembered in (store.note(name), kept.recall(name)):
+        if remembered is not None and (known := _still_true(remembered)):
+            return known, None
 
     from featx.backbones import resolve as load_and_resolve
 
     backbone, recipes = load_and_resolve(request)
     if ":" not in request.backbone:
         files = {str(path): _stat(str(path)) for path in backbone.files}
+        note = {"files": files, "recipes": [recipe.to_json() for recipe in recipes]}
+        kept.remember(name, note)
         with contextlib.suppress(CacheError):  # a folder that cannot be written is refused when there are rows for it
-            store.put_note(name, {"files": files, "recipes": [recipe.to_json() for recipe in recipes]})
+            store.put_note(name, note)
     return recipes, backbone
+
+
+def _still_true(note: dict[str, Any]) -> list[Recipe]:
+    """Return the recipes that a note remembers; none if a file is another by now, or it says nothing of the kind."""
+    try:
+        if all(_stat(path) == stat for path, stat in note["files"].items()):
+            return [Recipe.from_json(text) for text in note["recipes"]]
+    except (KeyError, TypeError, AttributeError, OptionError):
+        pass
+    return []
 
 
 def resolved_recipes(request: Request, *, cache: str | Path | None = None) -> list[Recipe]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.datasets import open_dataset
+from featx.engines.choose import FEW_IMAGES
 from featx.errors import ProbeError, WeightsError
-from featx.extraction.executors import FEW_IMAGES, compute_missing, n_decoders, stored_probe
+from featx.extraction.executors import compute_missing, n_decoders, stored_probe
 from featx.extraction.options import Options
 from featx.extraction.plan import Segment, identify, make_plan, open_store
 from featx.extraction.run import reasons_for_missing
@@ -170,8 +171,8 @@ class RowMaker:
         options: Options,
     ) -> dict[int, ImageError]:
         """Compute the images at `positions` into `rows`, and return why some have none."""
-        engine = self._open(options, len(positions))
-        with self._decoding(n_decoders(options, len(positions))) as pool:
+        with self._decoding(n_decoders(options, len(positions))) as pool:  # starts while the network is opened
+            engine = self._open(options, len(positions))
             (computed,) = compute_segments(dataset, [Segment(recipes, positions)], engine, pool)
         for number, all_rows in enumerate(rows):
             good, values = computed.of(number)
@@ -197,20 +198,21 @@ class RowMaker:
 
     def _open(self, options: Options, n: int) -> Engine:
         """Return the engine of the last call, unless another is asked for or a much longer job may want one."""
-        from featx.engines import open_engine
+        from featx.engines import kept, open_engine
 
         asked = (os.getpid(), options.engine, options.device, options.batch_size)  # a fork has none of its threads
-        # A handful of images pays for no conversion, and what is converted already stays.
+        # A handful of images pays for no conversion; what is converted already stays, once it is open for many.
         longer = options.engine == "auto" and n > max(FEW_IMAGES, 2 * self._largest)
-        if self._engine is None or asked != self._asked or (longer and self._engine.name != "openvino"):
-            backbone = self._load()
+        stays = self._engine is not None and self._engine.name == "openvino" and self._largest > FEW_IMAGES
+        if self._engine is None or asked != self._asked or (longer and not stays):
             engine = open_engine(
-                backbone,
+                self._load,
                 [self._recipe],
                 engine=options.engine,
                 device=options.device,
                 batch_size=options.batch_size,
                 n_images=n,
+                networks=kept.folder(),
                 padded=False,
             )
             if self._probe is not None:
