@@ -29,6 +29,8 @@ RESIZES = ("crop", "squash", "pad")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DTYPES = ("float32", "float16")
+#: What the names of networks begin with that a program holds itself: nothing is imported for them.
+HANDED_OVER = "python:"
 #: What a network's own choice of a layer is called wherever layers are named.
 DEFAULT_LAYER = "default"
 #: The largest side of an input, in pixels: one such image is 1 GiB on its way through a network.

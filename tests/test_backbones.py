@@ -93,6 +93,11 @@ def test_an_unknown_name_suggests_the_nearest(name, suggested):
         resolved(name)
 
 
+def test_a_file_of_weights_in_place_of_a_name_says_where_it_goes():
+    with pytest.raises(UnknownBackboneError, match=r"--backbone NAME --weights net\.pth"):
+        resolved("net.pth")
+
+
 def test_a_function_is_a_backbone_with_its_own_literals(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text(
         "from torch import nn\n"

@@ -131,6 +131,10 @@ def test_perfectly_calibrated_coin():
     assert evaluate_predictions(y, p, ("cat", "dog")).calibration_error == pytest.approx(0, abs=1e-6)
 
 
+def test_a_prompt_shows_one_line(rows):
+    assert "\n" not in repr(evaluate_predictions(*rows, CLASSES))
+
+
 def test_json_is_strict(rows):
     found = json.loads(json.dumps(evaluate_predictions(*rows, CLASSES).to_dict(), allow_nan=False))
 

@@ -91,16 +91,28 @@ def with_hook(network):
         (Net, r"is a class. Hand over a network: Net\(…\)"),
         (7, "backbone must be a name from featx backbones, a torch.nn.Module, or a function.*got int"),
         (lambda: 7, "got int"),
+        (lambda images: images, "takes no arguments and returns a torch.nn.Module"),
         (with_function(Net()), r"attribute 'act' of Net does cannot be read.*version=\"1\""),
         (with_hook(Net()), r"a hook of Net does cannot be read.*version=\"1\""),
     ],
-    ids=["class", "number", "function", "attribute", "hook"],
+    ids=["class", "number", "function", "forward", "attribute", "hook"],
 )
 def test_what_cannot_be_taken_says_what_to_type(network, message, tmp_path):
     with pytest.raises(OptionError, match=message):
         extract(network, tmp_path)
     with pytest.raises(OptionError, match=message):
         FeatureExtractor(network, image_transform=SMALL, cache=tmp_path).fit(IMAGES)
+
+
+def test_a_model_on_a_module_is_loaded_and_asks_for_the_module_where_it_is_not_at_hand(tmp_path, monkeypatch):
+    table = extract(net(), tmp_path, labels=[0, 1, 0, 1, 0])
+    path = featx.fit(table, "ridge", val=0).save(tmp_path / "m.featx")
+    how = {"workers": 0, "engine": "eager"}
+
+    assert featx.load(path).predict(IMAGES, **how).shape == (5,)
+    monkeypatch.setattr(own, "_HELD", {})
+    with pytest.raises(UnknownBackboneError, match="Hand it over again"):
+        featx.load(path).predict(IMAGES, **how)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -193,6 +193,7 @@ def test_pictures_are_written_as_png_and_svg(page, tmp_path):
 def test_a_notebook_shows_the_page_in_a_frame(toy, page):
     shown = page._repr_html_()
 
+    assert len(repr(page)) < 100
     assert [tag for tag, _ in _Elements(shown).found] == ["iframe"]
     assert _Elements(shown).values("srcdoc") == [page.html]
     for thing in (toy.table, toy.model):

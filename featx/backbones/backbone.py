@@ -22,7 +22,7 @@ from featx.backbones.layers import (
 from featx.backbones.network import PooledTap, Tap, TruncatedNetwork, pooled_shape, resolve_pool
 from featx.backbones.registry import load_by_name
 from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError, WeightsError
-from featx.recipe import DEFAULT_LAYER, Frame, Recipe, Request
+from featx.recipe import DEFAULT_LAYER, HANDED_OVER, Frame, Recipe, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,7 +220,9 @@ class Backbone:
             return self._default_with(pool)
         if name not in modules or name == "":
             known = [*self._keras, *self._trace.calls]
-            error = UnknownLayerError.among("layer", name, filter(None, known), f"featx layers {self._typed}")
+            held = self._typed.startswith(HANDED_OVER)
+            listing = "network.named_modules()" if held else f"featx layers {self._typed}"
+            error = UnknownLayerError.among("layer", name, filter(None, known), listing)
             stages = ", ".join(self._stages())
             raise UnknownLayerError(f"{error}." + (f" Where its maps become smaller: {stages}" if stages else ""))
         # One module may have several paths; it ran under the first.

@@ -19,12 +19,10 @@ from torch import nn
 from featx.backbones.registry import IMAGENET_MEAN, IMAGENET_STD, Loaded, Preprocessing
 from featx.backbones.weights import as_file, fit_state, read_state, seeded, unknown_tag
 from featx.errors import OptionError, UnknownBackboneError
-from featx.recipe import Frame
+from featx.recipe import HANDED_OVER, Frame
 
 log = logging.getLogger("featx")
 
-#: What the names of networks begin with that were handed over in Python.
-HANDED_OVER = "python:"
 _HELD: dict[str, Loaded] = {}
 _BY_NAME = "backbone='package.module:function'"
 _LIBRARIES = ("torch", "torchvision", "timm")
@@ -57,6 +55,13 @@ def hand_over(backbone: Any, transform: Any = None, version: str | None = None) 
             "A TorchScript program shows none of its layers. Hand over the torch.nn.Module that it was made from."
         )
     if not isinstance(backbone, nn.Module) and callable(backbone) and not isinstance(backbone, type):
+        try:
+            inspect.signature(backbone).bind()
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                "A function as backbone= takes no arguments and returns a torch.nn.Module. Make one that takes images "
+                "the forward of a module."
+            ) from error
         with seeded(0):
             backbone = backbone()
     if isinstance(backbone, type) and issubclass(backbone, nn.Module):
@@ -71,6 +76,8 @@ def hand_over(backbone: Any, transform: Any = None, version: str | None = None) 
     name = f"{HANDED_OVER}{kind}@{version}"
     if by_code and name not in _HELD:
         log.warning('%s is known by its weights and a hash of its code; version="1" is a name of your own.', name)
+    if transform is None and name not in _HELD:
+        log.warning("%s: images are prepared as for ImageNet, 224×224. Say what it was trained on: transform=", kind)
     literals = transform if isinstance(transform, Mapping) else read_transform(transform)
     try:
         network = copy.deepcopy(backbone).cpu().eval().requires_grad_(requires_grad=False)

@@ -240,6 +240,8 @@ def _unknown(name: str) -> UnknownBackboneError:
     known = [info.name for info in list_backbones()]
     if f"timm/{name.partition('.')[0]}" in known:
         return UnknownBackboneError(f"Unknown backbone {name!r}. Did you mean 'timm/{name}'? All names: {_LISTING}")
+    if name.endswith((".pth", ".pt", ".safetensors", ".ckpt")):
+        return UnknownBackboneError(f"{name} is no network. For weights in a file: --backbone NAME --weights {name}")
     return cast("UnknownBackboneError", UnknownBackboneError.among("backbone", name, known, _LISTING))
 
 

@@ -37,7 +37,7 @@ _NUMBERS = "precision   recall       F1   support"
 _BAR = 20
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Evaluation:
     """Metrics of n rows over k classes.
 
@@ -151,6 +151,9 @@ class Evaluation:
             "n_unreadable": self.n_unreadable,
             "unknown": dict(self.unknown),
         }
+
+    def __repr__(self) -> str:
+        return f"<Evaluation: {self.accuracy}, {len(self.classes)} classes>"
 
     def __str__(self) -> str:
         return as_text(self)

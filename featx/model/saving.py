@@ -24,6 +24,7 @@ from featx.model.report import FitReport
 from featx.model.scaling import FeatureScaler
 from featx.model.schema import parse_json
 from featx.model.scores import FEWEST_ROWS, Calibration, OODScore, relative_scores
+from featx.recipe import HANDED_OVER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,7 +142,8 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
     if "model.json" not in members or "head.safetensors" not in members or "items.safetensors" not in members:
         raise ModelFileError("a member is missing")
     manifest = Manifest.from_json(members.pop("model.json"), members)
-    own_code = [made.backbone for made in (manifest.request, manifest.recipe) if made and ":" in made.backbone]
+    names = [made.backbone for made in (manifest.request, manifest.recipe) if made]
+    own_code = [name for name in names if ":" in name and not name.startswith(HANDED_OVER)]
     if own_code and not allow_code:
         raise _NeedsTrust(
             f"its backbone is the code {own_code[0]!r}, which predicting would import and call. "

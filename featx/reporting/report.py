@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from featx.reporting.drawings import Drawing
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """A finished report.
 
@@ -42,6 +42,9 @@ class Report:
 
     html: str
     drawings: list[Drawing]
+
+    def __repr__(self) -> str:
+        return f"<Report: {len(self.html):,} characters, {len(self.drawings)} pictures>"
 
     def save(self, path: str | Path) -> Path:
         """Write the page and return its path.
