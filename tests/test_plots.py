@@ -117,6 +117,21 @@ def test_class_scores_and_leaderboard_name_their_rows(ax, evaluation):
     ax.clear()
     plots.plot_leaderboard(rows, ax=ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["better", "worse"]
+    assert ax.get_legend_handles_labels()[1] == ["scratch", "frozen"]  # colours go by the order of the rows
+
+    names = [f"efficientnet_lite0 frozen, logistic regression, {n} images a class" for n in (5, 20)]
+    ax.clear()
+    plots.plot_leaderboard([rows[0] | {"name": name} for name in names], ax=ax)
+    shown = [label.get_text() for label in ax.get_yticklabels()]
+    assert [name.startswith("efficientnet_lite0") for name in shown] == [True, True]
+    assert [name[-17:] for name in shown] == [" 5 images a class", "20 images a class"]
+
+
+def test_the_curve_of_one_epoch_has_that_epoch_at_its_axis(ax):
+    plots.plot_history({"loss": [0.5], "val_loss": [0.6]}, ax=ax)
+
+    low, high = ax.get_xlim()
+    assert [place for place in ax.get_xticks() if low <= place <= high] == [1]
 
 
 def test_images_keep_their_proportions_in_a_grid(ax):

@@ -82,13 +82,14 @@ def plot_leaderboard(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     Parameters
     ----------
     rows : sequence of mapping
-        ``name``, ``accuracy`` and ``ci95`` (low, high) of each; ``kind`` decides the colour where there is one.
+        ``name``, ``accuracy`` and ``ci95`` (low, high) of each; ``kind`` decides the colour where there is one, in the
+        order in which kinds appear.
     ax : Axes, optional
         Where to draw.
     """
     ax = own_axes(ax)
     ordered = sorted(rows, key=lambda row: row["accuracy"], reverse=True)
-    kinds = sorted({row.get("kind", "") for row in rows})
+    kinds = list(dict.fromkeys(row.get("kind", "") for row in rows))
     for kind, color in zip(kinds, SERIES, strict=False):
         places = [i for i, row in enumerate(ordered) if row.get("kind", "") == kind]
         values = np.array([ordered[i]["accuracy"] for i in places])
@@ -103,7 +104,7 @@ def plot_leaderboard(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
             color=color,
             label=kind,
         )
-    ax.set_yticks(range(len(ordered)), [shortened(str(row["name"]), 48) for row in ordered])
+    ax.set_yticks(range(len(ordered)), [_with_both_ends(str(row["name"])) for row in ordered])
     ax.set_ylim(len(ordered) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0, labelcolor=MUTED)
     percent_axis(ax.xaxis)
@@ -111,3 +112,8 @@ def plot_leaderboard(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     if len(kinds) > 1:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     return ax
+
+
+def _with_both_ends(name: str, room: int = 48) -> str:
+    """Return a name that fits: classifiers differ at the beginning (backbone) and at the end (training images)."""
+    return name if len(name) <= room else f"{name[: room // 2 - 1]}…{name[-room // 2 :]}"

@@ -50,7 +50,7 @@ def plot_history(history: Mapping[str, Sequence[float]], metric: str = "loss", *
             color = SERIES[name != metric]
             ax.plot(places, values, label=label, color=color, marker=marker, markersize=3, linewidth=width)
     ax.set(xlabel="iteration" if "step" in history else "epoch", ylabel=metric)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if metric == "accuracy":
         percent_axis(ax.yaxis)
     ax.legend()

@@ -93,6 +93,8 @@ def _of_board(findings: Findings) -> Iterator[Drawing]:
         for row, name in zip(findings.rows, names_of(findings.rows), strict=True)
         if accuracy_of(row) is not None and row.get("ci95")
     ]
+    ways = list(WAYS.values())  # in one order, and so in one colour each, here and over training images
+    rows.sort(key=lambda row: ways.index(row["kind"]) if row["kind"] in ways else len(ways))
     if len(rows) > 1:
         size = (7.2, 1.1 + 0.26 * len(rows))
         alt = f"Accuracy of {len(rows)} classifiers with 95 % intervals, best first."
