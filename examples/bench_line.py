@@ -36,8 +36,8 @@ from featx.engines import Engine
 from featx.extraction import Options
 from featx.extraction.executors import LocalExecutor, compute_missing
 from featx.extraction.plan import Plan, make_plan
-from featx.extraction.segments import segment_rows
 from featx.recipe import Recipe, Request
+from featx.store.segments import Segment, list_segments
 
 BATCH = 256
 
@@ -93,7 +93,9 @@ def measure(plan: Plan, rate: float | None) -> dict[str, float]:
     main, every = time.thread_time() - main, cpu_seconds() - every
     seconds = time.perf_counter() - started
     assert tally.computed == len(everything), tally.failures
-    idle, at_ends = stub.idle(segment_rows(plan.recipes, BATCH, BATCH / rate if rate else 0.0))
+    store, key = plan.store, plan.recipes[0].key
+    segments = [Segment(store.disk, store.root, key, path) for path in list_segments(store.disk, store.root, key)]
+    idle, at_ends = stub.idle(max(len(segment.rows) for segment in segments))
     return {
         "images/s": n / tally.seconds, "main µs": 1e6 * main / n, "all µs": 1e6 * every / n,
         "idle %": 100 * idle, "at ends %": 100 * at_ends, "whole s": seconds,

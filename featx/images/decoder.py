@@ -360,8 +360,9 @@ class Inbox:
         return self._end
 
     def empty(self) -> None:
-        """Forget all images: no job is under way."""
-        os.truncate(self.fd, _COUNTER_BYTES)
+        """Forget all images: no job is under way. What a large one took is given back, the rest is written over."""
+        if self._end > _INBOX_BYTES:
+            os.truncate(self.fd, _COUNTER_BYTES)
         self._end, self.progress = _COUNTER_BYTES, IDLE
 
     def put(self, image: Unread) -> list[Any]:
