@@ -1,8 +1,10 @@
 """Cores are those that the process may use; a device's name means one thing, and what is not there is an error."""
 
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -41,6 +43,7 @@ def test_what_is_no_number_of_threads_is_refused(monkeypatch, asked):
 @pytest.mark.parametrize(("running", "policy"), [(1, None), (2, "PASSIVE")])
 def test_threads_sleep_while_they_wait_where_somebody_else_runs(monkeypatch, running, policy):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(machine, "n_running", lambda: running)
 
     machine.configure()
@@ -58,6 +61,25 @@ def test_what_the_user_has_set_stays(monkeypatch):
     machine.configure()
 
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"]) == ("ACTIVE", "7")
+
+
+def test_one_thread_computes_where_others_take_the_cores():
+    code = (
+        "import os, subprocess, sys, time; from featx.machine import configure, n_running, share_cores\n"
+        "if sys.argv[1] == 'command': configure()\n"
+        "import numpy, threadpoolctl\n"
+        "threads = lambda: max(pool['num_threads'] for pool in threadpoolctl.threadpool_info())\n"
+        "before = threads(); others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(4)]\n"
+        "time.sleep(1.5); share_cores(); print(before, threads()); [other.kill() for other in others]"
+    )
+    run = partial(subprocess.run, capture_output=True, text=True, check=True)
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    with_cores = ["taskset", "-c", "0-1"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+    _, command = run([*with_cores, sys.executable, "-c", code, "command"], env=env).stdout.split()
+    before, library = run([sys.executable, "-c", code, "library"], env=env).stdout.split()
+
+    assert command == "1"
+    assert library == before
 
 
 def test_a_command_computes_with_as_many_threads_as_asked_for():

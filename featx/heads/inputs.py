@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.errors import DataError, OptionError
+from featx.machine import share_cores
 from featx.settings import parse_bytes
 
 if TYPE_CHECKING:
@@ -174,10 +175,12 @@ class Samples:
         if isinstance(self.source, np.ndarray):
             step = max(1, n_bytes // self.row_bytes)
             for start in range(0, len(self), step):
+                share_cores()
                 where = slice(start, min(start + step, len(self)))
                 yield where, self.source[where]
             return
         for indices, block in self.source.blocks(n_bytes, shuffle=shuffle, seed=seed):
+            share_cores()
             yield indices, block.astype(self.dtype, copy=False)
 
     def select(self, indices: NDArray[np.intp]) -> Samples:

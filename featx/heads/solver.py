@@ -25,7 +25,7 @@ from scipy import linalg
 
 from featx.heads.inputs import NUMPY, as_tensor
 from featx.heads.losses import Array, module_of
-from featx.machine import arithmetic, resolve_device
+from featx.machine import arithmetic, resolve_device, share_cores
 
 if TYPE_CHECKING:
     from featx.heads.inputs import Samples
@@ -97,6 +97,7 @@ class Problem:
         step = max(1024, SCORES // (p * k))
         if self._resident is not None:
             for start in range(0, len(self.samples), step):
+                share_cores()
                 yield slice(start, start + step), self._resident[start : start + step]
             return
         for indices, block in self.samples.blocks():

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from featx.errors import OptionError
+from featx.machine import share_cores
 from featx.progress import Progress
 from featx.settings import check_choice, check_number
 
@@ -263,6 +264,7 @@ class Training:
         started, saved = time.perf_counter() - state.seconds, time.perf_counter()
         sums = self._array(state.sums)
         for n_rows, batches in self.batches.steps(state.epoch, state.step_in_epoch):
+            share_cores()
             step = self._step(n_rows, batches)
             sums += step
             state.step_in_epoch, state.step = state.step_in_epoch + 1, state.step + 1
