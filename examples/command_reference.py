@@ -14,8 +14,8 @@ INTRODUCTION = """\
 # Commands
 
 Made by `examples/command_reference.py` from the settings that the commands, the functions of the same names and the
-estimators share. An option `--batch-size` of a command is the keyword `batch_size` of `featx.extract`,
-`featx.finetune` and `featx.compare`, with the same default.
+estimators share. An option `--batch-size` of a command is the keyword `batch_size` of `featx.extract` and of every
+other function that takes it, with the same default.
 """
 
 

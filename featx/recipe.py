@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import OptionError
-from featx.settings import LARGEST_SEED, check, option
+from featx.settings import Seeded, check, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -230,7 +230,7 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
+class Preprocessing(Seeded):
     """Which weights a network has, and how images become what it takes."""
 
     weights: str = option(
@@ -263,7 +263,6 @@ class Preprocessing:
         least=255,
         most=65535,
     )
-    seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
     version: str | None = option(
         None, "Version of your own package.module:function.", metavar="V", flags=("--backbone-version",)
     )

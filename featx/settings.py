@@ -13,8 +13,8 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from featx.errors import OptionError
 
@@ -26,6 +26,8 @@ _WORDS = {"true": True, "false": False, "none": None, "null": None, "inf": float
 
 P = ParamSpec("P")
 S = TypeVar("S")
+M = TypeVar("M")
+S_co = TypeVar("S_co", covariant=True)
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -69,14 +71,23 @@ def option(
     return dataclasses.field(default=default, kw_only=not positional, metadata=told | bounds)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seeded:
+    """What is drawn at random is drawn from a seed."""
+
+    seed: int = option(
+        0,
+        "Of all that is drawn at random: weights, splits, folds, views, heads, order.",
+        metavar="N",
+        least=0,
+        most=LARGEST_SEED,
+    )
+
+
 def options_of(*settings: type) -> Iterator[Field[Any]]:
-    """Yield the fields of settings dataclasses that are options, in order, each name once."""
-    seen = set()
-    for kind in settings:
-        for field in dataclasses.fields(kind):
-            if "help" in field.metadata and field.name not in seen:
-                seen.add(field.name)
-                yield field
+    """Yield the fields of settings dataclasses that are options, each name once, in order, but the seed last."""
+    fields = {field.name: field for kind in settings for field in dataclasses.fields(kind) if "help" in field.metadata}
+    yield from sorted(fields.values(), key=lambda field: field.name == "seed")
 
 
 def flag_of(field: Field[Any]) -> str:
@@ -125,15 +136,27 @@ def check_value(field: Field[Any], value: Any, flag: str) -> None:
 
 
 class _WithKeywords(Protocol[P, R_co]):
-    """A function of some data and of keywords."""
+    """A function of some data, or of what it works on and data among its keywords."""
 
     __name__: str
 
+    @overload
     def __call__(self, data: Any = ..., *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, subject: Any, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
-def keywords(settings: Callable[P, S]) -> Callable[[Callable[[Any, S], R]], _WithKeywords[P, R]]:
-    """Give a function the fields of a settings dataclass as its keyword arguments.
+class _Decorator(Protocol[P, S_co]):
+    """What makes a function, or a method, one of keywords."""
+
+    @overload
+    def __call__(self, function: Callable[[Any, S_co], R]) -> _WithKeywords[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[[M, Any, S_co], R]) -> Callable[Concatenate[M, Any, P], R]: ...
+
+
+def keywords(settings: Callable[P, S], hint: str = "") -> _Decorator[P, S]:
+    """Give a function, or a method, the fields of a settings dataclass as its keyword arguments.
 
     The function is written with two parameters, what it works on and one settings object. Its callers pass the fields
     by name; editors, type checkers and ``help`` see them, and an unknown name is answered with the nearest right one.
@@ -142,6 +165,8 @@ def keywords(settings: Callable[P, S]) -> Callable[[Callable[[Any, S], R]], _Wit
     ----------
     settings : type
         A dataclass whose fields are made with `option`. Others of its fields are keywords, but no options.
+    hint : str
+        What else to say about a name that is no field, in which ``{name}`` and ``{value!r}`` are what was given.
 
     Raises
     ------
@@ -149,25 +174,26 @@ def keywords(settings: Callable[P, S]) -> Callable[[Callable[[Any, S], R]], _Wit
         From the decorated function, for a keyword that is no field.
     """
 
-    def decorate(function: Callable[[Any, S], R]) -> _WithKeywords[P, R]:
-        first, _ = inspect.signature(function).parameters.values()
+    def decorate(function: Any) -> Any:
+        *own, _ = inspect.signature(function).parameters.values()  # what it works on; of a method, self before
         fields = inspect.signature(settings).parameters
-        name = f"featx.{getattr(function, '__name__', '')}"
+        name = function.__qualname__ if len(own) > 1 else f"featx.{function.__name__}"
 
         @functools.wraps(function)
-        def called(*args: Any, **given: Any) -> R:
-            if not args:
-                if first.name not in given and first.default is inspect.Parameter.empty:
-                    raise TypeError(f"{name}() needs {first.name}, what it works on.")
-                args = (given.pop(first.name, first.default),)
-            check_names(name, given, fields)
-            return function(args[0], settings(*args[1:], **given))
+        def called(*args: Any, **given: Any) -> Any:
+            if len(args) < len(own):
+                subject = own[-1]
+                if subject.name not in given and subject.default is inspect.Parameter.empty:
+                    raise TypeError(f"{name}() needs {subject.name}, what it works on.")
+                args = (*args, given.pop(subject.name, subject.default))
+            check_names(name, given, fields, hint)
+            return function(*args[: len(own)], settings(*args[len(own) :], **given))
 
-        called.__signature__ = inspect.signature(function).replace(parameters=[first, *fields.values()])  # type: ignore[attr-defined]
+        called.__signature__ = inspect.signature(function).replace(parameters=[*own, *fields.values()])  # type: ignore[attr-defined]
         called.__doc__ = _documented(function.__doc__ or "", settings)
         return called
 
-    return decorate
+    return cast("_Decorator[P, S]", decorate)
 
 
 def parameters(settings: Callable[P, Any]) -> Callable[[Callable[[S], None]], Callable[Concatenate[S, P], None]]:
@@ -197,18 +223,30 @@ def parameters(settings: Callable[P, Any]) -> Callable[[Callable[[S], None]], Ca
     return decorate
 
 
-def check_names(function: str, given: Any, known: Any) -> None:
-    """Refuse a keyword that `function` does not know, naming the nearest that it does.
+def check_names(function: str, given: Mapping[str, Any], known: Collection[str], hint: str = "") -> None:
+    """Refuse a keyword that a function does not know, naming the nearest that it does.
+
+    Parameters
+    ----------
+    function : str
+        Its name.
+    given : mapping
+        Its keyword arguments.
+    known : collection of str
+        Those that it has.
+    hint : str
+        As `keywords` takes it.
 
     Raises
     ------
     TypeError
     """
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, list(known), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" It takes {', '.join(known)}."
-            raise TypeError(f"{function}() has no argument {name!r}.{hint}")
+            right = f"Did you mean {near[0]!r}?" if near else f"It takes {', '.join(known)}."
+            told = f"{function}() has no argument {name!r}. {right} {hint.format(name=name, value=value)}"
+            raise TypeError(told.rstrip())
 
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:

@@ -74,7 +74,7 @@ def test_unfamiliar_rows_keep_their_probabilities_and_get_no_label(model):
 
     assert sum(label is None for label in found.labels) > 180
     assert np.isfinite(found.probabilities).all()
-    with pytest.raises(OptionError, match="--min-familiarity must be between 0 and 1, got 2"):
+    with pytest.raises(OptionError, match="--min-familiarity must be a number, at least 0, at most 1; got 2"):
         model.classify(strangers(), min_familiarity=2)
 
 

@@ -87,7 +87,7 @@ def test_json_form_has_the_documented_keys_and_no_nan():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_an_impossible_minimum_probability_is_refused(value):
-    with pytest.raises(OptionError, match="--min-probability must be between 0 and 1"):
+    with pytest.raises(OptionError, match="--min-probability must be a number, at least 0, at most 1"):
         make(min_probability=value)
 
 

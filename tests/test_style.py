@@ -16,8 +16,11 @@ import featx
 from featx.cli import cli
 from featx.cli.common import COMMON
 from featx.comparison.settings import Compare
-from featx.extraction import Extract
+from featx.datasets import Source
+from featx.extraction import Extract, Options
+from featx.features.export import Export
 from featx.finetuning.settings import FineTune
+from featx.model.settings import Classify, Fit, Guesses, Judging, Loading, Reporting, Saving
 from featx.settings import options_of
 
 ROOT = Path(__file__).parents[1]
@@ -222,6 +225,36 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
     for parameter, told in inspect.signature(estimator).parameters.items() if estimator else ():
         if parameter != "image_transform":  # transform of the function: an estimator has a method of that name
             assert keywords[parameter].default == told.default, parameter
+
+
+@pytest.mark.parametrize(
+    ("name", "functions", "settings"),
+    [
+        ("extract", [featx.extract], [Extract]),
+        ("fit", [featx.fit, featx.Model.save], [Fit, Saving]),
+        ("predict", [featx.load, featx.Model.classify, featx.Model.top], [Loading, Classify, Guesses]),
+        ("evaluate", [featx.load, featx.evaluate], [Loading, Judging, Source, Options]),
+        ("finetune", [featx.finetune], [FineTune]),
+        ("compare", [featx.compare], [Compare]),
+        ("report", [featx.report], [Reporting]),
+        ("export", [featx.Features.export], [Export]),
+    ],
+)
+def test_no_option_is_named_by_hand_beside_a_keyword(name, functions, settings):
+    fields = {field.name: field for field in options_of(*settings)}
+    typed = {option.name: option for option in cli.get_command(None, name).params if isinstance(option, click.Option)}
+    shared = set()
+    for function in functions:
+        keywords = inspect.signature(function).parameters
+        shared |= set(typed) & set(keywords) - TYPED_ONLY - {"cache", "table"}
+        assert {option: keywords[option].default for option in fields if option in keywords} == {
+            option: fields[option].default for option in fields if option in keywords
+        }
+
+    assert shared <= set(fields)
+    for option in shared:
+        assert typed[option].help.startswith(fields[option].metadata["help"].rstrip("."))
+    assert set(fields) <= set(typed)
 
 
 def test_the_reference_has_every_command_and_option():

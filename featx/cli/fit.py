@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,42 +10,34 @@ from typing import Any
 import click
 
 from featx.cli.common import Console, common, seconds_text, table
-from featx.cli.options import Parallel, output_option, refuse_extraction_options, settings_options, taken
+from featx.cli.options import Parallel, output_option, refuse_extraction_options, settings_options, taken, typed_of
 from featx.cli.tables import find_table, is_table
 from featx.errors import OptionError
 from featx.extraction import Extract
+from featx.model.settings import Fit, Saving
+from featx.settings import options_of
 
 
 @click.command()
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
-@click.option("--head", show_default="mlp", help="A name of `featx heads`, or package.module:Class.")
+@settings_options(Fit)
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the head; repeatable.")
-@click.option("--scale", default="auto", show_default=True, metavar="auto|none|standard|l2", help="Part of the model.")
-@click.option("--cv", type=int, metavar="K", help="Also cross-validate on train; with --search the folds choose.")
-@click.option("--search", metavar="SPEC", help='Alternatives, for example "C=0.1,1,10"; validation chooses.')
 @click.option(
     "--protocol",
     metavar="NAME",
     help="Of a paper, instead of --head: dinov2-logreg, dino-knn, clip-lp, bigvision-fewshot, vtab-1k.",
 )
-@click.option("--refit", is_flag=True, help="Fit once more on train and validation with what was chosen.")
-@click.option("--memory", metavar="2GiB", help="A larger table is streamed.")
-@click.option("--test", is_flag=True, help="Report the test split as well. It never chooses.")
-@click.option("--bundle", is_flag=True, help="Put the backbone's weights into the model file.")
-@click.option("--unsafe-pickle", is_flag=True, help="Pickle a head that has no data-only form.")
+@settings_options(Saving)
 @output_option("model.featx", "Where the model goes.")
-@settings_options(Parallel, Extract)
+@settings_options(Parallel, Extract, without=[field.name for field in options_of(Fit)])
 @common
 def fit(
     console: Console,
     cache: Path,
     source: str | None,
-    head: str | None,
     protocol: str | None,
     output: Path,
-    *,
-    bundle: bool,
-    unsafe_pickle: bool,
+    settings: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Fit a classifier on the features of TABLE, or of DATA, or of the table used last.
@@ -56,10 +49,18 @@ def fit(
     reported. The test split is looked at with --test only, and by a --protocol, which always reports it.
     With --jobs 4 or --backend ray the fits of --search and --cv are done side by side, with the same result.
     """
-    asked, parallel = taken(Extract, options), taken(Parallel, options)
-    options["settings"] = parse_settings(options["settings"])
-    check_fit(head, protocol, asked, options, unsafe_pickle=unsafe_pickle)
+    asked = taken(Extract, dict(options))
     on_table = source is None or is_table(source)
+    saving, parallel = taken(Saving, options), taken(Parallel, options)
+    how = dataclasses.replace(
+        taken(Fit, options),
+        settings=parse_settings(settings),
+        # Data that were extracted for this fit had their validation split drawn when they were read.
+        val=asked.val if on_table else None,
+        # All views that a table has, of DATA those that are asked for.
+        views=asked.views if on_table else asked.views or 1,
+    )
+    check_fit(how, protocol, saving)
     if on_table:
         refuse_extraction_options("a table")
         if asked.augment:
@@ -70,49 +71,31 @@ def fit(
     if protocol:
         from featx.protocols import run_protocol
 
-        model = run_protocol(features, protocol, memory=options["memory"], seed=asked.seed)
+        model = run_protocol(features, protocol, memory=how.memory, seed=how.seed)
     else:
         from featx.model import fit as fit_model
 
         with parallel.context():
-            model = fit_model(
-                features,
-                head or "mlp",
-                # Data that were extracted for this fit had their validation split drawn when they were read.
-                val=asked.val if on_table else None,
-                # All views that a table has, of DATA those that are asked for.
-                views=asked.views if on_table else asked.views or 1,
-                seed=asked.seed,
-                **options,
-            )
-    path = model.save(output, bundle=bundle, unsafe_pickle=unsafe_pickle)
+            model = fit_model(features, **vars(how))
+    path = model.save(output, **vars(saving))
     report = {"model": str(path), "table": str(features.path), **model.report}
     show_fit(console, report, fit_lines(report))
 
 
-def check_fit(
-    head: str | None, protocol: str | None, asked: Extract, options: dict[str, Any], *, unsafe_pickle: bool
-) -> None:
+def check_fit(how: Fit, protocol: str | None, saving: Saving) -> None:
     """Refuse what no features could make right, before any are computed."""
     from featx.heads import make_head
     from featx.model.saving import check_savable
-    from featx.model.search import parse_search
     from featx.protocols import check_name
     from featx.settings import parse_bytes
 
     if protocol:
         check_name(protocol)
-        given = {"head": head, "set": options["settings"], "cv": options["cv"], "search": options["search"]}
-        given |= {"views": asked.views, "augment": asked.augment, "val": asked.val}
-        given |= {"scale": options["scale"] != "auto", "refit": options["refit"]}
-        for name, value in given.items():
-            if value:
-                raise OptionError(f"--protocol decides what --{name} is for. Leave out one of them.")
-    check_savable(make_head(head or "mlp", **options["settings"]), unsafe_pickle=unsafe_pickle)
-    if options["search"]:
-        parse_search(options["search"])
-    if options["memory"]:
-        parse_bytes(options["memory"])
+        for flag in typed_of(
+            {field.name for field in options_of(Fit)} - {"memory", "seed", "test"} | {"settings", "augment"}
+        ):
+            raise OptionError(f"--protocol decides what {flag} is for. Leave out one of them.")
+    check_savable(make_head(how.head, **how.settings or {}), unsafe_pickle=saving.unsafe_pickle)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:

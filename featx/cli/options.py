@@ -125,21 +125,15 @@ def refuse_extraction_options(what: str) -> None:
     later = {field.name for field in dataclasses.fields(ComputeOptions)} | {"val", "seed"}
     later |= {field.name for field in dataclasses.fields(ViewOptions)}
     ours = {field.name for field in options_of(Extract)} - later
+    for flag in typed_of(ours):
+        raise OptionError(f"{flag} says how features are made, and {what} has its own. Leave it out, or name the DATA.")
+
+
+def typed_of(names: Collection[str]) -> list[str]:
+    """Return the flags of those options of the running command, among `names`, that the user has typed."""
     context = click.get_current_context()
-    for given in context.command.params:
-        typed = context.get_parameter_source(given.name or "") is ParameterSource.COMMANDLINE
-        if typed and given.name in ours:
-            raise OptionError(
-                f"{given.opts[0]} says how features are made, and {what} has its own. Leave it out, or name the DATA."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loading:
-    """What a model file may do when it is opened."""
-
-    allow_code: bool = option(False, "Import the backbone function that the model names.")
-    unsafe_pickle: bool = option(False, "Load a head that was pickled: that runs whatever is in it.")
+    params = [param for param in context.command.params if param.name in names]
+    return [p.opts[0] for p in params if context.get_parameter_source(p.name or "") is ParameterSource.COMMANDLINE]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shlex
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli.common import Console, common, table
-from featx.cli.options import Loading, settings_options, taken
+from featx.cli.options import settings_options, taken
 from featx.cli.report import typed_command
 from featx.cli.tables import find_table, is_table
 from featx.datasets import Source, open_dataset
 from featx.errors import DataError
 from featx.extraction import ComputeOptions, Extract, Options
-from featx.settings import option
+from featx.model.settings import Averaging, Classify, Guesses, Judging, Loading
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -28,31 +27,13 @@ if TYPE_CHECKING:
 _CONTAINERS = {".h5", ".hdf5", ".csv", ".tsv", ".npz", ".parquet", ".tar", ".gz", ".tgz"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Shown:
-    top: int = option(5, "Guesses a row.", metavar="K", least=1, most=1_000_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Thresholds:
-    min_probability: float = option(0.0, "Less probable rows get no label.", metavar="P", least=0, most=1)
-    min_familiarity: float = option(
-        0.0, "Rows unlike those learned from get no label; 0.01 costs 1 % of the others.", metavar="P", least=0, most=1
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Averaging:
-    tta: bool = option(False, "Average over the augmented views that the model was fitted on.")
-
-
 _raw = click.option("--raw", is_flag=True, help="Leave names as they are that a spreadsheet would run as formulas.")
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("subjects", nargs=-1, required=True, metavar="IMAGE|DIR|TABLE...")
-@settings_options(_Shown)
+@settings_options(Guesses)
 @click.option(
     "--csv", "csv_path", type=click.Path(path_type=Path), metavar="OUT", help="Write them; .xlsx and .parquet too."
 )
@@ -69,7 +50,7 @@ _raw = click.option("--raw", is_flag=True, help="Leave names as they are that a 
     "--sample", type=click.Path(path_type=Path), help="Sample submission: its columns, ids and order are kept."
 )
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Write a page of them.")
-@settings_options(_Thresholds, _Averaging, Loading, ComputeOptions)
+@settings_options(Classify, Loading)
 @settings_options(Source, without=["val", "seed", "name", "split_column"])
 @common
 def predict(
@@ -78,7 +59,7 @@ def predict(
     model: Path,
     subjects: tuple[str, ...],
     *,
-    top: int,
+    k: int,
     csv_path: Path | None,
     form: str,
     raw: bool,
@@ -107,14 +88,14 @@ def predict(
     found = classifier.classify(source, cache=cache, **options)
     if csv_path is not None:
         beside = subjects[0] if len(subjects) == 1 and subjects[0].lower().endswith((".csv", ".tsv")) else None
-        filled = write_csv(found, csv_path, form=form, top=top, sample=sample, beside=beside, raw=raw)
+        filled = write_csv(found, csv_path, form=form, top=k, sample=sample, beside=beside, raw=raw)
         if filled:
             console.note(f"{len(filled)} images could not be read: equal probabilities stand for them")
     if page is not None:
         from featx.reporting import report_predictions
 
         console.note(f"The report: {report_predictions(found, source).save(page)}")
-    console.result(found.to_dict(top), _text(found, csv_path))
+    console.result(found.to_dict(k), _text(found, csv_path))
     missing = [path for path in subjects if isinstance(source, list) and not Path(path).exists()]
     if missing:
         click.echo(f"Error: no such file: {shlex.join(missing)}", err=True)
@@ -145,12 +126,12 @@ def _text(found: Predictions, csv_path: Path | None) -> str:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
-@click.option("--split", metavar="NAME", help="Default: test where there is one, else all rows.")
+@settings_options(Judging)
 @click.option("--csv", "sheet", type=click.Path(path_type=Path), metavar="OUT", help="A row a photo: right or wrong.")
 @click.option("--mislabelled", type=click.Path(path_type=Path), metavar="OUT", help="Photos whose label looks wrong.")
 @_raw
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Also write the report.")
-@settings_options(_Averaging, Loading, Source, Options)
+@settings_options(Averaging, Loading, Source, Options)
 @common
 def evaluate(
     console: Console,

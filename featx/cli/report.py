@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from featx.cli.common import Console, common, n_bytes_text
-from featx.cli.options import Loading, settings_options
+from featx.cli.options import settings_options
 from featx.datasets import Source
+from featx.model.settings import Reporting
 
 
 @click.command()
@@ -20,10 +22,8 @@ from featx.datasets import Source
     "--figures", type=click.Path(path_type=Path), metavar="DIR", help="Also write each picture as PNG and SVG."
 )
 @click.option("--table", type=click.Path(path_type=Path), help="Rows to judge on. Default: those it was fitted on.")
-@click.option("--split", metavar="test|val", help="Default: test where there is one, else what it was not trained on.")
-@click.option("--data", metavar="DATA", help="Where the images are, if they have moved.")
+@settings_options(Reporting)
 @settings_options(Source, only=["images"])
-@settings_options(Loading)
 @common
 def report(
     console: Console,
@@ -32,11 +32,9 @@ def report(
     output: Path | None,
     figures: Path | None,
     table: Path | None,
-    split: str | None,
     data: str | None,
     images: str | None,
-    allow_code: bool,
-    unsafe_pickle: bool,
+    **options: Any,
 ) -> None:
     """Write one page about a model, several models, or a comparison. It loads nothing and opens from disk.
 
@@ -56,13 +54,11 @@ def report(
         made = make(
             subjects[0] if len(subjects) == 1 else subjects,
             table=None if table is None else Features.open(table),
-            split=split,
             data=data if images is None else open_dataset(data, images=images),
             cache=cache,
             command=typed_command(),
-            allow_code=allow_code,
-            unsafe_pickle=unsafe_pickle,
             on_progress=progress,
+            **options,
         )
     page = None if output is None else made.save(output)
     paths = [] if figures is None else made.save_figures(figures)

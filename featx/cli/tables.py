@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from featx.cli.common import Console, common, n_bytes_text
-from featx.cli.options import output_option
+from featx.cli.options import output_option, settings_options
 from featx.errors import DataError, OptionError
 from featx.extraction import Extract, last_used, note_last_used, open_store, run
+from featx.features.export import Export
 
 if TYPE_CHECKING:
     from featx.features import Features
@@ -92,7 +93,7 @@ def _extracted(
 @click.command()
 @click.argument("table", required=False)
 @output_option(None, "Where it goes.", metavar="F.{npz,parquet,csv,h5}")
-@click.option("--columns", is_flag=True, help="In Parquet a column for each feature, instead of one of lists.")
+@settings_options(Export)
 @common
 def export(console: Console, cache: Path, table: str | None, output: Path, *, columns: bool) -> None:
     """Write TABLE, or the table used last, in another form; the ending of the file names it.

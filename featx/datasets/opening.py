@@ -30,7 +30,7 @@ from featx.datasets.memory import (
 from featx.datasets.shards import TarImages, find_shards, is_glob, open_shards
 from featx.datasets.splits import ValidationShare
 from featx.errors import DataError, MissingDataError, OptionError
-from featx.settings import LARGEST_SEED, keywords, option
+from featx.settings import Seeded, keywords, option
 
 FORMS = (
     "a folder of images, labels.csv with --images, .npz, .parquet, .tar, torchvision:CIFAR10, hf:owner/name, or digits"
@@ -48,7 +48,7 @@ class ValidationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(ValidationOptions):
+class Source(ValidationOptions, Seeded):
     """How data are read: what `open_dataset` can be told about them."""
 
     labels: Sequence[Any] | np.ndarray | None = None
@@ -70,7 +70,6 @@ class Source(ValidationOptions):
     group_by: str | None = option(None, "Images of one folder are a group.", choices=("folder",))
     allow_outside: bool = option(False, "Let a CSV name images outside of their folder.")
     name: str | None = option(None, "Name of the dataset in the cache.", metavar="NAME")
-    seed: int = option(0, "Of random weights, splits, views and heads.", metavar="N", least=0, most=LARGEST_SEED)
 
 
 @keywords(Source)

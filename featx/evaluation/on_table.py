@@ -12,9 +12,12 @@ from featx.datasets import item_id
 from featx.datasets.dataset import select
 from featx.errors import DataError, ImageError
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
+from featx.extraction import ComputeOptions
 from featx.features import Features
 from featx.model import Model, load
 from featx.model.rows import given_groups
+from featx.model.settings import Judging
+from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,14 +150,18 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     )
 
 
-def evaluate(
-    model: Model | str | Path,
-    features: Features | str | Path | None = None,
-    split: str | None = None,
-    *,
-    images: Dataset | None = None,
-    **how: Any,
-) -> Evaluation:
+@dataclass(frozen=True)
+class _Rows:
+    features: Features | str | Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluate(ComputeOptions, Judging, _Rows):
+    images: Dataset | None = None
+
+
+@keywords(_Evaluate)
+def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation:
     """Evaluate `model` on the labelled rows of a table that it was not trained on (see `held_out`).
 
     Parameters
@@ -164,13 +171,10 @@ def evaluate(
     features : Features or path, optional
         A table of the model's recipe, by default the one that it was fitted on. Classes are matched by name; rows of
         a class that the model does not know are left out and counted.
-    split : str, optional
-        Rows to look at: by default ``test`` where there is such a split, else all.
+    {options}
     images : Dataset, optional
         What the table was made of. Where given, probabilities are averaged over the augmented views that the model
-        was fitted on, made of these images now.
-    **how
-        How to make them, as in `Model.classify`: ``engine``, ``device``, ``batch_size``, ``workers``.
+        was fitted on, made of these images now, as `engine`, `device`, `batch_size` and `workers` say.
 
     Raises
     ------
@@ -191,12 +195,13 @@ def evaluate(
     (297, True)
     """
     classifier = model if isinstance(model, Model) else load(model)
-    table = classifier.table() if features is None else features
+    table = classifier.table() if how.features is None else how.features
     if table is None:
         raise DataError("The table that the model was fitted on is not there. Name one: featx.evaluate(model, table)")
     if not isinstance(table, Features):
         table = Features.open(table)
-    return held_out(classifier, table, split).evaluate(classifier, images, **how)
+    computed = vars(part_of(ComputeOptions, how))
+    return held_out(classifier, table, how.split).evaluate(classifier, how.images, **computed)
 
 
 def _in_classes_of(

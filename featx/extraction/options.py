@@ -53,12 +53,18 @@ class Options(ErrorOptions, ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewOptions:
-    """Augmented views of each training image, see `featx.augment`."""
+class NumberOfViews:
+    """How many views of an image are used."""
 
     views: int | None = option(
         None, "Views of each training image, the plain one included.", metavar="N", least=1, most=1000
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(NumberOfViews):
+    """Augmented views of each training image, see `featx.augment`."""
+
     augment: str | None = option(
         None, 'How views are changed, as "flip,rotate=2,zoom=0.1" or light|standard|strong.', metavar="SPEC"
     )

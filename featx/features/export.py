@@ -7,6 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from featx.errors import MissingExtraError, OptionError
 from featx.features.rows import ArrayTable
 from featx.files import Disk, whole_file
 from featx.files.disk import explained
+from featx.settings import option
 from featx.store import TableContent, is_cache
 from featx.store.container import RowStream
 from featx.store.tables import write_table
@@ -24,7 +26,14 @@ from featx.store.tables import write_table
 _BLOCK_BYTES = 16 << 20
 
 
-def export(table: ArrayTable, path: Path, *, columns: bool = False) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """How a table is written for others."""
+
+    columns: bool = option(False, "In Parquet a column for each feature (f0, f1, …), instead of one of lists.")
+
+
+def export(table: ArrayTable, path: Path, *, columns: bool) -> Path:
     """Write `table` in the format that the ending of `path` names; see `Features.export`."""
     write = _FORMATS.get(path.suffix.lower())
     if write is None:

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import DataError
+from featx.features.export import Export, export
 from featx.features.rows import ArrayRows, ArrayTable, PickedRows, Picks, find_items, in_order, row_numbers, shuffled
 from featx.recipe import Recipe, Request, Views
+from featx.settings import keywords
 from featx.store import Table, use_table
 from featx.store.rows import Indices
 
@@ -405,24 +407,22 @@ class Features:
     def _split_counts(self) -> Counter[str]:
         return Counter(self.splits.tolist())
 
-    def export(self, path: str | Path, *, columns: bool = False) -> Path:
+    @keywords(Export)
+    def export(self, path: str | Path, how: Export) -> Path:
         """Write the table as ``.npz``, ``.parquet``, ``.csv`` or ``.h5``, a block at a time.
 
         Parameters
         ----------
         path : str or Path
             Replaced whole if it exists.
-        columns : bool
-            In Parquet a column for each feature (``f0``, ``f1``, …) instead of one column of lists.
+        {options}
 
         Raises
         ------
         OptionError
             If the name ends otherwise, or that format has no columns.
         """
-        from featx.features.export import export
-
-        return export(self._whole(), Path(path), columns=columns)
+        return export(self._whole(), Path(path), columns=how.columns)
 
     def to_pandas(self) -> Any:
         """Return a `pandas.DataFrame` of all rows: ``id``, ``label``, ``y``, ``split``, and a column for each feature.

@@ -15,7 +15,7 @@ from featx.extraction import ErrorOptions, MachineOptions, Options
 from featx.heads.training import MONITORS, OPTIMIZERS, TrainConfig
 from featx.progress import OnProgress
 from featx.recipe import PRECISIONS, LayerOptions, Preprocessing, Request
-from featx.settings import LARGEST_SEED, check, option, part_of
+from featx.settings import Seeded, check, option, part_of
 
 #: Settings of a single network and run: what trains several gives each of them its own.
 INDIVIDUAL = ("backbone", "seed")
@@ -23,7 +23,7 @@ SCHEDULES = ("cosine", "plateau", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Seeded):
     """How a network is fine-tuned. Two runs with equal settings, data and weights make equal steps."""
 
     head_layers: str | None = option(
@@ -101,13 +101,6 @@ class Settings:
     )
     precision: str = option(
         "fp32", "Of products in training; weights and predictions are fp32 in any case.", choices=PRECISIONS
-    )
-    seed: int = option(
-        0,
-        "Of random weights, validation rows, order, dropout and augmentation.",
-        metavar="N",
-        least=0,
-        most=LARGEST_SEED,
     )
 
     def __post_init__(self) -> None:

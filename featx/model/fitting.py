@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import time
-from inspect import signature
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
@@ -28,7 +26,8 @@ from featx.model.report import FitReport, spelled
 from featx.model.rows import Rows, choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.model.scores import OODScore
-from featx.settings import check_names, parse_bytes
+from featx.model.settings import Fit
+from featx.settings import keywords, parse_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,54 +44,25 @@ _AUTO_SCALE = {KNNHead: "l2", CentroidHead: "l2", XGBoostHead: "none", ConvHead:
 _CHOSEN = ("C", "alpha")
 
 
-def fit(
-    features: Features | str | Path,
-    head: Any = "mlp",
-    *,
-    settings: dict[str, Any] | None = None,
-    scale: str = "auto",
-    val: float | str | None = None,
-    cv: int | None = None,
-    search: str | None = None,
-    refit: bool = False,
-    test: bool = False,
-    seed: int = 0,
-    memory: int | str | None = None,
-    views: int | None = None,
-    **unknown: Never,
-) -> Model:
+@keywords(Fit, hint="A setting of the head goes into settings={{'{name}': {value!r}}}.")
+def fit(features: Features | str | Path, how: Fit) -> Model:
     """Fit a head on a table.
 
     Parameters
     ----------
     features : Features or path
         A labelled table.
-    head : str or classifier
-        A name from ``featx heads``, a class path, or an unfitted scikit-learn classifier. ``logreg``
-        without a ``C`` chooses it on the validation rows.
+    {options}
     settings : dict, optional
         Constructor arguments of a head given by name.
-    scale : {"auto", "none", "standard", "l2"}
-        The step before the head, learned on the training rows. ``auto``: ``l2`` for knn and centroid,
-        ``none`` for xgboost and conv, else ``standard``.
-    val : float or str, optional
-        See `featx.model.rows.choose_rows`: by default the table's validation split, else a tenth of train.
-    cv : int, optional
-        Also cross-validate on the training rows with so many folds; with `search`, the folds choose.
-    search : str, optional
-        Alternatives to try, ``"C=0.1,1,10 dropout=0,0.3"``; the validation rows choose.
-    refit : bool
-        Fit once more on train and validation rows with what was chosen. Validation accuracy and
-        calibration are then those of the fit before.
-    test : bool
-        Report the test split as well. It never chooses anything.
-    seed : int
-        Of draws, folds and heads.
-    memory : int or str, optional
-        Bytes (or ``"2GiB"``) that the fit may add to the process; a larger table is streamed.
-    views : int, optional
-        How many views of each training image the head learns from, the plain one included: all that the table has by
-        default, 1 for none but the plain one. Validation, test and calibration use plain images.
+
+    Notes
+    -----
+    `head` may also be an unfitted scikit-learn classifier. ``logreg`` without a ``C`` chooses it on the validation
+    rows: by default the table's own, else a tenth of train, see `featx.model.rows.choose_rows`. The scaling
+    ``auto`` is ``l2`` for knn and centroid, ``none`` for xgboost and conv, else ``standard``. A head learns from all
+    views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
+    `refit`, validation accuracy and calibration are those of the fit before.
 
     Returns
     -------
@@ -113,33 +83,25 @@ def fit(
     >>> model.report["train"]["n"], model.report["val"]["n"], model.report["val"]["accuracy"] > 0.9
     (1618, 179, True)
     """
-    if unknown:
-        given: dict[str, Any] = dict(unknown)
-        name, value = next(iter(given.items()))
-        if difflib.get_close_matches(name, signature(fit).parameters):
-            check_names("featx.fit", given, signature(fit).parameters)
-        raise TypeError(
-            f"featx.fit() has no argument {name!r}. A setting of the head goes into settings={{{name!r}: {value!r}}}."
-        )
-    started = time.perf_counter()
+    started, seed = time.perf_counter(), how.seed
     table = features if isinstance(features, Features) else Features.open(features)
-    name, estimator = _make_head(head, settings or {}, seed)
-    scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if scale == "auto" else scale)
-    rows, unknown_classes = _of_known_classes(table, choose_rows(table, val, seed))
+    name, estimator = _make_head(how.head, how.settings or {}, seed)
+    scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale)
+    rows, unknown_classes = _of_known_classes(table, choose_rows(table, how.val, seed))
     _check_numbers(table, rows.train_and_val)
-    if test and not len(rows.test):
+    if how.test and not len(rows.test):
         raise OptionError("--test needs a test split, and the table has none. Leave out --test.")
-    limit = None if memory is None else parse_bytes(memory)
-    used = _views(table, views)
+    limit = None if how.memory is None else parse_bytes(how.memory)
+    used = _views(table, how.views)
     viewed, origin = table.all_views(used.n) if used else (table, None)
     job = Job(viewed, scaler, name, limit, seed, origin)
-    if name == "logreg" and "C" not in (settings or {}) and search is None and len(rows.val):
-        estimator = make_head("logreg-cv", **settings or {})
-    tried = job.try_settings(estimator, rows, search, cv)
+    if name == "logreg" and "C" not in (how.settings or {}) and how.search is None and len(rows.val):
+        estimator = make_head("logreg-cv", **how.settings or {})
+    tried = job.try_settings(estimator, rows, how.search, how.cv)
     estimator.set_params(**tried.best)
     first = last = job.fit(estimator, rows.train, rows.val)
     own_choice = _own_choice(estimator, first.head)
-    if refit and len(rows.val):
+    if how.refit and len(rows.val):
         last = job.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
     model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed, used)
@@ -150,7 +112,7 @@ def fit(
         augment=used.augment if used else None,
         train=first.train_accuracy(rows.train, seed),
         val=first.accuracy(rows.val),
-        test=last.accuracy(rows.test) if test else None,
+        test=last.accuracy(rows.test) if how.test else None,
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
         chosen=spelled(tried.best | own_choice),
@@ -163,7 +125,7 @@ def fit(
         history=getattr(first.head, "history_", {}),
         warnings=(
             *unknown_classes,
-            *_leaks(table, rows if test else dataclasses.replace(rows, test=rows.test[:0])),
+            *_leaks(table, rows if how.test else dataclasses.replace(rows, test=rows.test[:0])),
         ),
     )
     return _with_classes_of_train(dataclasses.replace(model, report=report))
@@ -235,8 +197,6 @@ def _leaks(table: Features, rows: Rows) -> list[str]:
 
 def _views(table: Features, n: int | None) -> Views | None:
     """Return the first `n` views of `table`, all by default; None for the plain one alone."""
-    if n is not None and n < 1:
-        raise OptionError(f"--views counts the plain image too, so it is at least 1; got {n}.")
     if table.recipe is not None and table.recipe.view is not None:
         raise DataError(f"{table.path} holds an augmented view. Fit on the table of the images, which names its views.")
     if table.augmentation is None or n == 1:

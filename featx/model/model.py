@@ -7,22 +7,24 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from featx.errors import DataError, OptionError
+from featx.extraction.options import ComputeOptions
 from featx.heads.state import export_state, is_exportable
 from featx.model.network import unpacked
-from featx.model.predictions import Predictions, check_thresholds
+from featx.model.predictions import Predictions, check_familiarity
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
-from featx.settings import check_choice, check_names
+from featx.model.settings import Classify, Loading, Predict, Saving, Top
+from featx.settings import check_choice, keywords, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from typing import Self, Unpack
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -38,23 +40,6 @@ Found = TypeVar("Found", bound="NDArray[Any]")
 _NOT_TRAINED = ("classes_", "codes_", "Cs_", "scores_", "n_iter_", "running_mean", "running_var", "num_batches_tracked")
 #: A table is scaled and predicted this much at a time, in bytes.
 BLOCK_BYTES = 64 << 20
-
-
-class Prediction(TypedDict, total=False):
-    """Keywords of prediction; see `Model.classify`."""
-
-    min_probability: float
-    min_familiarity: float
-    tta: bool
-    cache: str | Path | None
-    engine: str
-    device: str
-    batch_size: int | None
-    workers: int | None
-
-
-#: Those that do not change how rows are made from images.
-_THRESHOLDS = ("min_probability", "min_familiarity", "tta")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -101,7 +86,8 @@ class Model(ModelParts):
         table = Features.open(path)
         return table if self.recipe is None or table.key == self.recipe.key else None
 
-    def classify(self, source: Any, **how: Unpack[Prediction]) -> Predictions:
+    @keywords(Classify)
+    def classify(self, source: Any, how: Classify) -> Predictions:
         """Predict images or a table, with a reason for every row that cannot be predicted.
 
         Parameters
@@ -109,18 +95,9 @@ class Model(ModelParts):
         source : Features, path, sequence of paths or PIL images, uint8 array (n, h, w[, c]), or Dataset
             A table of the model's own recipe (`featx.Features` or the path of an ``.h5`` file), or anything
             that `featx.extract` takes.
-        min_probability : float
-            Rows whose best class is less probable get no label.
-        min_familiarity : float
-            Rows that lie so far from the training rows that a smaller share of known rows does get no label:
-            0.01 costs one in a hundred images like those learned from, and leaves out what is like none.
-        tta : bool
-            Average the probabilities over the plain image and its augmented views: those that the model was fitted
-            on, drawn by the image's content, or of a table those that it has. Familiarity is of the plain image.
+        {options}
         cache : path-like, optional
             A cache folder, whose rows of these images are read instead of computed. Nothing is written.
-        engine, device, batch_size, workers : str, str, int, int, optional
-            As in `featx.extract`: what runs the network and where, images a forward, decoding processes.
 
         Raises
         ------
@@ -133,32 +110,27 @@ class Model(ModelParts):
         """
         from featx.features import Features
 
-        check_names("Model.classify", how, Prediction.__annotations__)
-        made = {name: value for name, value in how.items() if name not in _THRESHOLDS}
-        least = {name: how[name] for name in ("min_probability", "min_familiarity") if name in how}
-        check_thresholds(
-            least.get("min_probability", 0.0), least.get("min_familiarity", 0.0), knows_familiarity=self.ood is not None
-        )
+        check_familiarity(how, known=self.ood is not None)
         if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
             source = Features.open(source)
         if isinstance(source, Features):
-            probabilities, familiarity = self._predict_table(source, tta=how.get("tta", False))
+            probabilities, familiarity = self._predict_table(source, tta=how.tta)
             ids = tuple(source.ids)
             reasons: dict[int, str] = {}
         else:
-            ids, probabilities, familiarity, reasons = self._predict_images(source, made, tta=how.get("tta", False))
+            ids, probabilities, familiarity, reasons = self._predict_images(source, how)
         return Predictions(
             ids=ids,
             classes=self.classes,
             probabilities=probabilities,
             errors=reasons,
             familiarity=None if self.ood is None else familiarity,
-            **least,
+            min_probability=how.min_probability,
+            min_familiarity=how.min_familiarity,
         )
 
-    def predict(
-        self, source: Any, *, errors: Literal["raise", "mask"] = "raise", **how: Unpack[Prediction]
-    ) -> NDArray[np.object_]:
+    @keywords(Predict)
+    def predict(self, source: Any, how: Predict) -> NDArray[np.object_]:
         """Return the label of each row, object array of shape (n,); None where the model abstains.
 
         Parameters
@@ -168,7 +140,8 @@ class Model(ModelParts):
         errors : {"raise", "mask"}
             What to do about images that cannot be read: say which and why, or return a masked array
             (`numpy.ma.MaskedArray`) that leaves them out. `classify` tells the reason of each.
-        **how
+        {options}
+        cache : path-like, optional
             As in `classify`.
 
         Raises
@@ -176,21 +149,19 @@ class Model(ModelParts):
         DataError
             If an image cannot be read, unless they are to be masked; and whatever `classify` raises.
         """
-        check_names("Model.predict", how, Prediction.__annotations__)
-        found = self.classify(source, **how)
-        return _readable(found, np.array(found.labels, dtype=object), errors)
+        found = self.classify(source, **vars(part_of(Classify, how)))
+        return _readable(found, np.array(found.labels, dtype=object), how.errors)
 
-    def predict_proba(
-        self, source: Any, *, errors: Literal["raise", "mask"] = "raise", **how: Unpack[Prediction]
-    ) -> NDArray[np.float64]:
+    @keywords(Predict)
+    def predict_proba(self, source: Any, how: Predict) -> NDArray[np.float64]:
         """Return probabilities, float64 of shape (n, k), columns in the order of `classes`. See `predict`."""
-        check_names("Model.predict_proba", how, Prediction.__annotations__)
-        found = self.classify(source, **how)
-        return _readable(found, found.probabilities, errors)
+        found = self.classify(source, **vars(part_of(Classify, how)))
+        return _readable(found, found.probabilities, how.errors)
 
-    def top(self, source: Any, k: int = 5, **how: Unpack[Prediction]) -> list[list[tuple[str, float]]]:
+    @keywords(Top)
+    def top(self, source: Any, how: Top) -> list[list[tuple[str, float]]]:
         """Return the `k` most probable (label, probability) of each row, best first. See `classify`."""
-        return self.classify(source, **how).top(k)
+        return self.classify(source, **vars(part_of(Classify, how))).top(how.k)
 
     def extract_options(self) -> dict[str, Any]:
         """Return the options of ``featx extract`` that make a table for this model, none if it has no recipe."""
@@ -201,24 +172,22 @@ class Model(ModelParts):
         """Number of values that the head has learned; see `count_parameters`."""
         return count_parameters(self.head)
 
-    def save(self, path: str | Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
+    @keywords(Saving)
+    def save(self, path: str | Path, how: Saving) -> Path:
         """Write the model to a file and return its path. Equal fits give equal bytes.
 
         Parameters
         ----------
         path : path-like
             Where to, usually ``….featx``.
-        bundle : bool
-            Put the backbone's weights into the file, so that it needs none elsewhere.
-        unsafe_pickle : bool
-            Pickle a head that has no data-only form. Whoever loads a pickle runs whatever is in it.
+        {options}
 
         Raises
         ------
         ModelFileError
             If the head has no data-only form and `unsafe_pickle` is not set, or the file cannot be written.
         """
-        return write(self, Path(path), bundle=bundle, unsafe_pickle=unsafe_pickle)
+        return write(self, Path(path), bundle=how.bundle, unsafe_pickle=how.unsafe_pickle)
 
     def with_report(self, **changes: Any) -> Self:
         """Return the same model with fields of its `FitReport` changed."""
@@ -281,9 +250,7 @@ class Model(ModelParts):
             probabilities[indices], familiarity[indices] = self._predict_rows(X)
         return probabilities, familiarity
 
-    def _predict_images(
-        self, source: Any, options: dict[str, Any], *, tta: bool
-    ) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
+    def _predict_images(self, source: Any, how: Classify) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
         """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
         from featx.datasets import open_dataset
 
@@ -292,13 +259,15 @@ class Model(ModelParts):
                 "This model was fitted on rows without a recipe, so it cannot tell how to make them from images. "
                 "Give it rows: Features.from_arrays(X)"
             )
-        if tta and self.views is None:
+        if how.tta and self.views is None:
             raise OptionError(
                 "--tta averages over the views that a model was fitted on, and this one has seen plain images alone. "
                 "Leave it out, or fit on views: featx extract DATA --views 4 --augment light, then featx fit"
             )
-        dataset, views = open_dataset(source), self.views if tta else None
-        rows, reasons = self._row_maker.rows(dataset, views=views, **options)
+        dataset, views = open_dataset(source), self.views if how.tta else None
+        rows, reasons = self._row_maker.rows(
+            dataset, views=views, cache=how.cache, **vars(part_of(ComputeOptions, how))
+        )
         n = len(dataset)
         probabilities, familiarity = np.full((n, len(self.classes)), np.nan), np.full(n, np.nan)
         good = np.array([i for i in range(n) if i not in reasons], dtype=np.intp)
@@ -350,18 +319,15 @@ def _readable(found: Predictions, values: Found, errors: str) -> Found:
     return values
 
 
-def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = False) -> Model:
+@keywords(Loading)
+def load(path: str | Path, how: Loading) -> Model:
     """Read a model that `Model.save` wrote. Nothing in the file is trusted, imported or executed.
 
     Parameters
     ----------
     path : path-like
         The file.
-    allow_code : bool
-        Accept a model whose backbone is somebody's own ``package.module:function``, which predicting
-        images imports and calls.
-    unsafe_pickle : bool
-        Accept a pickled head, which runs whatever is in it.
+    {options}
 
     Raises
     ------
@@ -380,7 +346,7 @@ def load(path: str | Path, *, allow_code: bool = False, unsafe_pickle: bool = Fa
     ...     load(model.save(f"{folder}/digits.featx")).head_name
     'ridge'
     """
-    return read(Model, Path(path), allow_code=allow_code, unsafe_pickle=unsafe_pickle)
+    return read(Model, Path(path), allow_code=how.allow_code, unsafe_pickle=how.unsafe_pickle)
 
 
 def extract_command(request: Request) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from featx.errors import OptionError
 from featx.model.scores import FEWEST_ROWS
+from featx.model.settings import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Predictions:
+class Predictions(Thresholds):
     """Class probabilities of n rows.
 
     Attributes
@@ -51,11 +52,10 @@ class Predictions:
     probabilities: NDArray[np.float64]
     errors: Mapping[int, str] = field(default_factory=dict)
     familiarity: NDArray[np.float64] | None = None
-    min_probability: float = 0.0
-    min_familiarity: float = 0.0
 
     def __post_init__(self) -> None:
-        check_thresholds(self.min_probability, self.min_familiarity, knows_familiarity=self.familiarity is not None)
+        super().__post_init__()
+        check_familiarity(self, known=self.familiarity is not None)
         assert self.probabilities.shape == (len(self.ids), len(self.classes))
         assert set(np.flatnonzero(np.isnan(self.probabilities).any(axis=1)).tolist()) == set(self.errors)
 
@@ -116,12 +116,9 @@ class Predictions:
         }
 
 
-def check_thresholds(min_probability: float, min_familiarity: float, *, knows_familiarity: bool) -> None:
-    """Raise OptionError for a threshold that is no share, or of a familiarity that the model does not know."""
-    for name, least in (("probability", min_probability), ("familiarity", min_familiarity)):
-        if not 0 <= least <= 1:
-            raise OptionError(f"--min-{name} must be between 0 and 1, got {least}.")
-    if min_familiarity and not knows_familiarity:
+def check_familiarity(asked: Thresholds, *, known: bool) -> None:
+    """Raise OptionError where rows are to be left out by a familiarity that the model does not know."""
+    if asked.min_familiarity and not known:
         raise OptionError(
             f"This model cannot tell how familiar images are: it had fewer than {FEWEST_ROWS} rows of train or of "
             "validation, or its rows are too long. Fit it with more validation rows (--val 0.2), or a layer of shorter "

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featx.errors import OptionError
+from featx.model.settings import SCALES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.features import Features
-
-SCALES = ("none", "standard", "l2")
 
 
 class FeatureScaler(TransformerMixin, BaseEstimator):

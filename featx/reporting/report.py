@@ -11,12 +11,14 @@ from featx.comparison import name_of
 from featx.errors import DataError, FeatxError
 from featx.files import write_whole
 from featx.model import Model, load
+from featx.model.settings import Reporting
 from featx.reporting.board import best_of, comparison_rows, read_comparison, row_of
 from featx.reporting.classifier_page import classifier_page
 from featx.reporting.drawings import drawings
 from featx.reporting.findings import Findings, judge
 from featx.reporting.predictions_page import predictions_drawings, predictions_page
 from featx.reporting.thumbnails import reopen
+from featx.settings import keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,18 +86,16 @@ class Report:
         return f'<iframe srcdoc="{page}" title="featx report" style="width:100%;height:48rem;border:0"></iframe>'
 
 
-def report(
-    subject: Any,
-    *,
-    table: Features | None = None,
-    split: str | None = None,
-    data: Any = None,
-    cache: str | Path | None = None,
-    command: str = "",
-    allow_code: bool = False,
-    unsafe_pickle: bool = False,
-    on_progress: OnProgress | None = None,
-) -> Report:
+@dataclass(frozen=True, kw_only=True)
+class _Reported(Reporting):
+    table: Features | None = None
+    cache: str | Path | None = None
+    command: str = ""
+    on_progress: OnProgress | None = None
+
+
+@keywords(_Reported)
+def report(subject: Any, how: _Reported) -> Report:
     """Report on a model, on several side by side, or on a comparison.
 
     Parameters
@@ -105,16 +105,11 @@ def report(
         by validation is the one that is described.
     table : Features, optional
         Rows to judge it on; by default the table that it was fitted on.
-    split : str, optional
-        Of the table; by default ``test`` where there is one, else all rows that the model was not trained on.
-    data : path, array or Dataset, optional
-        Where the images are; by default where the table says, or the model, if it was fine-tuned.
+    {options}
     cache : path, optional
         Cache folder, for a model without a table.
     command : str
         What was typed, for the page.
-    allow_code, unsafe_pickle : bool
-        As in `featx.load`.
     on_progress : callable, optional
         Called with a `Progress` after each batch, where a model without a table has to see the images first.
 
@@ -138,19 +133,19 @@ def report(
     """
 
     def opened(path: Any) -> Model:
-        return load(path, allow_code=allow_code, unsafe_pickle=unsafe_pickle)
+        return load(path, allow_code=how.allow_code, unsafe_pickle=how.unsafe_pickle)
 
     rows, model, notes = _open(subject, opened)
     judged = None
     if model is not None:
         try:
-            found = table if table is not None else _table_of(model, data, cache, on_progress)
+            found = how.table if how.table is not None else _table_of(model, how.data, how.cache, how.on_progress)
         except FeatxError as error:
-            if table is not None:
+            if how.table is not None:
                 raise
             notes = [*notes, f"Not evaluated: {error}"]
         else:
-            judged = judge(model, found, split, data)
+            judged = judge(model, found, how.split, how.data)
             notes = [*notes, *filter(None, [judged.images_note])]
     findings = Findings(
         title=_title(rows, model),
@@ -158,7 +153,7 @@ def report(
         model=model,
         judged=judged,
         notes=tuple(notes),
-        command=command,
+        command=how.command,
     )
     pictures = drawings(findings)
     return Report(classifier_page(findings, pictures), pictures)

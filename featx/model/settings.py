@@ -1,0 +1,122 @@
+"""Settings of models: what fits, files, predictions and judgements can be told, in Python and on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from featx.datasets import ValidationOptions
+from featx.extraction.options import ComputeOptions, NumberOfViews
+from featx.files import parse_bytes
+from featx.settings import Seeded, check, option
+
+#: Ways of scaling rows, see `featx.model.scaling`.
+SCALES = ("none", "standard", "l2")
+
+
+@dataclass(frozen=True)
+class Fit(NumberOfViews, ValidationOptions, Seeded):
+    """How a head is fitted on a table."""
+
+    head: Any = option("mlp", "A name of `featx heads`, or package.module:Class.", positional=True)
+    _: KW_ONLY
+    settings: dict[str, Any] | None = None
+    scale: str = option("auto", "The step before the head, learned on train.", choices=("auto", *SCALES))
+    cv: int | None = option(None, "Also cross-validate on train; with --search the folds choose.", metavar="K")
+    search: str | None = option(None, 'Alternatives, for example "C=0.1,1,10"; validation chooses.', metavar="SPEC")
+    refit: bool = option(False, "Fit once more on train and validation with what was chosen.")
+    memory: int | str | None = option(None, "What a fit may take; a larger table is streamed.", metavar="2GiB")
+    test: bool = option(False, "Report the test split as well. It never chooses.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.search is not None:
+            from featx.model.search import parse_search
+
+            parse_search(self.search)
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """What goes into a model file."""
+
+    bundle: bool = option(False, "Put the backbone's weights into the model file, so that it needs none elsewhere.")
+    unsafe_pickle: bool = option(
+        False, "Pickle a head that has no data-only form: whoever loads it runs whatever is in it."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What a model file may do when it is opened."""
+
+    allow_code: bool = option(False, "Import the backbone function that the model names.")
+    unsafe_pickle: bool = option(False, "Load a head that was pickled: that runs whatever is in it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Which rows get no label."""
+
+    min_probability: float = option(0.0, "Less probable rows get no label.", metavar="P", least=0, most=1)
+    min_familiarity: float = option(
+        0.0, "Rows unlike those learned from get no label; 0.01 costs 1 % of the others.", metavar="P", least=0, most=1
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """Whether predictions are means over views."""
+
+    tta: bool = option(False, "Average over the augmented views that the model was fitted on.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(Averaging, Thresholds, ComputeOptions):
+    """How rows are predicted, and made where they are images."""
+
+    cache: str | Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Classify):
+    """How rows are predicted, where those without a prediction cannot be listed beside the others."""
+
+    errors: Literal["raise", "mask"] = "raise"
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """How many classes are shown."""
+
+    k: int = option(5, "Guesses a row.", metavar="K", flags=("--top",), least=1, most=1_000_000, positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Top(Classify, Guesses):
+    """How rows are predicted, for the most probable classes of each."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Which rows of a table a model is judged by."""
+
+    split: str | None = option(
+        None,
+        "Default: test where there is one, else all rows that it was not trained on.",
+        metavar="NAME",
+        positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporting(Loading, Judging):
+    """What a report is made of."""
+
+    data: Any = option(None, "Where the images are, if they have moved.", metavar="DATA")
