@@ -22,9 +22,9 @@ from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import KNNHead
 from featx.heads.ridge import RidgeHead
 from featx.model import Accuracy, FitReport, fit
+from featx.model.fitter import Fitted, HeadFitter
 from featx.model.fitting import make_model
-from featx.model.job import Fitted, Job
-from featx.model.rows import Rows, choose_rows, row_groups
+from featx.model.rows import Parts, choose_rows, row_groups
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration
 from featx.settings import parse_bytes
@@ -199,11 +199,11 @@ def _refitted(table: Features, options: _Options, head: Any) -> tuple[Model, Res
 def _clip_lp(table: Features, options: _Options) -> tuple[Model, Results]:
     """Penalties 1e-6…1e6: seven two decades apart, then halving the distance around the best down to 1/8 decade."""
     rows = choose_rows(table, _share(table), options.seed)
-    job = Job(table, FeatureScaler("none"), "logreg", options.memory, options.seed)
+    fitter = HeadFitter(table, FeatureScaler("none"), "logreg", options.memory, options.seed)
 
     def accuracies(exponents: list[float]) -> dict[float, float]:
         head = LogisticHeadCV([10.0**-exponent for exponent in exponents], max_iter=1000)
-        scores = job.fit(head, rows.train, rows.val).head.scores_[0]
+        scores = fitter.fit(head, rows.train, rows.val).head.scores_[0]
         return dict(zip(sorted(exponents, reverse=True), scores.tolist(), strict=True))
 
     tried = halve_around_peak(accuracies, np.arange(-6.0, 7.0, 2.0).tolist(), finest=0.125)
@@ -273,8 +273,8 @@ def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Resul
             draws[shots, seed] = np.sort(np.concatenate([members[:shots] for members in of_class]))
     fits = {draw: _least_squares(table, support, k) for draw, support in draws.items()}
     n_correct = dict.fromkeys(fits, 0)
-    job = Job(table, FeatureScaler("standard"), "ridge", options.memory, options.seed)
-    for where, X in table.select(rows.test).blocks(job.block_bytes):
+    fitter = HeadFitter(table, FeatureScaler("standard"), "ridge", options.memory, options.seed)
+    for where, X in table.select(rows.test).blocks(fitter.block_bytes):
         for draw, fitted in fits.items():
             codes = fitted.head.predict(fitted.scaler.transform(X))
             n_correct[draw] += int((codes == y[rows.test[where]]).sum())
@@ -318,17 +318,17 @@ def _vtab_1k(table: Features, options: _Options) -> tuple[Model, Results]:
     rows = choose_rows(table, None if _share(table) is None else 0, options.seed)
     if len(rows.train) < 1000:
         raise OptionError(f"--protocol vtab-1k draws 1,000 training rows, and the table has {len(rows.train):,}.")
-    job = Job(table, FeatureScaler("standard"), "logreg", options.memory, options.seed)
+    fitter = HeadFitter(table, FeatureScaler("standard"), "logreg", options.memory, options.seed)
     n_correct: list[int] = []
     models: list[Model] = []
     for seed in SEEDS:
         drawn = np.random.default_rng(seed).permutation(rows.train)[:1000]
         group = row_groups(table, drawn)
         teaches = group < np.sort(group)[800]  # whole groups; of rows by themselves the first 800
-        parts = Rows(np.sort(drawn[teaches]), np.sort(drawn[~teaches]), rows.test)
-        choosing = job.fit(LogisticHeadCV(), parts.train, parts.val)
+        parts = Parts(np.sort(drawn[teaches]), np.sort(drawn[~teaches]), rows.test)
+        choosing = fitter.fit(LogisticHeadCV(), parts.train, parts.val)
         C = choosing.head.C_
-        last = job.fit(LogisticHead(C), parts.train_and_val, parts.val[:0])
+        last = fitter.fit(LogisticHead(C), parts.train_and_val, parts.val[:0])
         test = last.accuracy(rows.test)
         assert test is not None
         n_correct.append(test.n_correct)

@@ -337,7 +337,7 @@ def test_no_row_is_doubted_by_what_learned_its_twin(tmp_path):
 def test_unlabelled_rows_are_not_evaluated(model, tmp_path):
     X, _, splits = digits(300)
 
-    with pytest.raises(DataError, match="has a label to judge by"):
+    with pytest.raises(DataError, match="has a label to evaluate on"):
         evaluate(model, table(tmp_path, X, np.full(300, -1), splits))
 
 

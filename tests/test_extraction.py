@@ -221,10 +221,10 @@ def test_a_machine_that_computes_other_features_refuses_to_mix_until_refreshed(p
     first = run(photos, tmp_path / "cache")
     table = first.tables[0]
     store = extraction.open_store(tmp_path / "cache")
-    from featx.extraction.executors import _encode, _probe_note, stored_probe
+    from featx.extraction.executors import _encode, _probe_record, stored_probe
 
     probe = stored_probe(store, table.recipe)
-    store.put_note(_probe_note(table.recipe), {k: _encode(v + (v.dtype.kind == "f")) for k, v in probe.items()})
+    store.put_record(_probe_record(table.recipe), {k: _encode(v + (v.dtype.kind == "f")) for k, v in probe.items()})
     Image.new("RGB", (40, 40), "orange").save(photos / "red" / "new.png")
     (other,) = run(photos / "blue", tmp_path / "cache").tables
 
@@ -406,7 +406,7 @@ def test_rows_of_a_cache_that_disagrees_with_the_models_probe_are_not_taken(phot
     np.testing.assert_array_equal(maker.rows(images, **how)[0][0], rows)
 
     probe = {name: array + (array.dtype.kind == "f") for name, array in table.probe.items()}
-    store.put_note(executors._probe_note(table.recipe), {k: executors._encode(v) for k, v in probe.items()})
+    store.put_record(executors._probe_record(table.recipe), {k: executors._encode(v) for k, v in probe.items()})
     np.testing.assert_allclose(maker.rows(images, **how)[0][0], table.X, rtol=0, atol=1e-4)
 
 

@@ -262,15 +262,15 @@ def test_a_segment_under_another_key_is_not_believed(tmp_path):
 
 def test_notes_come_back_and_damage_reads_as_none(tmp_path):
     store = Store(tmp_path)
-    store.put_note("last used/tables", {"a": [1, 2]})
-    assert Store(tmp_path).note("last used/tables") == {"a": [1, 2]}
+    store.put_record("last used/tables", {"a": [1, 2]})
+    assert Store(tmp_path).record("last used/tables") == {"a": [1, 2]}
 
     path = next((tmp_path / ".notes").iterdir())
     for position in range(len(path.read_bytes())):
         data = bytearray(path.read_bytes())
         data[position] ^= 1 << position % 8
         path.write_bytes(data)
-        assert store.note("last used/tables") is None
+        assert store.record("last used/tables") is None
         data[position] ^= 1 << position % 8
         path.write_bytes(data)
 
@@ -377,11 +377,11 @@ def test_no_plan_is_an_empty_plan(tmp_path):
 
 def test_a_dropped_note_is_gone(tmp_path):
     store = Store(tmp_path)
-    store.put_note("probe", {"a": 1})
-    store.drop_note("probe")
-    store.drop_note("probe")
+    store.put_record("probe", {"a": 1})
+    store.drop_record("probe")
+    store.drop_record("probe")
 
-    assert store.note("probe") is None
+    assert store.record("probe") is None
 
 
 def test_digests_that_begin_alike_are_found_as_fast_as_others():

@@ -78,7 +78,7 @@ def test_errors_views_segments_and_hints_of_format_1_are_found(cache):
     assert len(Table(cache / FOLDER / "many-21b69230.h5").segments) == 3
     assert np.array_equal(store.read(LOOSE, ITEMS), rows(ITEMS, (6,), "float32"))
     assert [entry.shape for entry in entries(store) if entry.kind == "unfinished"] == [(6,)]
-    assert store.note("last used/tables") == {"tables": ["photos-12345678/plain"]}
+    assert store.record("last used/tables") == {"tables": ["photos-12345678/plain"]}
     assert store.plan("p") == {"batch": 8}
     assert store.known_hashes(ITEMS[:, :16].copy())[1].all()
     assert collect(store) == []

@@ -20,7 +20,7 @@ from featx.datasets import Source
 from featx.extraction import Extract, Options
 from featx.features.export import Export
 from featx.finetuning.settings import FineTune
-from featx.model.settings import Classify, Fit, Guesses, Judging, Loading, Reporting, Saving
+from featx.model.settings import Classify, Evaluating, Fit, Guesses, Loading, Reporting, Saving
 from featx.settings import options_of
 
 ROOT = Path(__file__).parents[1]
@@ -233,7 +233,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         ("extract", [featx.extract], [Extract]),
         ("fit", [featx.fit, featx.Model.save], [Fit, Saving]),
         ("predict", [featx.load, featx.Model.classify, featx.Model.top], [Loading, Classify, Guesses]),
-        ("evaluate", [featx.load, featx.evaluate], [Loading, Judging, Source, Options]),
+        ("evaluate", [featx.load, featx.evaluate], [Loading, Evaluating, Source, Options]),
         ("finetune", [featx.finetune], [FineTune]),
         ("compare", [featx.compare], [Compare]),
         ("report", [featx.report], [Reporting]),

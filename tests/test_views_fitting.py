@@ -11,11 +11,11 @@ from featx.cli import main
 from featx.errors import DataError, ModelFileError, OptionError
 from featx.features import Features
 from featx.heads import make_head
+from featx.model.fitter import HeadFitter
 from featx.model.fitting import fit
-from featx.model.job import Job
 from featx.model.manifest import Manifest
 from featx.model.report import FitReport
-from featx.model.rows import Rows, choose_rows
+from featx.model.rows import Parts, choose_rows
 from featx.model.scaling import FeatureScaler
 
 N = 60
@@ -98,17 +98,17 @@ def test_a_head_that_draws_folds_itself_keeps_the_views_of_an_image_together():
     rng, n = np.random.default_rng(0), 60
     origin = np.tile(np.arange(n), 6)
     rows, labels = rng.standard_normal((n, 40)).astype(np.float32), rng.permutation(np.arange(n) % 2)
-    job = Job(Features.from_arrays(rows[origin], labels[origin]), FeatureScaler("none"), "", None, 0, origin)
-    head = job.fit(make_head("logreg-cv", Cs=5), np.arange(n), np.arange(0)).head
+    fitter = HeadFitter(Features.from_arrays(rows[origin], labels[origin]), FeatureScaler("none"), "", None, 0, origin)
+    head = fitter.fit(make_head("logreg-cv", Cs=5), np.arange(n), np.arange(0)).head
 
     assert head.scores_.mean(0).max() < 0.75
 
 
 def folded(rows, labels, origin):
     """Accuracy of the nearest neighbour over four folds of the plain rows, which come first."""
-    job = Job(Features.from_arrays(rows, labels[origin]), FeatureScaler("none"), "knn", None, 0, origin)
+    fitter = HeadFitter(Features.from_arrays(rows, labels[origin]), FeatureScaler("none"), "knn", None, 0, origin)
     nobody = np.arange(0)
-    return job.try_settings(featx.KNNHead(k=1), Rows(np.arange(len(labels)), nobody, nobody), None, 4).cv.accuracy
+    return fitter.try_settings(featx.KNNHead(k=1), Parts(np.arange(len(labels)), nobody, nobody), None, 4).cv.accuracy
 
 
 def test_no_view_of_an_image_is_on_the_other_side_of_a_fold():
@@ -136,9 +136,9 @@ def test_what_a_view_gives_away_is_not_counted_as_learned():
     rows, labels, origin = random.normal(size=(200, 16)), random.integers(0, 2, 200), np.tile(np.arange(200), 3)
     views = rows[origin] + 1e-3 * random.normal(size=(600, 16))
     train = np.arange(0, 200, 2)
-    job = Job(Features.from_arrays(views, labels[origin]), FeatureScaler("l2"), "knn", None, 0, origin)
+    fitter = HeadFitter(Features.from_arrays(views, labels[origin]), FeatureScaler("l2"), "knn", None, 0, origin)
 
-    fitted = job.fit(featx.KNNHead(k=1), train, train[:0])
+    fitted = fitter.fit(featx.KNNHead(k=1), train, train[:0])
 
     assert fitted.accuracy(train).value == 1
     assert fitted.train_accuracy(train, 0).value < 0.7

@@ -16,7 +16,7 @@ from featx.cli.tables import find_table, is_table
 from featx.datasets import Source, open_dataset
 from featx.errors import DataError
 from featx.extraction import ComputeOptions, Extract, Options
-from featx.model.settings import Averaging, Classify, Guesses, Judging, Loading
+from featx.model.settings import Averaging, Classify, Evaluating, Guesses, Loading
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -126,7 +126,7 @@ def _text(found: Predictions, csv_path: Path | None) -> str:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", metavar="[TABLE|DATA]", required=False)
-@settings_options(Judging)
+@settings_options(Evaluating)
 @click.option("--csv", "sheet", type=click.Path(path_type=Path), metavar="OUT", help="A row a photo: right or wrong.")
 @click.option("--mislabelled", type=click.Path(path_type=Path), metavar="OUT", help="Photos whose label looks wrong.")
 @_raw
@@ -152,11 +152,11 @@ def evaluate(
     featx evaluate model.featx --report report.html
     featx evaluate model.featx --csv photos.csv --mislabelled doubts.csv
 
-    Without TABLE or DATA it is judged on the table that it was fitted on. Rows whose content the model was trained
+    Without TABLE or DATA it is evaluated on the table that it was fitted on. Rows whose content the model was trained
     on are counted, named, and left out of the headline. DATA are extracted by the model's own recipe.
     """
     if tta and page is not None:
-        raise click.UsageError("--report shows images as they are, --tta judges averages over views: one of the two.")
+        raise click.UsageError("--report shows images as they are, --tta averages over views: one of the two.")
     from featx.evaluation import find_mislabelled, held_out
     from featx.model import load
     from featx.model.tabulate import check_destination, write_rows
@@ -192,7 +192,7 @@ def own_table(classifier: Model) -> Features:
     if table is None:
         path = classifier.report.table
         why = f"{path}, on which it was fitted, is not there any more" if path else "it was not fitted on a table"
-        raise DataError(f"Say what the model is to be judged on: {why}. Type: featx evaluate MODEL TABLE|DATA")
+        raise DataError(f"Say what the model is to be evaluated on: {why}. Type: featx evaluate MODEL TABLE|DATA")
     return table
 
 

@@ -21,7 +21,7 @@ from featx.model.settings import Reporting
 @click.option(
     "--figures", type=click.Path(path_type=Path), metavar="DIR", help="Also write each picture as PNG and SVG."
 )
-@click.option("--table", type=click.Path(path_type=Path), help="Rows to judge on. Default: those it was fitted on.")
+@click.option("--table", type=click.Path(path_type=Path), help="Rows to evaluate on. Default: those it was fitted on.")
 @settings_options(Reporting)
 @settings_options(Source, only=["images"])
 @common

@@ -167,10 +167,10 @@ def _own_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _token(store: Store) -> Iterator[str]:
-    """Leave a note in the cache for the length of a block, by which a node knows that it sees the same folder."""
+    """Leave a record in the cache for the length of a block, by which a node knows that it sees the same folder."""
     name = f"cluster-{secrets.token_hex(8)}"
-    store.put_note(name, {"token": name})
+    store.put_record(name, {"token": name})
     try:
         yield name
     finally:
-        store.drop_note(name)
+        store.drop_record(name)

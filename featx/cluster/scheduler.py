@@ -42,7 +42,7 @@ class Scheduler:
     task : Task
         What workers are told of the work.
     token : str
-        Name of the note that every node must see in the cache.
+        Name of the record that every node must see in the cache.
     plan : Plan
     missing : Segment
         All images that lack the same rows.

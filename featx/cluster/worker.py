@@ -134,7 +134,7 @@ class Worker:
 
     def handshake(self, token: str) -> dict[str, Any]:
         """Say where this is, with which versions, and whether the driver's `token` is seen. Loads no network."""
-        return {"host": self._host, "versions": versions(), "sees": self._store.note(token) is not None}
+        return {"host": self._host, "versions": versions(), "sees": self._store.record(token) is not None}
 
     def open(self, task: Task, n_workers: int) -> dict[str, Any]:
         """Load the backbone, and return the engine, batch size and cut that the workers have agreed on.

@@ -1,4 +1,4 @@
-"""Which images train, choose and judge in a comparison: validation rows for everyone, nested subsets of train."""
+"""Which images train, choose and report in a comparison: validation rows for everyone, nested subsets of train."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from sklearn.base import clone
 
 from featx.errors import DataError
 from featx.heads import LogisticHead, RidgeHead
+from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
-from featx.model.job import Job
 from featx.model.rows import row_groups
 from featx.model.scaling import FeatureScaler
 
@@ -146,12 +146,12 @@ def out_of_fold(model: Model, table: Features, *, folds: int = 5, seed: int = 0)
     if model.report.kind != "frozen" or "epochs" in head.get_params() or isinstance(head, RidgeHead):
         head, scaler = LogisticHead(C=1.0), FeatureScaler("standard")
     estimator = as_chosen(head, {"C": head.C_} if hasattr(head, "C_") else {})
-    job = Job(table, scaler, type(head).__name__, memory=None, seed=seed)
+    fitter = HeadFitter(table, scaler, type(head).__name__, memory=None, seed=seed)
     folds = max(2, min(folds, int(n_of[n_of > 1].min())))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     found = np.zeros((len(positions), len(table.classes)))
     for others, held in splitter.split(positions, y[positions], row_groups(table, positions)):
-        fitted = job.fit(clone(estimator), positions[others], positions[:0])
+        fitted = fitter.fit(clone(estimator), positions[others], positions[:0])
         codes, of_fold = fitted.probabilities(positions[held])
         found[np.ix_(held, codes)] = of_fold
     return found, positions

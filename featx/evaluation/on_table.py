@@ -16,7 +16,7 @@ from featx.extraction import ComputeOptions
 from featx.features import Features
 from featx.model import Model, load
 from featx.model.rows import given_groups
-from featx.model.settings import Judging
+from featx.model.settings import Evaluating
 from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The labelled rows of a table that a model may be judged by.
+    """The labelled rows of a table that a model may be evaluated on.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
         wanted &= features.splits == split
     if not wanted.any():
         raise DataError(
-            "None of these rows has a label to judge by. Give images in class folders, or name the labels: "
+            "None of these rows has a label to evaluate on. Give images in class folders, or name the labels: "
             "--label-column COLUMN"
         )
     y_model, unknown = _in_classes_of(model, features, wanted)
@@ -151,12 +151,12 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _OnTable:
     features: Features | str | Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(ComputeOptions, Judging, _Rows):
+class _Evaluate(ComputeOptions, Evaluating, _OnTable):
     images: Dataset | None = None
 
 

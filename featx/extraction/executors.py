@@ -82,7 +82,7 @@ def compute_again(plan: Plan, executor: Executor | None = None, on_progress: OnP
         return compute_missing(plan, executor, on_progress)
     except ProbeError:
         for recipe in recipes:
-            plan.store.drop_note(_probe_note(recipe))
+            plan.store.drop_record(_probe_record(recipe))
             plan.store.set_aside(recipe.key)
         return compute_missing(plan, executor, on_progress)
 
@@ -327,23 +327,23 @@ def check_probes(store: Store, recipes: list[Recipe], engine: Engine) -> None:
     for recipe, now in zip(recipes, measured, strict=True):
         before = stored_probe(store, recipe)
         if before is None:
-            store.put_note(_probe_note(recipe), {name: _encode(array) for name, array in now.items()})
+            store.put_record(_probe_record(recipe), {name: _encode(array) for name, array in now.items()})
         else:
             probe.compare(before, now, recipe.precision)
 
 
 def stored_probe(store: Store, recipe: Recipe) -> Probe | None:
     """Return the probe that rows of `recipe` in this cache were computed with, None if there is none yet."""
-    note = store.note(_probe_note(recipe))
-    if note is not None:
-        return {name: _decode(entry) for name, entry in note.items()}
+    record = store.record(_probe_record(recipe))
+    if record is not None:
+        return {name: _decode(entry) for name, entry in record.items()}
     for table in store.tables():
         if table.key == recipe.key and table.probe:
             return dict(table.probe)
     return None
 
 
-def _probe_note(recipe: Recipe) -> str:
+def _probe_record(recipe: Recipe) -> str:
     return f"probe-{recipe.key}"
 
 

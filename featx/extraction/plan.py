@@ -370,7 +370,7 @@ def named_network(backbone: Any, transform: Any = None, version: str | None = No
 def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | None]:
     """Resolve names, weights and shapes of `request`: one recipe a layer, and the backbone if it had to be loaded.
 
-    A note in the cache, and one for all caches of the user, remember the outcome for the same request, library versions
+    A record in the cache, and one for all caches of the user, remember the outcome for the same request, library versions
     and weight files (path, size, mtime, inode), so that a run that finds everything computed, or its network converted,
     never imports torch.
     A user's own function is always called: nothing tells whether it changed.
@@ -381,8 +381,8 @@ def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | No
         If a function of the user's own comes without a version, or any other backbone with one.
     """
     _check_version(request)
-    name = _note_name(request)
-    for remembered in (store.note(name), kept.recall(name)):
+    name = _record_name(request)
+    for remembered in (store.record(name), kept.recall(name)):
         if remembered is not None and (known := _still_true(remembered)):
             return known, None
 
@@ -391,10 +391,10 @@ def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | No
     backbone, recipes = load_and_resolve(request)
     if ":" not in request.backbone:
         files = {str(path): _stat(str(path)) for path in backbone.files}
-        note = {"files": files, "recipes": [recipe.to_json() for recipe in recipes]}
-        kept.remember(name, note)
+        record = {"files": files, "recipes": [recipe.to_json() for recipe in recipes]}
+        kept.remember(name, record)
         with contextlib.suppress(CacheError):  # a folder that cannot be written is refused when there are rows for it
-            store.put_note(name, note)
+            store.put_record(name, record)
     return recipes, backbone
 
 
@@ -435,14 +435,14 @@ def _check_version(request: Request) -> None:
             )
 
 
-def _note_name(request: Request) -> str:
+def _record_name(request: Request) -> str:
     versions = [f"featx {__version__}", *(f"{library} {metadata.version(library)}" for library in _LIBRARIES)]
     return "recipe-" + hashlib.sha256("\n".join([request.to_json(), *versions]).encode()).hexdigest()[:32]
 
 
 def _stat(path: str) -> list[int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - the path is a string in the note
+        found = os.stat(path)  # noqa: PTH116 - the path is a string in the record
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ino]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from featx.store import Store
 
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "h5py")
-#: Name of the note that remembers which tables were made or found last.
+#: Name of the record that remembers which tables were made or found last.
 LAST_USED = "last-used"
 _FORGOTTEN = (
     "The cache cannot be written, so a command without TABLE does not know of this one: name it, featx fit TABLE."
@@ -123,7 +123,7 @@ def estimate(
     on_progress: OnProgress | None = None,
     views: Views | None = None,
 ) -> Estimate:
-    """Say what `run`, which takes the same, would do. Computes one batch at most, and writes nothing but notes."""
+    """Say what `run`, which takes the same, would do. Computes one batch at most, and writes nothing but records."""
     options = options or Options()
     _check_device(options)
     plan = make_plan(dataset, request, open_store(cache), options, views=views, on_progress=on_progress)
@@ -345,7 +345,7 @@ def _provenance(tally: Tally) -> dict[str, Any]:
 def note_last_used(store: Store, paths: list[Path]) -> bool:
     """Remember the tables that a command without TABLE takes; False where the cache cannot be written."""
     try:
-        store.put_note(LAST_USED, {"tables": [str(path.relative_to(store.root)) for path in paths]})
+        store.put_record(LAST_USED, {"tables": [str(path.relative_to(store.root)) for path in paths]})
     except OSError:
         return False
     return True
@@ -353,7 +353,7 @@ def note_last_used(store: Store, paths: list[Path]) -> bool:
 
 def last_used(store: Store) -> list[Path]:
     """Return the tables that were made or found last and are still there."""
-    names = (store.note(LAST_USED) or {"tables": []})["tables"]
+    names = (store.record(LAST_USED) or {"tables": []})["tables"]
     return [store.root / name for name in names if (store.root / name).exists()]
 
 

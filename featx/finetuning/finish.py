@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 
     from featx.finetuning.network import Trainable
     from featx.finetuning.settings import FineTune
-    from featx.finetuning.sources import Source
+    from featx.finetuning.sources import BatchSource
     from featx.heads import ConvHead, DenseHead
     from featx.heads.training import Trainer
-    from featx.model.rows import Rows
+    from featx.model.rows import Parts
 
 #: Points that curves over iterations keep; of more, neighbours are averaged.
 MOST_POINTS = 2000
 
 
 def make_model(
-    trainer: Trainer, trainable: Trainable, head: DenseHead | ConvHead, asked: FineTune, source: Source, rows: Rows
+    trainer: Trainer,
+    trainable: Trainable,
+    head: DenseHead | ConvHead,
+    asked: FineTune,
+    source: BatchSource,
+    rows: Parts,
 ) -> Model:
     """Return the model of a finished training; its report holds accuracies and curves.
 
@@ -52,8 +57,8 @@ def make_model(
     head : DenseHead or ConvHead
         To be filled with the trained weights; it knows its classes.
     asked : FineTune
-    source : Source
-    rows : Rows
+    source : BatchSource
+    rows : Parts
     """
     network: Any = trainer.network
 
@@ -103,7 +108,7 @@ def _with_recipe(model: Model, device: str) -> Model:
 
 
 def _accuracy(
-    scores: NDArray[Any] | None, source: Source, part: NDArray[np.intp], known: NDArray[np.int64]
+    scores: NDArray[Any] | None, source: BatchSource, part: NDArray[np.intp], known: NDArray[np.int64]
 ) -> Accuracy | None:
     if scores is None:
         return None
@@ -118,7 +123,7 @@ def _calibration(scores: NDArray[Any] | None, y: NDArray[np.int64], known: NDArr
     return Calibration.fit(relative - relative.max(axis=1, keepdims=True), np.searchsorted(known, y[seen]))
 
 
-def _ood(features: Callable[[NDArray[np.intp]], NDArray[np.float32]], rows: Rows) -> OODScore | None:
+def _ood(features: Callable[[NDArray[np.intp]], NDArray[np.float32]], rows: Parts) -> OODScore | None:
     """Learn what training rows look like to the head, from as many as a model carries."""
     rng = np.random.default_rng(0)
     train = np.sort(rng.permutation(rows.train)[: 2 * MOST_ROWS])

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.features import Features
     from featx.finetuning.settings import FineTune
-    from featx.finetuning.sources import Source
+    from featx.finetuning.sources import BatchSource
     from featx.heads import ConvHead, DenseHead
     from featx.model import Model
-    from featx.model.rows import Rows
+    from featx.model.rows import Parts
     from featx.recipe import Recipe, Request, Views
 
 
@@ -93,7 +93,7 @@ class Run:
         """What `choose_rows` is told: the data have their validation rows by now, if they are to have any."""
         return None if self.asked.holds_out else 0
 
-    def _source(self, backbone: Backbone, recipe: Recipe, trainable: Trainable) -> tuple[Source, nn.Module]:
+    def _source(self, backbone: Backbone, recipe: Recipe, trainable: Trainable) -> tuple[BatchSource, nn.Module]:
         """Return where batches come from, and the network from there up to the head."""
         if not self.settings.from_cache:
             folder = extraction.open_store(self.asked.cache).root
@@ -124,7 +124,7 @@ class Run:
         ).tables
         return table
 
-    def _rows(self, source: Source) -> Rows:
+    def _rows(self, source: BatchSource) -> Parts:
         rows = choose_rows(source, self._val, self.settings.seed)
         if self.asked.test and not len(rows.test):
             raise OptionError("--test needs a test split, and the data have none. Leave out --test.")
@@ -159,7 +159,7 @@ class Run:
         state = starting_weights(model, head)
         network.head.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
 
-    def _identity(self, recipe: Recipe, source: Source, rows: Rows) -> dict[str, Any]:
+    def _identity(self, recipe: Recipe, source: BatchSource, rows: Parts) -> dict[str, Any]:
         """Return what makes this run this run, by the names that users know."""
         data = hashlib.sha256()
         for part in (rows.train, rows.val):

@@ -39,7 +39,7 @@ MEMORY_BYTES = 4 << 30
 _BATCH = 64
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Labelled rows that a network, or the upper part of one, takes in batches."""
 
     y: NDArray[np.int64]

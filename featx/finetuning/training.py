@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from featx.finetuning.network import Classifier, Trainable
     from featx.finetuning.settings import Settings
-    from featx.finetuning.sources import Source
+    from featx.finetuning.sources import BatchSource
     from featx.heads.training import Batch
-    from featx.model.rows import Rows
+    from featx.model.rows import Parts
 
 #: Version of a checkpoint's form; a reader refuses any other.
 FORMAT = 1
@@ -51,13 +51,13 @@ class SourceBatches:
 
     Parameters
     ----------
-    source : Source
-    rows : Rows
+    source : BatchSource
+    rows : Parts
     settings : Settings
     device : str
     """
 
-    def __init__(self, source: Source, rows: Rows, settings: Settings, device: str) -> None:
+    def __init__(self, source: BatchSource, rows: Parts, settings: Settings, device: str) -> None:
         self._source, self._rows, self._settings, self._device = source, rows, settings, device
         self.known = np.unique(source.y[rows.train])
         self.n_rows = len(rows.train)
@@ -122,7 +122,7 @@ def make_trainer(network: Classifier, trainable: Trainable, batches: SourceBatch
 
 @torch.inference_mode()
 def computed(
-    compute: Callable[[Tensor], Tensor], source: Source, positions: NDArray[np.intp], *, size: int, device: str
+    compute: Callable[[Tensor], Tensor], source: BatchSource, positions: NDArray[np.intp], *, size: int, device: str
 ) -> NDArray[np.float32]:
     """Return what `compute` makes of rows as they are, in fp32 as the model will.
 
@@ -130,7 +130,7 @@ def computed(
     ----------
     compute : callable
         From a batch to a tensor with a row for each of its rows.
-    source : Source
+    source : BatchSource
     positions : ndarray of int
         At least one: many networks cannot take no images.
     size : int

@@ -20,10 +20,10 @@ from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
 from featx.heads.neighbors import CentroidHead, KNNHead
 from featx.heads.state import is_exportable
-from featx.model.job import Job
+from featx.model.fitter import HeadFitter
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled
-from featx.model.rows import Rows, choose_rows
+from featx.model.rows import Parts, choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.model.scores import OODScore
 from featx.model.settings import Fit
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.model.job import Fitted
+    from featx.model.fitter import Fitted
     from featx.model.scores import Calibration
     from featx.recipe import Request, Views
 
@@ -94,15 +94,15 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
     limit = None if how.memory is None else parse_bytes(how.memory)
     used = _views(table, how.views)
     viewed, origin = table.all_views(used.n) if used else (table, None)
-    job = Job(viewed, scaler, name, limit, seed, origin)
+    fitter = HeadFitter(viewed, scaler, name, limit, seed, origin)
     if name == "logreg" and "C" not in (how.settings or {}) and how.search is None and len(rows.val):
         estimator = make_head("logreg-cv", **how.settings or {})
-    tried = job.try_settings(estimator, rows, how.search, how.cv)
+    tried = fitter.try_settings(estimator, rows, how.search, how.cv)
     estimator.set_params(**tried.best)
-    first = last = job.fit(estimator, rows.train, rows.val)
+    first = last = fitter.fit(estimator, rows.train, rows.val)
     own_choice = _own_choice(estimator, first.head)
     if how.refit and len(rows.val):
-        last = job.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
+        last = fitter.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
     model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed, used)
     report = FitReport(
@@ -160,7 +160,7 @@ def make_model(
     )
 
 
-def _of_known_classes(table: Features, rows: Rows) -> tuple[Rows, list[str]]:
+def _of_known_classes(table: Features, rows: Parts) -> tuple[Parts, list[str]]:
     """Leave rows whose class no training row has out of validation and test, and say so: no head can be right there."""
     known = np.unique(table.y[rows.train])
     kept, said = {"train": rows.train}, []
@@ -174,7 +174,7 @@ def _of_known_classes(table: Features, rows: Rows) -> tuple[Rows, list[str]]:
                 f"{n:,} {name} rows are of class {table.classes[label]!r}, which no training row has: "
                 f"they are left out of the {name} accuracy."
             )
-    return Rows(**kept), said
+    return Parts(**kept), said
 
 
 def _with_classes_of_train(model: Model) -> Model:
@@ -187,7 +187,7 @@ def _with_classes_of_train(model: Model) -> Model:
     return dataclasses.replace(model, head=head, classes=tuple(model.classes[code] for code in known.tolist()))
 
 
-def _leaks(table: Features, rows: Rows) -> list[str]:
+def _leaks(table: Features, rows: Parts) -> list[str]:
     """Warn of identical images, and of groups, among rows that teach and rows that are scored."""
     part = np.full(len(table), "", dtype="<U5")
     for name in ("train", "val", "test"):

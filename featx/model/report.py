@@ -132,7 +132,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Alternative:
     """One combination of settings, and the accuracy on the held-out rows of each fold."""
 
     settings: dict[str, Any]
@@ -154,7 +154,7 @@ class Trial:
         return {"settings": spelled(self.settings), **scores}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Trial:
+    def from_dict(cls, fields: Mapping[str, Any]) -> Alternative:
         """Rebuild it from `to_dict`."""
         return cls(fields["settings"], tuple(fields["accuracies"]))
 
@@ -201,9 +201,9 @@ class FitReport(Mapping[str, Any]):
         How many views of each training image were learned from, and what was drawn for them.
     refit : bool
         Whether the head was fitted again on train and validation rows.
-    search : tuple of Trial or None
+    search : tuple of Alternative or None
         The alternatives of a search.
-    cv : Trial or None
+    cv : Alternative or None
         The folds of a cross-validation, with the settings that were chosen.
     path : list of dict or None
         Each C that a head tried by itself, with its mean score.
@@ -233,8 +233,8 @@ class FitReport(Mapping[str, Any]):
     views: int = 1
     augment: str | None = None
     refit: bool = False
-    search: tuple[Trial, ...] | None = None
-    cv: Trial | None = None
+    search: tuple[Alternative, ...] | None = None
+    cv: Alternative | None = None
     path: list[dict[str, float]] | None = None
     warnings: tuple[str, ...] = ()
     protocol: dict[str, Any] | None = None
@@ -252,7 +252,7 @@ class FitReport(Mapping[str, Any]):
             left_out = (*left_out, "protocol")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         for name, value in fields.items():
-            if isinstance(value, Accuracy | Trial):
+            if isinstance(value, Accuracy | Alternative):
                 fields[name] = value.to_dict()
         if "cv" in fields and self.cv is not None:
             fields["cv"] = {"k": len(self.cv.accuracies), **fields["cv"]}
@@ -270,9 +270,9 @@ class FitReport(Mapping[str, Any]):
             if found.get(part) is not None:
                 found[part] = Accuracy.from_dict(found[part])
         if found.get("search") is not None:
-            found["search"] = tuple(map(Trial.from_dict, found["search"]))
+            found["search"] = tuple(map(Alternative.from_dict, found["search"]))
         if found.get("cv") is not None:
-            found["cv"] = Trial.from_dict(found["cv"])
+            found["cv"] = Alternative.from_dict(found["cv"])
         return cls(**found | {"warnings": tuple(found.get("warnings", ()))})
 
     def __getitem__(self, name: str) -> Any:

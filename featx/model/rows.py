@@ -41,7 +41,7 @@ class Labelled(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Parts:
     """Ascending positions of labelled rows, each in one part at most.
 
     Attributes
@@ -60,7 +60,7 @@ class Rows:
         return np.sort(np.concatenate([self.train, self.val]))
 
 
-def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 0) -> Rows:
+def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 0) -> Parts:
     """Divide the labelled rows of a table.
 
     Parameters
@@ -111,7 +111,7 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
     names = [features.classes[j] for j in np.unique(features.y[train])]
     if len(names) < 2:
         raise DataError(f"A classifier needs at least two classes to train on, got one: {names[0]!r}.")
-    return Rows(np.flatnonzero(train), chosen, np.flatnonzero(test))
+    return Parts(np.flatnonzero(train), chosen, np.flatnonzero(test))
 
 
 def with_views(positions: NDArray[np.intp], origin: NDArray[np.intp] | None) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from featx.errors import OptionError
-from featx.model.report import Trial
+from featx.model.report import Alternative
 from featx.settings import parse_setting
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def parse_search(spec: str, defaults: Mapping[str, Any] | None = None) -> Grid:
 
 def grid_search(
     accuracy: Callable[[Any, Fold], float], estimator: Any, grid: Grid, folds: Sequence[Fold]
-) -> list[Trial]:
+) -> list[Alternative]:
     """Score every combination of `grid` on every fold, on whatever joblib backend is set: see `outcomes`.
 
     Parameters
@@ -75,7 +75,7 @@ def grid_search(
             raise found
         scores.append(float(found))
     n = len(folds)
-    return [Trial(settings, tuple(scores[i * n : (i + 1) * n])) for i, settings in enumerate(combinations)]
+    return [Alternative(settings, tuple(scores[i * n : (i + 1) * n])) for i, settings in enumerate(combinations)]
 
 
 def outcomes(work: Callable[..., Made], calls: Iterable[tuple[Any, ...]]) -> Iterator[Made | Exception]:

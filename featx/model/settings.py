@@ -1,4 +1,4 @@
-"""Settings of models: what fits, files, predictions and judgements can be told, in Python and on the command line."""
+"""Settings of models: what fits, files, predictions and evaluations can be told, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Top(Classify, Guesses):
 
 
 @dataclass(frozen=True)
-class Judging:
-    """Which rows of a table a model is judged by."""
+class Evaluating:
+    """Which rows of a table a model is evaluated on."""
 
     split: str | None = option(
         None,
@@ -116,7 +116,7 @@ class Judging:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reporting(Loading, Judging):
+class Reporting(Loading, Evaluating):
     """What a report is made of."""
 
     data: Any = option(None, "Where the images are, if they have moved.", metavar="DATA")

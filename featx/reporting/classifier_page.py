@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from featx.reporting.board import Row
     from featx.reporting.drawings import Drawing
-    from featx.reporting.findings import Findings, Judged
+    from featx.reporting.findings import Findings, TableFindings
     from featx.reporting.page import Shown
 
 #: More classes than this are too many for one matrix: the most confused of them are shown.
@@ -26,8 +26,8 @@ MAX_CLASSES = 150
 
 def classifier_page(findings: Findings, drawings: list[Drawing]) -> str:
     """Return the page of `findings`, with those of the `drawings` inline that it has a place for."""
-    model, judged = findings.model, findings.judged
-    table = judged.table if judged else None
+    model, on_table = findings.model, findings.on_table
+    table = on_table.table if on_table else None
     curves = [d.name for d in drawings if d.name.endswith(("-epoch", "-iteration"))]
     inline = {"leaderboard", "shots", "classes", "reliability", "training-size", *curves}
     context: dict[str, Any] = {
@@ -41,25 +41,25 @@ def classifier_page(findings: Findings, drawings: list[Drawing]) -> str:
         "other_curves": _other_curves(findings.rows, curves),
         "provenance": [] if model is None else provenance(model, table),
         "commands": findings.command if model is None else commands(model, table, findings.command),
-        "judged": judged,
-        "found": judged.evaluation if judged else None,
+        "on_table": on_table,
+        "found": on_table.evaluation if on_table else None,
     }
-    if judged is None:
+    if on_table is None:
         return render("report.html", rows={}, thumbnails={}, classes=[], **context)
-    context |= _shown(judged)
-    return render("report.html", thumbnails=judged.thumbnails, **context)
+    context |= _shown(on_table)
+    return render("report.html", thumbnails=on_table.thumbnails, **context)
 
 
 def _lead(findings: Findings) -> str:
-    model, judged = findings.model, findings.judged
+    model, on_table = findings.model, findings.on_table
     if model is None:
         return f"{len(findings.rows)} classifiers side by side"
     words = [head_of(row_of(model))]
     if model.recipe is not None and model.request is not None:
         frame = model.recipe.frame
         words.append(f"{model.request.backbone} {model.recipe.layer} at {frame.height}×{frame.width}")
-    if judged is not None and judged.table.dataset:
-        words.append(judged.table.dataset)
+    if on_table is not None and on_table.table.dataset:
+        words.append(on_table.table.dataset)
     return " · ".join(filter(None, words))
 
 
@@ -108,63 +108,63 @@ def _cell(value: Any, kind: str, text: Callable[[Any], str]) -> dict[str, Any]:
     return {"text": text(value), "value": value[0] if isinstance(value, list | tuple) else value, "kind": kind}
 
 
-def _shown(judged: Judged) -> dict[str, Any]:
+def _shown(on_table: TableFindings) -> dict[str, Any]:
     """Return what the templates say of single rows, and what the script needs to show more of them."""
-    found, choice, at = judged.evaluation, judged.choice, judged.positions
-    indices = _confused_classes(judged)
+    found, choice, at = on_table.evaluation, on_table.choice, on_table.positions
+    indices = _confused_classes(on_table)
     panels = [
         ("Random", choice.predictions),
         ("Most confident mistakes", choice.mistakes),
         ("Least sure", choice.unsure),
     ]
     place = {name: i for i, name in enumerate(found.classes)}
-    names, y = judged.table.classes, judged.table.y
+    names, y = on_table.table.classes, on_table.table.y
     doubted = {
-        s.row: (str(judged.table.ids[s.row]), place[names[y[s.row]]], place[names[s.likely]], s.p_likely)
-        for s in judged.suspects
+        s.row: (str(on_table.table.ids[s.row]), place[names[y[s.row]]], place[names[s.likely]], s.p_likely)
+        for s in on_table.suspects
         if names[y[s.row]] in place and names[s.likely] in place
     }
     return {
         "classes": list(found.classes),
-        "rows": doubted | _sampled(judged) | _predicted(judged),  # the page has images of these
+        "rows": doubted | _sampled(on_table) | _predicted(on_table),  # the page has images of these
         "doubted": doubted,
         "per_cell": PER_CELL,
         "confusion_cut": 0 if len(indices) == len(found.classes) else len(indices),
         "pairs": [(i, j, n, at(chosen)) for i, j, n, chosen in choice.pairs],
         "panels": [(title, at(chosen)) for title, chosen in panels if chosen],
-        "methods": [(name, f"{name} of {len(points):,}") for name, points in judged.maps.items()],
-        "twins": [_group(judged, group) for group in judged.duplicates],
-        "data": {"confusion": _confusion(judged, indices), "map": _map(judged)},
+        "methods": [(name, f"{name} of {len(points):,}") for name, points in on_table.maps.items()],
+        "twins": [_group(on_table, group) for group in on_table.duplicates],
+        "data": {"confusion": _confusion(on_table, indices), "map": _map(on_table)},
     }
 
 
-def _predicted(judged: Judged) -> dict[int, Shown]:
+def _predicted(on_table: TableFindings) -> dict[int, Shown]:
     """Return what is said of every row of the evaluation that is shown anywhere."""
-    found, ids, confidence = judged.evaluation, judged.held.rows.ids, confidences(judged.evaluation)
-    chosen = list(dict.fromkeys(judged.choice.by_importance()))
+    found, ids, confidence = on_table.evaluation, on_table.held.rows.ids, confidences(on_table.evaluation)
+    chosen = list(dict.fromkeys(on_table.choice.by_importance()))
     return {
         position: (str(ids[row]), int(found.y_true[row]), int(found.y_pred[row]), round(float(confidence[row]), 4))
-        for position, row in zip(judged.positions(chosen), chosen, strict=True)
+        for position, row in zip(on_table.positions(chosen), chosen, strict=True)
     }
 
 
-def _sampled(judged: Judged) -> dict[int, Shown]:
-    place = {name: i for i, name in enumerate(judged.evaluation.classes)}
-    table = judged.table
-    return {row: (str(table.ids[row]), place.get(table.classes[table.y[row]]), None, None) for row in judged.samples}
+def _sampled(on_table: TableFindings) -> dict[int, Shown]:
+    place = {name: i for i, name in enumerate(on_table.evaluation.classes)}
+    table = on_table.table
+    return {row: (str(table.ids[row]), place.get(table.classes[table.y[row]]), None, None) for row in on_table.samples}
 
 
-def _confused_classes(judged: Judged) -> list[int]:
+def _confused_classes(on_table: TableFindings) -> list[int]:
     """Return the classes of the matrix: all, or those with the most mistakes."""
-    counts = judged.evaluation.confusion
+    counts = on_table.evaluation.confusion
     if len(counts) <= MAX_CLASSES:
         return list(range(len(counts)))
     n_wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     return sorted(np.argsort(-n_wrong, kind="stable")[:MAX_CLASSES].tolist())
 
 
-def _confusion(judged: Judged, indices: list[int]) -> dict[str, Any]:
-    found = judged.evaluation
+def _confusion(on_table: TableFindings, indices: list[int]) -> dict[str, Any]:
+    found = on_table.evaluation
     scores = [found.per_class[i] for i in indices]
     among = set(indices)
     return {
@@ -174,7 +174,7 @@ def _confusion(judged: Judged, indices: list[int]) -> dict[str, Any]:
         "recall": [_or_none(s.recall) for s in scores],
         "false_positive_rate": [_or_none(s.false_positive_rate) for s in scores],
         "cells": {
-            f"{i},{j}": judged.positions(rows) for (i, j), rows in judged.choice.cells.items() if {i, j} <= among
+            f"{i},{j}": on_table.positions(rows) for (i, j), rows in on_table.choice.cells.items() if {i, j} <= among
         },
     }
 
@@ -183,19 +183,19 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 5)
 
 
-def _map(judged: Judged) -> dict[str, Any] | None:
-    if not judged.maps:
+def _map(on_table: TableFindings) -> dict[str, Any] | None:
+    if not on_table.maps:
         return None
     return {
-        "methods": list(judged.maps),
-        "rows": judged.positions(judged.choice.on_map),
-        "points": {name: np.round(points, 4).tolist() for name, points in judged.maps.items()},
+        "methods": list(on_table.maps),
+        "rows": on_table.positions(on_table.choice.on_map),
+        "points": {name: np.round(points, 4).tolist() for name, points in on_table.maps.items()},
     }
 
 
-def _group(judged: Judged, group: list[int]) -> str:
+def _group(on_table: TableFindings, group: list[int]) -> str:
     """Name images of identical content, with their splits and labels."""
-    table = judged.table
+    table = on_table.table
     labels = [table.classes[table.y[row]] if table.y[row] >= 0 else "no label" for row in group]
     parts = [
         f"{table.ids[row]} ({', '.join(filter(None, [str(table.splits[row]), label]))})"

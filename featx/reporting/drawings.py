@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from featx.reporting.findings import Findings, Judged
+    from featx.reporting.findings import Findings, TableFindings
 
 #: Dots per inch of the PNG files.
 _DPI = 200
@@ -82,8 +82,8 @@ class Drawing:
 def drawings(findings: Findings) -> list[Drawing]:
     """Return all pictures of `findings`."""
     found = [*_of_board(findings), *_of_curves(findings)]
-    if findings.judged is not None:
-        found += [*_of_evaluation(findings.judged), *_of_data(findings.judged), *_of_images(findings.judged)]
+    if findings.on_table is not None:
+        found += [*_of_evaluation(findings.on_table), *_of_data(findings.on_table), *_of_images(findings.on_table)]
     return found
 
 
@@ -130,8 +130,8 @@ def _curves(prefix: str, history: Mapping[str, Sequence[float]], unit: str) -> I
             yield Drawing(f"{prefix}{metric}-{unit}", alt, (4.8, 3.0), draw)
 
 
-def _of_evaluation(judged: Judged) -> Iterator[Drawing]:
-    found = judged.evaluation
+def _of_evaluation(on_table: TableFindings) -> Iterator[Drawing]:
+    found = on_table.evaluation
     side = min(14.0, 2.6 + 0.42 * len(found.classes) if len(found.classes) <= 26 else 3 + 0.09 * len(found.classes))
     for name, normalize in (("confusion", False), ("confusion-normalized", True)):
         alt = (
@@ -148,17 +148,17 @@ def _of_evaluation(judged: Judged) -> Iterator[Drawing]:
     if found.reliability:
         alt = f"Share of right answers by confidence; expected calibration error {found.calibration_error:.3f}."
         yield Drawing("reliability", alt, (4.8, 3.6), lambda ax: plots.plot_reliability(found.reliability, ax=ax))
-    if judged.sizes.n:
-        ends = f"{judged.sizes.accuracies[0].value:.1%} with {judged.sizes.n[0]:,}, {found.accuracy.value:.1%} with all"
+    sizes = on_table.sizes
+    if sizes.n:
+        ends = f"{sizes.accuracies[0].value:.1%} with {sizes.n[0]:,}, {found.accuracy.value:.1%} with all"
         alt = f"Accuracy against the number of training images: {ends}."
-        sizes = judged.sizes
         yield Drawing(
             "training-size", alt, (4.8, 3.2), lambda ax: plots.plot_training_size(sizes.n, sizes.accuracies, ax=ax)
         )
 
 
-def _of_data(judged: Judged) -> Iterator[Drawing]:
-    table, classes = judged.table, judged.table.classes
+def _of_data(on_table: TableFindings) -> Iterator[Drawing]:
+    table, classes = on_table.table, on_table.table.classes
     counts = {
         split: np.bincount(table.y[(table.splits == split) & (table.y >= 0)], minlength=len(classes)).tolist()
         for split in sorted(set(table.splits.tolist()), key=lambda s: ("train", "val", "test", s).index(s))
@@ -166,33 +166,33 @@ def _of_data(judged: Judged) -> Iterator[Drawing]:
     height = 1.0 + len(classes) * (0.24 if len(classes) <= 30 else 0.11)
     alt = f"Images of each of {len(classes)} classes" + (f", by split: {', '.join(counts)}." if any(counts) else ".")
     yield Drawing("classes", alt, (6.4, height), lambda ax: plots.plot_class_counts(counts, classes, ax=ax))
-    y = judged.evaluation.y_true[judged.choice.on_map]
-    for method, points in judged.maps.items():
+    y = on_table.evaluation.y_true[on_table.choice.on_map]
+    for method, points in on_table.maps.items():
 
         def draw(ax: Axes, points: Any = points) -> Axes:
-            return plots.plot_map(points, y[: len(points)], judged.evaluation.classes, ax=ax)
+            return plots.plot_map(points, y[: len(points)], on_table.evaluation.classes, ax=ax)
 
         alt = f"{method} of the features of {len(points):,} images, coloured by true class."
         yield Drawing(f"map-{method.lower()}", alt, (6.4, 4.8), draw)
 
 
-def _of_images(judged: Judged) -> Iterator[Drawing]:
-    choice, table, found = judged.choice, judged.table, judged.evaluation
+def _of_images(on_table: TableFindings) -> Iterator[Drawing]:
+    choice, table, found = on_table.choice, on_table.table, on_table.evaluation
     confidence = confidences(found)
     for name, chosen in (("predictions", choice.predictions), ("mistakes", choice.mistakes[:N_PREDICTIONS])):
-        rows = [row for row in chosen if judged.positions([row])[0] in judged.thumbnails]
+        rows = [row for row in chosen if on_table.positions([row])[0] in on_table.thumbnails]
         captions = [
             f"{found.classes[found.y_true[row]]}\n→ {found.classes[found.y_pred[row]]} {100 * confidence[row]:.0f} %"
             for row in rows
         ]
         wrong = (found.y_true != found.y_pred)[rows].tolist()
-        yield from _image_grid(name, judged, judged.positions(rows), captions, wrong)
-    rows = [row for row in judged.samples if row in judged.thumbnails]
-    yield from _image_grid("samples", judged, rows, [table.classes[table.y[row]] for row in rows], [])
+        yield from _image_grid(name, on_table, on_table.positions(rows), captions, wrong)
+    rows = [row for row in on_table.samples if row in on_table.thumbnails]
+    yield from _image_grid("samples", on_table, rows, [table.classes[table.y[row]] for row in rows], [])
 
 
 def _image_grid(
-    name: str, judged: Judged, positions: Sequence[int], captions: Sequence[str], wrong: Sequence[bool]
+    name: str, on_table: TableFindings, positions: Sequence[int], captions: Sequence[str], wrong: Sequence[bool]
 ) -> Iterator[Drawing]:
     from PIL import Image
 
@@ -201,7 +201,7 @@ def _image_grid(
     columns = 4 if len(positions) <= N_PREDICTIONS else 8
 
     def draw(ax: Axes) -> Axes:
-        images = [Image.open(io.BytesIO(judged.thumbnails[position])) for position in positions]
+        images = [Image.open(io.BytesIO(on_table.thumbnails[position])) for position in positions]
         return plots.plot_images(images, captions, wrong=wrong, columns=columns, ax=ax)
 
     size = (1.25 * columns, 1.25 * 1.3 * -(-len(positions) // columns))

@@ -35,7 +35,7 @@ log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Judged:
+class TableFindings:
     """A model on the rows of a table that it was not trained on.
 
     Attributes
@@ -98,8 +98,8 @@ class Findings:
         The leaderboard, in the form of ``featx compare``.
     model : Model or None
         The one that the rest is about.
-    judged : Judged or None
-        How it does; None where there is no table to judge it on.
+    on_table : TableFindings or None
+        How it does on a table; None where there is none to evaluate it on.
     notes : tuple of str
         What is missing, and how to get it.
     command : str
@@ -109,18 +109,18 @@ class Findings:
     title: str
     rows: list[Row]
     model: Model | None = None
-    judged: Judged | None = None
+    on_table: TableFindings | None = None
     notes: tuple[str, ...] = ()
     command: str = ""
 
 
-def judge(model: Model, table: Features, split: str | None = None, data: Any = None) -> Judged:
+def find_on_table(model: Model, table: Features, split: str | None = None, data: Any = None) -> TableFindings:
     """Evaluate `model` on `table` and gather all that is worth looking at.
 
     Parameters
     ----------
     model : Model
-        To judge.
+        To evaluate.
     table : Features
         Labelled rows of its recipe.
     split : str, optional
@@ -137,7 +137,7 @@ def judge(model: Model, table: Features, split: str | None = None, data: Any = N
     dataset, note = open_images(table, data)
     shown = [*(suspect.row for suspect in suspects), *held.positions[choice.by_importance()].tolist()]
     order = [*samples, *(row for group in groups for row in group), *shown]
-    return Judged(
+    return TableFindings(
         table=table,
         held=held,
         split=name,
@@ -164,7 +164,7 @@ def _suspects(model: Model, table: Features) -> list[Suspect]:
 
 
 def _hold_out(model: Model, table: Features, split: str | None) -> tuple[str, HeldOut]:
-    """Return the rows to judge by, and what to call them."""
+    """Return the rows to evaluate on, and what to call them."""
     if split == "val" and not (table.splits == "val").any():  # the fit has carved its own out of train
         chosen = {row.tobytes() for row in model.chosen_on}
         carved = np.array([i for i, row in enumerate(table.item_ids) if row.tobytes() in chosen], dtype=np.intp)

@@ -15,7 +15,7 @@ from featx.model.settings import Reporting
 from featx.reporting.board import best_of, comparison_rows, read_comparison, row_of
 from featx.reporting.classifier_page import classifier_page
 from featx.reporting.drawings import drawings
-from featx.reporting.findings import Findings, judge
+from featx.reporting.findings import Findings, find_on_table
 from featx.reporting.predictions_page import predictions_drawings, predictions_page
 from featx.reporting.thumbnails import reopen
 from featx.settings import keywords
@@ -104,7 +104,7 @@ def report(subject: Any, how: _Reported) -> Report:
         The path of a ``.featx`` file, or of what ``featx compare -o`` has written. Of several models, the best
         by validation is the one that is described.
     table : Features, optional
-        Rows to judge it on; by default the table that it was fitted on.
+        Rows to evaluate it on; by default the table that it was fitted on.
     {options}
     cache : path, optional
         Cache folder, for a model without a table.
@@ -136,7 +136,7 @@ def report(subject: Any, how: _Reported) -> Report:
         return load(path, allow_code=how.allow_code, unsafe_pickle=how.unsafe_pickle)
 
     rows, model, notes = _open(subject, opened)
-    judged = None
+    on_table = None
     if model is not None:
         try:
             found = how.table if how.table is not None else _table_of(model, how.data, how.cache, how.on_progress)
@@ -145,13 +145,13 @@ def report(subject: Any, how: _Reported) -> Report:
                 raise
             notes = [*notes, f"Not evaluated: {error}"]
         else:
-            judged = judge(model, found, how.split, how.data)
-            notes = [*notes, *filter(None, [judged.images_note])]
+            on_table = find_on_table(model, found, how.split, how.data)
+            notes = [*notes, *filter(None, [on_table.images_note])]
     findings = Findings(
         title=_title(rows, model),
         rows=rows,
         model=model,
-        judged=judged,
+        on_table=on_table,
         notes=tuple(notes),
         command=how.command,
     )

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.base import clone
 
 from featx.model import Accuracy
+from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
-from featx.model.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,13 +65,13 @@ def accuracy_by_size(model: Model, table: Features, held: HeldOut, whole: Accura
     if not len(train) or table.classes != model.classes:
         return Sizes(note="The rows that the model was trained on are not in this table.")
     val = _among(table, model.chosen_on)[:_MAX_VAL]
-    job = Job(table, clone(model.scaler), model.head_name, memory=None, seed=0)
+    fitter = HeadFitter(table, clone(model.scaler), model.head_name, memory=None, seed=0)
     found: list[tuple[int, Accuracy]] = []
     end, note = time.perf_counter() + seconds, ""
     for part in _nested(train, table.y[train]):
         started = time.perf_counter()
         try:
-            accuracy = job.fit(_unfitted(model), part, val).accuracy(held.positions)
+            accuracy = fitter.fit(_unfitted(model), part, val).accuracy(held.positions)
         except ValueError:  # a head that cannot learn from so few rows
             continue
         assert accuracy is not None

@@ -274,20 +274,20 @@ class Store:
     def _plan_path(self, key: str) -> Path:
         return self.root / ".plans" / f"{clean_name(key)}.json"
 
-    def note(self, name: str) -> dict[str, Any] | None:
-        """Return a note, None if there is none that can be trusted."""
-        return read_record(self.disk, self._note_path(name))
+    def record(self, name: str) -> dict[str, Any] | None:
+        """Return a metadata record, None if there is none that can be trusted."""
+        return read_record(self.disk, self._record_path(name))
 
-    def put_note(self, name: str, note: dict[str, Any]) -> None:
-        """Keep a note, in place of an older one of that name."""
+    def put_record(self, name: str, record: dict[str, Any]) -> None:
+        """Keep a metadata record, in place of an older one of that name."""
         self._require_ours()
-        write_record(self.disk, self._note_path(name), note)
+        write_record(self.disk, self._record_path(name), record)
 
-    def drop_note(self, name: str) -> None:
-        """Forget a note."""
-        remove(self.disk, self._note_path(name))
+    def drop_record(self, name: str) -> None:
+        """Forget a metadata record."""
+        remove(self.disk, self._record_path(name))
 
-    def _note_path(self, name: str) -> Path:
+    def _record_path(self, name: str) -> Path:
         return self.root / ".notes" / f"{clean_name(name)[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
     def known_hashes(self, stamps: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

@@ -14,7 +14,7 @@ from featx.errors import DataError, OptionError
 from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
 from featx.model.model import BLOCK_BYTES
-from featx.model.report import Accuracy, Trial
+from featx.model.report import Accuracy, Alternative
 from featx.model.rows import given_groups, row_groups, with_views
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration, relative_scores
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.features import Features
-    from featx.model.rows import Rows
+    from featx.model.rows import Parts
 
     Positions = NDArray[np.intp]
 
@@ -39,8 +39,8 @@ class Tried:
     """What came of trying settings: the best of them, the alternatives of the search, and the folds of the best."""
 
     best: dict[str, Any] = field(default_factory=dict)
-    search: tuple[Trial, ...] | None = None
-    cv: Trial | None = None
+    search: tuple[Alternative, ...] | None = None
+    cv: Alternative | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Job:
+class HeadFitter:
     """How heads are fitted on a table.
 
     Attributes
@@ -153,7 +153,7 @@ class Job:
         head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
         return Fitted(self.table, scaler, head, self.block_bytes, self.origin)
 
-    def try_settings(self, estimator: Any, rows: Rows, search: str | None, cv: int | None) -> Tried:
+    def try_settings(self, estimator: Any, rows: Parts, search: str | None, cv: int | None) -> Tried:
         """Score `estimator` as it is with `cv` folds of train, and the alternatives that `search` names.
 
         Folds choose among alternatives where they are asked for, else the validation rows do.
