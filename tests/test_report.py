@@ -22,7 +22,7 @@ from featx.evaluation import evaluate, held_out, label_errors
 from featx.features import Features
 from featx.model import Accuracy
 from featx.reporting import report_predictions
-from featx.reporting.suspects import duplicates
+from featx.reporting.choice import duplicates
 
 
 @pytest.fixture(scope="module")

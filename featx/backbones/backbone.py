@@ -30,6 +30,43 @@ if TYPE_CHECKING:
     from featx.backbones.registry import Channels, Loaded, Preprocessing
 
 
+def load(request: Request) -> Backbone:
+    """Load the network that `request` names, with its weights and preprocessing.
+
+    Raises
+    ------
+    UnknownBackboneError
+        With the nearest name as a suggestion.
+    WeightsUnavailable
+        If the weights cannot be downloaded; says what to type instead.
+    WeightsError
+        If a file does not fit the network.
+
+    Examples
+    --------
+    >>> backbone = load(Request(backbone="alexnet", weights="none"))
+    >>> backbone.name, backbone.frame.height, backbone.default_layer.layer
+    ('torchvision/alexnet', 224, 'features')
+    """
+    return Backbone(load_by_name(request.backbone, request.weights, request.seed, request.image_size), request)
+
+
+def resolve(request: Request) -> tuple[Backbone, list[Recipe]]:
+    """Load the backbone of `request` and say, for each of its layers, exactly what will be computed.
+
+    Raises
+    ------
+    UnknownLayerError
+        With the nearest name as a suggestion.
+    ImageSizeError
+        If the network, up to its deepest layer, cannot take images of that size.
+    OptionError
+        If the pooling does not fit a layer, and all that `load` raises.
+    """
+    backbone = load(request)
+    return backbone, backbone.recipes(request)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo:
     """One line of ``featx layers``.
@@ -79,10 +116,10 @@ class Backbone:
         self.weights = loaded.weights
         self.module: nn.Module = loaded.module
         self.files: tuple[Path, ...] = loaded.files
-        self._typed = request.backbone
+        self._asked = request.backbone
         self._default = loaded.default
-        self._own = loaded.preprocessing
-        self._own_trace = loaded.traced
+        self._native = loaded.preprocessing
+        self._native_trace = loaded.traced
         self._unweighted = loaded.unweighted
         self.preprocessing: Preprocessing = loaded.preprocessing.changed_by(request)
 
@@ -116,7 +153,7 @@ class Backbone:
         """What features are when no layer is named."""
         if self._default is None and has_class_token(self.module):
             return Tap("")  # what looks like a map may be an attention matrix
-        return self._default or last_map(self._trace_at(self._own.frame))
+        return self._default or last_map(self._trace_at(self._native.frame))
 
     def layers(self) -> list[LayerInfo]:
         """Return every layer that runs at this backbone's image size, in order, Keras names included.
@@ -167,7 +204,7 @@ class Backbone:
                 if calls.index(layer) >= first:
                     raise WeightsError(
                         f"{self.files[0]} has no weights that fit the classifier {path!r} of {self.name}, and layer "
-                        f"{layer or 'output'!r} needs it. Name a layer before it: featx layers {self._typed}"
+                        f"{layer or 'output'!r} needs it. Name a layer before it: featx layers {self._asked}"
                     )
 
     @functools.cached_property
@@ -175,9 +212,9 @@ class Backbone:
         return self._trace_at(self.frame)
 
     def _trace_at(self, frame: Frame) -> Trace:
-        own = self._own.frame
-        if self._own_trace is not None and (frame.height, frame.width) == (own.height, own.width):
-            return self._own_trace
+        own = self._native.frame
+        if self._native_trace is not None and (frame.height, frame.width) == (own.height, own.width):
+            return self._native_trace
         return trace(self.module, frame.height, frame.width)
 
     @functools.cached_property
@@ -219,17 +256,20 @@ class Backbone:
         if name == DEFAULT_LAYER and name not in modules:
             return self._default_with(pool)
         if name not in modules or name == "":
-            known = [*self._keras, *self._trace.calls]
-            held = self._typed.startswith(HANDED_OVER)
-            listing = "network.named_modules()" if held else f"featx layers {self._typed}"
-            error = UnknownLayerError.among("layer", name, filter(None, known), listing)
-            stages = ", ".join(self._stages())
-            raise UnknownLayerError(f"{error}." + (f" Where its maps become smaller: {stages}" if stages else ""))
+            raise self._unknown_layer(name)
         # One module may have several paths; it ran under the first.
         path = next(path for path, module in self.module.named_modules() if module is modules[name])
         if self._trace.error is None and path not in self._trace.calls:
-            raise OptionError(f"Layer {name!r} gives no tensor in evaluation. All that do: featx layers {self._typed}")
+            raise OptionError(f"Layer {name!r} gives no tensor in evaluation. All that do: featx layers {self._asked}")
         return Tap(path, pool)
+
+    def _unknown_layer(self, name: str) -> UnknownLayerError:
+        known = [*self._keras, *self._trace.calls]
+        held = self._asked.startswith(HANDED_OVER)
+        listing = "network.named_modules()" if held else f"featx layers {self._asked}"
+        error = UnknownLayerError.among("layer", name, filter(None, known), listing)
+        stages = ", ".join(self._stages())
+        return UnknownLayerError(f"{error}." + (f" Where its maps become smaller: {stages}" if stages else ""))
 
     def _stages(self) -> list[str]:
         """Return the last of the outer modules that gives maps of each size, as ``layer1`` to ``layer4``."""
@@ -255,60 +295,23 @@ class Backbone:
 
     def _size_error(self, layers: tuple[str, ...]) -> FeatxError:
         """Explain why `layers` give nothing at this frame's size, and what to type."""
-        own, got = self._own.frame, self.frame
+        own, got = self._native.frame, self.frame
         works = size_test(self.module, layers, own)
         if works is None:
             first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
             if first is not None and first.in_channels != 3:
                 return OptionError(
-                    f"{self._typed} takes images of {first.in_channels} channel(s); featx gives it colour. "
+                    f"{self._asked} takes images of {first.in_channels} channel(s); featx gives it colour. "
                     "Put a layer in front of it that makes one of the three, such as their mean."
                 )
-            return OptionError(f"{self._typed} fails on a blank image of {_size(got)}: {self._trace.error!r}")
+            return OptionError(f"{self._asked} fails on a blank image of {_size(got)}: {self._trace.error!r}")
         native = f"Drop --image-size to resize to its native {_size(own)}."
         if not works(2 * max(own.height, own.width)):
-            return ImageSizeError(f"{self._typed} takes images of {_size(own)} only, got {_size(got)}. {native}")
+            return ImageSizeError(f"{self._asked} takes images of {_size(own)} only, got {_size(got)}. {native}")
         if got.height >= own.height:
-            return ImageSizeError(f"{self._typed} cannot take images of {_size(got)}: {self._trace.error}. {native}")
+            return ImageSizeError(f"{self._asked} cannot take images of {_size(got)}: {self._trace.error}. {native}")
         least = smallest_size(works, got.height, own.height)
-        return ImageSizeError(f"{self._typed} needs images of at least {least}×{least}, got {_size(got)}. {native}")
-
-
-def load(request: Request) -> Backbone:
-    """Load the network that `request` names, with its weights and preprocessing.
-
-    Raises
-    ------
-    UnknownBackboneError
-        With the nearest name as a suggestion.
-    WeightsUnavailable
-        If the weights cannot be downloaded; says what to type instead.
-    WeightsError
-        If a file does not fit the network.
-
-    Examples
-    --------
-    >>> backbone = load(Request(backbone="alexnet", weights="none"))
-    >>> backbone.name, backbone.frame.height, backbone.default_layer.layer
-    ('torchvision/alexnet', 224, 'features')
-    """
-    return Backbone(load_by_name(request.backbone, request.weights, request.seed, request.image_size), request)
-
-
-def resolve(request: Request) -> tuple[Backbone, list[Recipe]]:
-    """Load the backbone of `request` and say, for each of its layers, exactly what will be computed.
-
-    Raises
-    ------
-    UnknownLayerError
-        With the nearest name as a suggestion.
-    ImageSizeError
-        If the network, up to its deepest layer, cannot take images of that size.
-    OptionError
-        If the pooling does not fit a layer, and all that `load` raises.
-    """
-    backbone = load(request)
-    return backbone, backbone.recipes(request)
+        return ImageSizeError(f"{self._asked} needs images of at least {least}×{least}, got {_size(got)}. {native}")
 
 
 def _size(frame: Frame) -> str:

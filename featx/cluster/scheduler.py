@@ -1,4 +1,8 @@
-"""The `Scheduler`: hands the segments of an extraction out to workers until all of them are done."""
+"""The `Scheduler`: hands the segments of an extraction out to workers until all of them are done.
+
+A worker first says which versions it has and whether it sees the cache (``handshake``), then opens the network
+(``open``), and from then on gets a segment at a time (``extract``). The segment of one that is lost goes to another.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +66,10 @@ class Scheduler:
         done: list[Done],
     ) -> None:
         self._pool, self._task, self._token = pool, task, token
-        self._plan, self._missing, self._on_progress, self._all_done = plan, missing, on_progress, done
+        self._plan, self._missing, self._on_progress, self._done = plan, missing, on_progress, done
         self._segments: list[Segment] = []
         self._queue: deque[int] = deque()
-        self._left: set[int] = set()
+        self._unfinished: set[int] = set()
         self._tries: Counter[int] = Counter()
         self._free: list[WorkerHandle] = []
         self._tally = Tally()
@@ -82,12 +86,13 @@ class Scheduler:
         FeatxError
             Whatever ends a run on one machine.
         """
-        while not self._segments or self._left:
+        while not self._segments or self._unfinished:
             for worker in self._pool.start_missing():
                 self._pool.ask(worker, "handshake", self._token)
             for worker, answer in self._pool.answers(POLL_SECONDS):
                 self._handle(worker, answer)
             self._hand_out()
+            self._check_alive()
             self._report()
         self._wait_until_seen()
         self._tally.seconds = time.monotonic() - self._started
@@ -96,7 +101,7 @@ class Scheduler:
     def _handle(self, worker: WorkerHandle, answer: Any) -> None:
         self._last_sign = time.monotonic()
         if isinstance(answer, Lost):
-            self._lose(worker, answer.reason)
+            self._put_back(worker, answer.reason)
         elif worker.method == "handshake":
             self._admit(worker, answer)
         elif isinstance(answer, Exception):
@@ -105,10 +110,10 @@ class Scheduler:
             else:
                 raise answer
         elif worker.method == "open":
-            self._begin(answer)
+            self._cut(answer)
             self._free.append(worker)
         else:
-            self._take(answer)
+            self._finish(answer)
             self._pool.mark_healthy(worker)
             self._free.append(worker)
 
@@ -122,54 +127,52 @@ class Scheduler:
         else:
             raise ClusterError(reason)
 
-    def _begin(self, agreed: dict[str, Any]) -> None:
+    def _cut(self, agreed: dict[str, Any]) -> None:
         """Cut the images as the first worker to be ready says; the others have the same from the cache."""
         if not self._segments:
             self._tally.engine, self._tally.device = agreed["engine"], agreed["device"]
             self._tally.batch_size = agreed["batch_size"]
             self._segments = self._missing.cut(agreed["segment_rows"])
             self._queue.extend(range(len(self._segments)))
-            self._left.update(self._queue)
+            self._unfinished.update(self._queue)
             self._started = time.monotonic()
 
     def _hand_out(self) -> None:
         while self._queue and self._free:
-            k = self._queue.popleft()
-            segment = self._segments[k]
-            if self._tries[k] and self._plan.is_done(segment):
-                self._left.discard(k)  # its worker died between the commit and the answer
+            number = self._queue.popleft()
+            segment = self._segments[number]
+            if self._tries[number] and self._plan.is_done(segment):
+                self._unfinished.discard(number)  # its worker died between the commit and the answer
             else:
                 positions = segment.positions
-                self._pool.ask(self._free.pop(), "extract", k, positions, self._plan.item_ids[positions])
+                self._pool.ask(self._free.pop(), "extract", number, positions, self._plan.item_ids[positions])
 
-    def _take(self, done: Done) -> None:
-        self._left.discard(done.k)
-        self._all_done.append(done)
+    def _finish(self, done: Done) -> None:
+        self._unfinished.discard(done.k)
+        self._done.append(done)
         self._tally.computed += done.rows * len(self._missing.views)
         self._tally.waiting += done.waiting / max(1, self._pool.n_places)
         self._tally.failures |= {i: ImageError(reason, transient=t) for i, reason, t in done.errors}
 
-    def _lose(self, worker: WorkerHandle, reason: str) -> None:
+    def _put_back(self, worker: WorkerHandle, reason: str) -> None:
         """Give the segment of a worker that is gone to another one."""
         self._pool.discard(worker, reason)
         if worker.method != "extract":
             return
-        k = worker.args[0]
-        self._tries[k] += 1
-        if self._tries[k] >= MOST_TRIES:
-            first = self._plan.dataset.ids[self._segments[k].positions[0]]
+        number = worker.args[0]
+        self._tries[number] += 1
+        if self._tries[number] >= MOST_TRIES:
+            segment = self._segments[number]
+            first = self._plan.dataset.ids[segment.positions[0]]
             raise ClusterError(
-                f"{MOST_TRIES} workers were lost one after another at the same {len(self._segments[k]):,} images, from "
+                f"{MOST_TRIES} workers were lost one after another at the same {len(segment):,} images, from "
                 f"{first} on; the last: {reason} All others that were done are kept. Run the same command again, or "
                 "reserve more memory for a node."
             )
-        self._queue.appendleft(k)
+        self._queue.appendleft(number)
 
-    def _report(self) -> None:
-        """Tell now and then how far everyone is together, and give up when nobody has been at work for too long."""
-        if self._left and time.monotonic() - self._reported < POLL_SECONDS:
-            return
-        self._reported, progress = time.monotonic(), self._pool.progress()
+    def _check_alive(self) -> None:
+        """Give up when workers die everywhere, or nobody has been at work for too long."""
         if self._pool.is_at_work:
             self._last_sign = time.monotonic()
         if self._pool.is_lost:
@@ -182,9 +185,15 @@ class Scheduler:
                 f"No worker has started in {PATIENCE_SECONDS / 60:.0f} minutes: the cluster has no free CPUs, or no "
                 "nodes that stay. See `ray status`. What was committed is kept."
             )
+
+    def _report(self) -> None:
+        """Tell now and then how far everyone is together."""
+        if self._unfinished and time.monotonic() - self._reported < POLL_SECONDS:
+            return
+        self._reported, progress = time.monotonic(), self._pool.progress()
         if self._on_progress is not None and self._segments:
             total = len(self._missing)
-            done = total - sum(len(self._segments[k]) for k in self._left) + sum(n for n, _ in progress)
+            done = total - sum(len(self._segments[k]) for k in self._unfinished) + sum(n for n, _ in progress)
             waiting = self._tally.waiting + sum(s for _, s in progress) / max(1, self._pool.n_places)
             seconds = time.monotonic() - self._started
             self._on_progress(Progress(self._missing.step, min(done, total), total, seconds, waiting))

@@ -132,7 +132,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     y_model, unknown = _in_classes_of(model, features, wanted)
     positions = np.flatnonzero(wanted & (y_model >= 0))
     part, y = features.select(positions), y_model[positions]
-    trained_on = _known(part.item_ids, model.trained_on)
+    trained_on = known_content(part.item_ids, model.trained_on)
     if len(part) and trained_on.all():
         rows = "rows" if split is None else f"rows of split {split!r}"
         raise DataError(
@@ -145,7 +145,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
         kept,
         y[~trained_on],
         trained_on=tuple(part.ids[trained_on].tolist()),
-        n_chosen_on=int(_known(kept.item_ids, model.chosen_on).sum()),
+        n_chosen_on=int(known_content(kept.item_ids, model.chosen_on).sum()),
         unknown=unknown,
     )
 
@@ -228,7 +228,7 @@ def _in_classes_of(
     return y, unknown
 
 
-def _known(item_ids: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def known_content(item_ids: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which content hashes are `among` others; rows of one's own arrays have none, all zeros."""
     others = {row.tobytes() for row in among} - {bytes(32)}
     return np.array([row.tobytes() in others for row in item_ids], dtype=bool)

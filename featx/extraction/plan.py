@@ -398,11 +398,11 @@ def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | No
     return recipes, backbone
 
 
-def _still_true(note: dict[str, Any]) -> list[Recipe]:
-    """Return the recipes that a note remembers; none if a file is another by now, or it says nothing of the kind."""
+def _still_true(record: dict[str, Any]) -> list[Recipe]:
+    """Return the recipes that a record remembers; none if a file is another by now, or it says nothing of the kind."""
     try:
-        if all(_stat(path) == stat for path, stat in note["files"].items()):
-            return [Recipe.from_json(text) for text in note["recipes"]]
+        if all(_stat(path) == stat for path, stat in record["files"].items()):
+            return [Recipe.from_json(text) for text in record["recipes"]]
     except (KeyError, TypeError, AttributeError, OptionError):
         pass
     return []

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from featx.datasets import ValidationOptions
 from featx.extraction.options import ComputeOptions, NumberOfViews
-from featx.files import parse_bytes
-from featx.settings import Seeded, check, option
+from featx.settings import Seeded, check, option, parse_bytes
 
 #: Ways of scaling rows, see `featx.model.scaling`.
 SCALES = ("none", "standard", "l2")

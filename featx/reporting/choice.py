@@ -1,4 +1,4 @@
-"""Which rows a report shows: the telling ones, few enough to look at."""
+"""Which rows a report shows: the telling ones, few enough to look at; and images that are there more than once."""
 
 from __future__ import annotations
 
@@ -94,6 +94,36 @@ def sample_rows(table: Features, seed: int = 0) -> list[int]:
         _round_robin([drawn[y == label][:N_SAMPLES].tolist() for label in np.unique(y)])[:N_SAMPLES],
         key=lambda row: int(table.y[row]),
     )
+
+
+def duplicates(table: Features, limit: int = 12) -> tuple[int, list[list[int]]]:
+    """Find images of identical content that are in several splits, or have several labels.
+
+    Parameters
+    ----------
+    table : Features
+        Rows with content hashes; rows of one's own arrays have none and are never equal.
+    limit : int
+        Groups returned at most.
+
+    Returns
+    -------
+    n_groups : int
+        How many there are.
+    groups : list of list of int
+        Positions of the rows of each of the first `limit`.
+    """
+    known = np.flatnonzero(table.item_ids.any(axis=1))
+    keys = np.ascontiguousarray(table.item_ids[known]).view("S32").ravel()
+    order = np.argsort(keys, kind="stable")
+    bounds = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
+    groups = []
+    for members in np.split(order, bounds) if len(bounds) + 1 < len(order) else ():
+        rows = known[members]
+        if len(rows) > 1 and (len(set(table.splits[rows].tolist())) > 1 or len(set(table.y[rows].tolist())) > 1):
+            groups.append(rows.tolist())
+    groups.sort()
+    return len(groups), groups[:limit]
 
 
 def _round_robin(lists: Sequence[Sequence[int]]) -> list[int]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from featx.errors import DataError, OptionError
 from featx.evaluation import find_mislabelled, held_out
-from featx.reporting.choice import Choice, choose, sample_rows
+from featx.evaluation.on_table import known_content
+from featx.reporting.choice import Choice, choose, duplicates, sample_rows
 from featx.reporting.projection import project
 from featx.reporting.sizes import Sizes, accuracy_by_size
-from featx.reporting.suspects import duplicates
 from featx.reporting.thumbnails import Thumbnails, make_thumbnails, open_images
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ def _suspects(model: Model, table: Features) -> list[Suspect]:
 def _hold_out(model: Model, table: Features, split: str | None) -> tuple[str, HeldOut]:
     """Return the rows to evaluate on, and what to call them."""
     if split == "val" and not (table.splits == "val").any():  # the fit has carved its own out of train
-        chosen = {row.tobytes() for row in model.chosen_on}
-        carved = np.array([i for i, row in enumerate(table.item_ids) if row.tobytes() in chosen], dtype=np.intp)
+        carved = np.flatnonzero(known_content(table.item_ids, model.chosen_on))
         if len(carved):
             held = held_out(model, table.select(carved))
             return "validation", replace(held, positions=carved[held.positions])

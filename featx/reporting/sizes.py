@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
+from featx.evaluation.on_table import known_content
 from featx.model import Accuracy
 from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
@@ -57,14 +58,14 @@ def accuracy_by_size(model: Model, table: Features, held: HeldOut, whole: Accura
     seconds : float
         Time after which no larger part is begun.
     """
-    train = _among(table, model.trained_on)
+    train = np.flatnonzero((table.y >= 0) & known_content(table.item_ids, model.trained_on))
     if model.report.kind != "frozen":
         return Sizes(note="The network has learned from all training images, so there is nothing to refit.")
     if "epochs" in model.head.get_params():
         return Sizes(note="Not drawn for this head: trained in epochs, it takes as long on few images as on all.")
     if not len(train) or table.classes != model.classes:
         return Sizes(note="The rows that the model was trained on are not in this table.")
-    val = _among(table, model.chosen_on)[:_MAX_VAL]
+    val = np.flatnonzero((table.y >= 0) & known_content(table.item_ids, model.chosen_on))[:_MAX_VAL]
     fitter = HeadFitter(table, clone(model.scaler), model.head_name, memory=None, seed=0)
     found: list[tuple[int, Accuracy]] = []
     end, note = time.perf_counter() + seconds, ""
@@ -90,12 +91,6 @@ def _unfitted(model: Model) -> Any:
     """Return the model's head as it was set, with what it chose by itself chosen."""
     head = model.head
     return as_chosen(head, {"C": head.C_} if hasattr(head, "C_") else {})
-
-
-def _among(table: Features, item_ids: NDArray[np.uint8]) -> Positions:
-    """Return positions of labelled rows whose content is among `item_ids`."""
-    others = {row.tobytes() for row in item_ids} - {bytes(32)}
-    return np.array([i for i, row in enumerate(table.item_ids) if table.y[i] >= 0 and row.tobytes() in others], np.intp)
 
 
 def _nested(train: Positions, y: NDArray[np.int64]) -> Iterator[Positions]:
