@@ -87,7 +87,6 @@ def check_fit(how: Fit, protocol: str | None, saving: Saving) -> None:
     from featx.heads import make_head
     from featx.model.saving import check_savable
     from featx.protocols import check_name
-    from featx.settings import parse_bytes
 
     if protocol:
         check_name(protocol)
