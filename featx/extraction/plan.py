@@ -370,9 +370,9 @@ def named_network(backbone: Any, transform: Any = None, version: str | None = No
 def resolve(request: Request, store: Store) -> tuple[list[Recipe], Backbone | None]:
     """Resolve names, weights and shapes of `request`: one recipe a layer, and the backbone if it had to be loaded.
 
-    A record in the cache, and one for all caches of the user, remember the outcome for the same request, library versions
-    and weight files (path, size, mtime, inode), so that a run that finds everything computed, or its network converted,
-    never imports torch.
+    A record in the cache, and one for all caches of the user, remember the outcome for the same request, library
+    versions and weight files (path, size, mtime, inode), so that a run that finds everything computed, or its network
+    converted, never imports torch.
     A user's own function is always called: nothing tells whether it changed.
 
     Raises
