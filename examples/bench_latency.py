@@ -78,6 +78,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ["FEATX_NETWORKS"] = str(folder / "networks")
         jobs = []
         if args.only != "fit":
             jobs += predict_jobs(folder, args.data or random_photos(folder / "photos"))
@@ -106,17 +107,22 @@ def featx(*words: str | Path) -> list[str]:
 
 
 def predict_jobs(folder: Path, photos: Path) -> list[Job]:
-    """Extract and fit once, then predict one photo and all of them, with what is kept and without."""
+    """Extract and fit once, then predict one photo and all of them, with what is kept and without.
+
+    OpenVINO must be installed.
+    """
     photo = next(path for path in sorted(photos.rglob("*")) if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     cache, model = folder / "cache", folder / "model.featx"
     for command in (
-        featx("extract", photos, "--val", "0.1", "--cache", cache),
+        featx("extract", photos, "--val", "0.1", "--cache", cache, "--engine", "openvino"),
         featx("fit", "--head", "ridge", "-o", model, "--cache", cache),
     ):
         subprocess.run(command, check=True, cwd=folder, capture_output=True)
+    unknown = featx("predict", model, photo, "--cache", folder / "empty")
     return [
         Job("predict one photo, warm cache", featx("predict", model, photo, "--cache", cache)),
-        Job("predict one photo, empty cache", featx("predict", model, photo, "--cache", folder / "empty")),
+        Job("predict one photo, empty cache, network converted", unknown),
+        Job("predict one photo, empty cache, nothing converted", ["env", "FEATX_NETWORKS=off", *unknown]),
         Job("plain script, one photo", [sys.executable, "-c", PLAIN_PREDICT, str(photo)]),
         Job("predict the folder, warm cache", featx("predict", model, photos, "--cache", cache)),
         Job("extract the folder, all rows cached", featx("extract", photos, "--val", "0.1", "--cache", cache)),

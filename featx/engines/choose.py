@@ -219,10 +219,8 @@ def _by_openvino(job: _Job, network: openvino.CompiledNetwork, together: int, wh
 
 def _found(job: _Job) -> Engine | None:
     """Open the network that was converted before, if there is one and eager was not faster; without torch."""
-    if not openvino.installed() or not openvino.supports(job.recipes[0].precision):
-        return None
-    found = kept.find(job.networks, openvino.decides(job.recipes, job.together))
-    if found is None or found.slower:
+    found = kept.find(job.networks, openvino.decides(job.recipes, job.together)) if openvino.installed() else None
+    if found is None or found.slower or not openvino.supports(job.recipes[0].precision):
         return None
     for together in dict.fromkeys((1, job.together) if job.is_brief else (job.together,)):
         try:
