@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.inputs import Array, ClassWeight, Head, read_rows, read_training
+from featx.heads.inputs import Array, ClassWeight, Head, Samples, read_rows, read_training
 from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge
 from featx.heads.solver import Minimiser, Problem, Solution, to_numpy
 from featx.settings import check_number
@@ -43,9 +43,44 @@ class LinearClassifier(Head):
         labels: Array = self.classes_[codes]
         return labels
 
+    def predict_proba(self, X: Any) -> Array:
+        """Return the softmax of the scores, shape (n, k), columns in the order of ``classes_``."""
+        return softmax(self.decision_function(X))
+
 
 @dataclass(eq=False, repr=False)
-class LogisticHead(LinearClassifier):
+class PenalisedClassifier(LinearClassifier):
+    """Minimises C · Σ_i s_i · loss_i + ½ ‖coef‖²; its final classes name the loss and document the settings."""
+
+    C: float = 1.0
+    _: KW_ONLY
+    tol: float = 1e-5
+    max_iter: int = 1000
+    class_weight: ClassWeight = None
+    device: str = "auto"
+
+    #: Of two classes, and of more.
+    _losses: ClassVar[tuple[Loss, Loss]]
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
+        check_number("C", self.C, above=0)
+        check_number("tol", self.tol, above=0)
+        check_number("max_iter", self.max_iter, least=1, whole=True)
+        self._solve(read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory))
+        return self
+
+    def _solve(self, samples: Samples) -> None:
+        total = float(samples.weights.sum())
+        loss = self._losses[len(samples.classes) > 2]
+        problem = Problem(samples, samples.weights[None] / total, loss, self.device)
+        penalties = problem.penalties(np.array([1 / (self.C * total)]))
+        solution = Minimiser(problem).minimise(penalties, tol=self.tol, max_iter=self.max_iter)
+        keep_solution(self, problem, solution, total=total, C=self.C)
+
+
+@dataclass(eq=False, repr=False)
+class LogisticHead(PenalisedClassifier):
     """Multinomial logistic regression with an L2 penalty.
 
     Minimises the objective of `sklearn.linear_model.LogisticRegression`,
@@ -88,21 +123,7 @@ class LogisticHead(LinearClassifier):
     ((10, 64), True, 0.99)
     """
 
-    C: float = 1.0
-    _: KW_ONLY
-    tol: float = 1e-5
-    max_iter: int = 1000
-    class_weight: ClassWeight = None
-    device: str = "auto"
-
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
-        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
-        _fit(self, X, y, sample_weight, memory, two_classes=Binomial(), more=Multinomial())
-        return self
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
-        return softmax(self.decision_function(X))
+    _losses = Binomial(), Multinomial()
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return logarithms of `predict_proba`."""
@@ -110,11 +131,12 @@ class LogisticHead(LinearClassifier):
 
 
 @dataclass(eq=False, repr=False)
-class SVMHead(LinearClassifier):
+class SVMHead(PenalisedClassifier):
     """Linear support vector machine with the squared hinge, each class against the rest.
 
     Minimises C · Σ_i s_i Σ_k max(0, 1 - t_ik z_ik)² + ½ ‖coef‖², t = ±1: the primal objective of
-    `sklearn.svm.LinearSVC`, except that the intercept is not penalised.
+    `sklearn.svm.LinearSVC`, except that the intercept is not penalised. Probabilities are
+    ranked like the scores, but not calibrated.
 
     Parameters
     ----------
@@ -142,39 +164,8 @@ class SVMHead(LinearClassifier):
     """
 
     C: float = 0.01
-    _: KW_ONLY
-    tol: float = 1e-5
-    max_iter: int = 1000
-    class_weight: ClassWeight = None
-    device: str = "auto"
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
-        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
-        _fit(self, X, y, sample_weight, memory, two_classes=SquaredHinge(), more=SquaredHinge())
-        return self
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return the softmax of the scores, shape (n, k): ranked like them, but not calibrated."""
-        return softmax(self.decision_function(X))
-
-
-def _fit(
-    head: Any, X: Any, y: Any, sample_weight: Any, memory: int | str | None, *, two_classes: Loss, more: Loss
-) -> None:
-    """Fit `head`, which has the settings C, tol, max_iter, class_weight and device, by the loss its classes need.
-
-    Sets ``coef_``, ``intercept_``, ``objective_``, ``gradient_norm_`` and ``n_iter_``.
-    """
-    check_number("C", head.C, above=0)
-    check_number("tol", head.tol, above=0)
-    check_number("max_iter", head.max_iter, least=1, whole=True)
-    samples = read_training(head, X, y, sample_weight, class_weight=head.class_weight, memory=memory)
-    total = float(samples.weights.sum())
-    loss = more if len(samples.classes) > 2 else two_classes
-    problem = Problem(samples, samples.weights[None] / total, loss, head.device)
-    penalties = problem.penalties(np.array([1 / (head.C * total)]))
-    solution = Minimiser(problem).minimise(penalties, tol=head.tol, max_iter=head.max_iter)
-    keep_solution(head, problem, solution, total=total, C=head.C)
+    _losses = SquaredHinge(), SquaredHinge()
 
 
 def keep_solution(head: Any, problem: Problem, solution: Solution, *, total: float, C: float) -> None:

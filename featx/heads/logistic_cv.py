@@ -125,10 +125,6 @@ class LogisticHeadCV(LinearClassifier):
         )
         keep_solution(self, problem, solution, total=total, C=self.C_)
 
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
-        return softmax(self.decision_function(X))
-
     def _path(self) -> NDArray[np.float64]:
         if isinstance(self.Cs, int | np.integer):
             check_number("Cs", self.Cs, least=1)
