@@ -8,13 +8,15 @@ are cores that others leave, at the start and, by `share_cores`, about every sec
 other processes want their part, the eigenvectors of a matrix of 1,280 rows take two threads 34 s and one 1.9 s, and
 4.7 s and 0.23 s of processor time (`examples/bench_latency.py` has both beside one process).
 
-A device has one meaning everywhere: ``auto``, ``cpu``, ``cuda`` and ``cuda:N``.
+A device has one meaning everywhere: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` and ``mps``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+import logging
 import os
 import re
 import subprocess
@@ -23,22 +25,30 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from featx.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import torch
+
+log = logging.getLogger("featx")
+
+_T = TypeVar("_T")
 
 #: The user's own limit.
 VARIABLE = "FEATX_THREADS"
 #: Where Linux keeps a container's quota of processor time.
 _QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_DEVICES = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+_DEVICES = re.compile(r"auto|cpu|mps|cuda(?::(\d+))?")
+#: Closed forms of tables of at most so many values take less time than a GPU's start.
+WORTH_A_GPU = 1 << 23
+#: In how many parts work is done on a GPU whose memory does not take it whole, before the CPU does it.
+PARTS = (1, 2, 4, 8)
 
 
 def n_cores() -> int:
@@ -190,23 +200,25 @@ def check_device(device: str, option: str = "--device") -> None:
     --------
     >>> check_device("cuda:x")
     Traceback (most recent call last):
-    featx.errors.OptionError: --device must be auto, cpu, cuda or cuda:N; got 'cuda:x'.
+    featx.errors.OptionError: --device must be auto, cpu, cuda, cuda:N or mps; got 'cuda:x'.
     """
-    if isinstance(device, str) and device.partition(":")[0] == "mps":
-        raise OptionError(f"{option} mps: featx does not run on Apple's GPUs yet. {_typed(option, 'cpu')}.")
     if not isinstance(device, str) or _DEVICES.fullmatch(device) is None:
-        raise OptionError(f"{option} must be auto, cpu, cuda or cuda:N; got {device!r}.")
+        raise OptionError(f"{option} must be auto, cpu, cuda, cuda:N or mps; got {device!r}.")
 
 
-def resolve_device(device: str, option: str = "--device") -> str:
-    """Return what `device` means on this machine: ``cpu``, ``cuda`` or ``cuda:N``; torch is not imported for ``cpu``.
+def resolve_device(device: str, option: str = "--device", *, n_values: int | None = None, frozen: bool = False) -> str:
+    """Return what `device` means here: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; torch is not imported for ``cpu``.
 
     Parameters
     ----------
-    device : {"auto", "cpu", "cuda", "cuda:N"}
-        ``auto`` is CUDA where there is one.
+    device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
+        ``auto`` is CUDA where there is one. Apple's GPU is taken where it is named.
     option : str
         What to call it in messages.
+    n_values : int, optional
+        Size of the table that is to be computed on, where that may be too small for ``auto`` to mean a GPU.
+    frozen : bool
+        Whether it is to run a frozen network, which is all that featx does on Apple's GPUs: they have no float64.
 
     Raises
     ------
@@ -216,9 +228,12 @@ def resolve_device(device: str, option: str = "--device") -> str:
     check_device(device, option)
     if device == "cpu":
         return device
-    n_devices = n_cuda_devices()
     if device == "auto":
-        return "cuda" if n_devices else "cpu"
+        return automatic(n_values)
+    if device == "mps":
+        _check_apple(option, frozen=frozen)
+        return device
+    n_devices = n_cuda_devices()
     number = int(device.partition(":")[2] or 0)
     if number < n_devices:
         return device
@@ -226,6 +241,24 @@ def resolve_device(device: str, option: str = "--device") -> str:
         raise OptionError(f"{option} {device} is not there: torch sees 0 CUDA devices. {_typed(option, 'cpu')}.")
     there = ", ".join(f"cuda:{i}" for i in range(n_devices))
     raise OptionError(f"{option} {device} is not there: torch sees {there}. {_typed(option, there.split(', ')[-1])}.")
+
+
+def _check_apple(option: str, *, frozen: bool) -> None:
+    import torch
+
+    if not frozen:
+        raise OptionError(
+            f"{option} mps runs frozen networks alone (extract, predict), in --precision fp32 or fp16: Apple's GPUs "
+            f"have no float64. {_typed(option, 'cpu')}."
+        )
+    if not torch.backends.mps.is_available():
+        raise OptionError(f"{option} mps is not there: torch sees no Apple GPU. {_typed(option, 'cpu')}.")
+
+
+def automatic(n_values: int | None = None) -> str:
+    """Return what ``auto`` means on this machine, for a table of `n_values`."""
+    small = n_values is not None and n_values <= WORTH_A_GPU
+    return "cpu" if small or not n_cuda_devices() else "cuda"
 
 
 def resolve_devices(devices: str) -> list[str]:
@@ -272,6 +305,40 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def within_memory(compute: Callable[[str, int], _T], device: str) -> _T:
+    """Return ``compute(device, n_parts)``: in one part; where memory runs out in 2, 4, 8, then by the CPU; and say so.
+
+    A GPU computes it in float32 products.
+
+    Parameters
+    ----------
+    compute : callable
+        Holds on the device at a time what one of so many parts needs.
+    device : str
+        As `resolve_device` returns it.
+    """
+    if device != "cpu":
+        import torch
+
+        for n_parts in PARTS:
+            try:
+                with arithmetic(torch.device(device), "fp32"):
+                    return compute(device, n_parts)
+            except torch.OutOfMemoryError:
+                then = "the CPU goes on" if n_parts == PARTS[-1] else f"trying {2 * n_parts} parts, one after another"
+            log.warning("The memory of %s ran out: %s.", device, then)
+            release_memory()
+    return compute("cpu", 1)
+
+
+def release_memory() -> None:
+    """Give back the memory of a GPU that a failed computation has left."""
+    import torch
+
+    gc.collect()  # an error, and the tensors in its frames, refer to each other
+    torch.cuda.empty_cache()
 
 
 def _typed(option: str, device: str) -> str:

@@ -1,8 +1,8 @@
 """GPUs that are none: tensors that say they are on cuda:I, hold CPU memory, and refuse what a GPU would refuse.
 
 Inside `pretended` torch sees so many CUDA devices. A tensor that goes there becomes a `GpuTensor`: its numbers stay
-real, and mixing devices, or making an array of it, raises as it does on a GPU. It cannot show what needs the hardware:
-races between streams, memory that runs out, TF32, speed.
+real, and mixing devices, or making an array of it, raises as it does on a GPU. What a GPU would wait for is counted,
+and memory runs out where it is told to. It cannot show what needs the hardware: races between streams, TF32, speed.
 """
 
 import contextlib
@@ -19,6 +19,13 @@ _MAY_MIX = {
     *("copy_", "to", "index_put_", "index_put", "__getitem__", "__setitem__", "set_", "type_as", "__get__", "__set__"),
     *("_has_compatible_shallow_copy_type", "data", "swap_tensors"),
 }
+#: Operations whose answer the CPU waits for.
+_WAITING = {
+    *("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "__contains__", "nonzero", "argwhere"),
+    *("is_nonzero", "equal", "allclose", "unique", "masked_select", "flatnonzero"),
+}
+#: Products of matrices, which a process may have set to round as TF32 does.
+_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "linear", "conv2d", "einsum"}
 #: Questions whose answer is no tensor of the device.
 _PLAIN = {
     *("is_pinned", "stride", "size", "dim", "numel", "storage_offset", "is_contiguous", "data_ptr", "untyped_storage"),
@@ -30,8 +37,8 @@ class GpuTensor(torch.Tensor):
     """CPU memory that says it is on a GPU."""
 
     _index = 0
-    device = property(lambda self: torch.device("cuda", self._index))
-    is_cuda = property(lambda self: True)
+    device = property(lambda self: torch.device(_kind[0], self._index))
+    is_cuda = property(lambda self: _kind[0] == "cuda")
     is_cpu = property(lambda self: False)
 
     def get_device(self):
@@ -59,13 +66,22 @@ class GpuTensor(torch.Tensor):
         return _call(func, args, kwargs or {})
 
 
-#: How many tensors were put on each GPU, by its number, since `pretended` began.
+#: Since `pretended` began: how many tensors were made on each GPU, by its number; "copies in" and "copies out", "waits"
+#: for an answer (a copy out is one), and "calls", operations on tensors of a GPU.
 used = Counter()
+#: What they are: "cuda", or "mps", which has no float64.
+_kind = ["cuda"]
+#: The largest tensor, in bytes, that each GPU's memory takes.
+_room = [float("inf")]
 
 
 def _on_gpu(tensor, index):
     if isinstance(tensor, GpuTensor):
         return tensor
+    if tensor.numel() * tensor.element_size() > _room[0]:
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {tensor.numel()} numbers.")
+    if _kind[0] == "mps" and tensor.dtype == torch.float64:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
     used[index] += 1
     with torch._C.DisableTorchFunction():
         gpu = tensor.as_subclass(GpuTensor)
@@ -108,7 +124,7 @@ def _call(func, args, kwargs):
     target = _target(name, args, kwargs)
     if name in ("to", "cpu", "cuda") and target is not None:
         return _move(name, args, kwargs, target)
-    if target is not None and target.type == "cuda":
+    if target is not None and target.type == _kind[0]:
         with torch._C.DisableTorchFunction():
             out = func(*args, **kwargs | {"device": "cpu"})
         return _outputs_on_gpu(out, target.index or 0)
@@ -116,22 +132,35 @@ def _call(func, args, kwargs):
         return _set_data(func, *args)
     if gpus and target is None:
         _refuse_mixtures(name, args, kwargs, gpus)
+        _count(name, args)
     with torch._C.DisableTorchFunction():
         out = func(*args, **kwargs)
     on_gpu = gpus and target is None and name not in _PLAIN
     return _outputs_on_gpu(out, gpus[0]._index) if on_gpu else out
 
 
+def _count(name, args):
+    used["calls"] += name not in _PLAIN and not name.startswith("__get__")
+    indices = args[1] if name in ("__getitem__", "__setitem__") else ()
+    by_mask = any(tensor.dtype == torch.bool for tensor in _tensors([indices]))
+    rounds_as_set = torch.backends.cuda.matmul.fp32_precision != "ieee"
+    used["products in whatever precision"] += rounds_as_set and name in _PRODUCTS
+    used["waits"] += name in _WAITING or by_mask or (name == "where" and len(args) == 1)
+
+
 def _move(name, args, kwargs, target):
     source, is_gpu = args[0], isinstance(args[0], GpuTensor)
+    if (target.type == _kind[0]) != is_gpu:
+        used["copies out" if is_gpu else "copies in"] += 1
+        used["waits"] += is_gpu and not kwargs.get("non_blocking", False)
     rest = [arg for arg in args[1:] if not isinstance(arg, str | torch.device | torch.Tensor | bool)]
     rest_named = {key: value for key, value in kwargs.items() if key not in ("device", "non_blocking")}
     with torch._C.DisableTorchFunction():
         plain = source.as_subclass(torch.Tensor) if is_gpu else source
         out = plain.to(*rest, **rest_named) if name == "to" and (rest or rest_named) else plain
-        if (target.type == "cuda") != is_gpu and out.data_ptr() == plain.data_ptr():
+        if (target.type == _kind[0]) != is_gpu and out.data_ptr() == plain.data_ptr():
             out = _late(out, is_gpu) if kwargs.get("non_blocking") else out.clone()
-    return _on_gpu(out, target.index or 0) if target.type == "cuda" else out
+    return _on_gpu(out, target.index or 0) if target.type == _kind[0] else out
 
 
 class Stream:
@@ -219,7 +248,7 @@ def _set_data(func, held, new):
 
 def _refuse_mixtures(name, args, kwargs, gpus):
     on_cpu = [t for t in _tensors([args, kwargs]) if type(t) in (torch.Tensor, torch.nn.Parameter) and t.dim()]
-    devices = {f"cuda:{gpu._index}" for gpu in gpus} | ({"cpu"} if on_cpu else set())
+    devices = {f"{_kind[0]}:{gpu._index}" for gpu in gpus} | ({"cpu"} if on_cpu else set())
     if name not in _MAY_MIX and len(devices) > 1:
         raise RuntimeError(f"Expected all tensors to be on the same device, but found {sorted(devices)} (in {name})")
     if name in ("__getitem__", "__setitem__", "index_put_") and not isinstance(args[0], GpuTensor):
@@ -232,8 +261,18 @@ class _Mode(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def pretended(n=2):
-    """Let torch see `n` CUDA devices; yields the count of tensors that were put on each."""
+def memory(n_bytes):
+    """Let the GPUs run out of memory at any tensor of more than `n_bytes`."""
+    _room[0] = n_bytes
+    try:
+        yield
+    finally:
+        _room[0] = float("inf")
+
+
+@contextlib.contextmanager
+def pretended(n=2, kind="cuda"):
+    """Let torch see `n` devices of a kind, "cuda" or "mps"; yields `used`."""
     run, autocast, cuda = threading.Thread.run, torch.amp.autocast_mode.autocast.__init__, torch.cuda
 
     def run_in_mode(thread):  # modes are of a thread
@@ -246,12 +285,12 @@ def pretended(n=2):
         autocast(self, "cpu", dtype=dtype or torch.bfloat16, enabled=enabled, cache_enabled=cache_enabled)
 
     answers = {
-        "is_available": lambda: True,
+        "is_available": lambda: kind == "cuda",
         "device_count": lambda: n,
         "current_device": lambda: 0,
         "get_device_name": lambda *_: "Pretended GPU",
         "device": lambda _: contextlib.nullcontext(),
-        "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
+        "get_rng_state": lambda device="cuda": (used.update([torch.device(device).index or 0]), torch.zeros(16))[1],
         "Stream": Stream,
         "current_stream": _current_stream,
         "stream": _stream,
@@ -260,6 +299,7 @@ def pretended(n=2):
         **dict.fromkeys(["manual_seed", "manual_seed_all"], lambda *_: None),
     }
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.backends.mps, "is_available", return_value=kind == "mps"))
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(cuda, name, answer))
         stack.enter_context(mock.patch.object(torch.amp.autocast_mode.autocast, "__init__", autocast_on_cpu))
@@ -270,7 +310,9 @@ def pretended(n=2):
         swapped = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay the same objects, as on a GPU
         used.clear()
+        _kind[0] = kind
         try:
             yield used
         finally:
+            _kind[0] = "cuda"
             torch.__future__.set_swap_module_params_on_conversion(swapped)

@@ -76,5 +76,5 @@ def test_blocks_of_a_table_give_the_trees_of_the_whole():
 def test_settings_are_checked_when_the_fit_begins():
     with pytest.raises(OptionError, match="n_estimators must be a whole number, at least 1; got 0"):
         XGBoostHead(n_estimators=0).fit(X, Y)
-    with pytest.raises(OptionError, match="device must be auto, cpu, cuda or cuda:N; got 'gpu0'"):
+    with pytest.raises(OptionError, match="device must be auto, cpu, cuda, cuda:N or mps; got 'gpu0'"):
         XGBoostHead(device="gpu0").fit(X, Y)

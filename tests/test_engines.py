@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.passes import move_to_device_pass
 
 from featx import backbones, engines
 from featx.engines import Engine, choose, kept, open_engine, openvino, pytorch
@@ -740,6 +742,17 @@ def test_a_graph_for_a_gpu_holds_nothing_to_the_cpu():
     assert [(row.device.type, tuple(row.shape)) for row in rows] == [("meta", (2, *recipes[0].shape))]
 
 
+def test_a_graph_for_a_gpu_gives_rows_on_that_gpu():
+    """Run with tensors that say they are on the GPU and hold no numbers."""
+    backbone, recipes = resolved(layers=("layer1",))
+    program = export(backbone, recipes, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network = move_to_device_pass(program, torch.device("cuda:1")).module()
+        rows = network(blank(recipes, 2).to("cuda:1"))
+
+    assert [row.device for row in rows] == [torch.device("cuda:1")]
+
+
 def test_a_graph_computes_in_bf16_under_autocast():
     backbone, recipes = resolved(layers=("layer2",))
     graph, pixels = exported(backbone, recipes, 4), torch.from_numpy(images(4))
@@ -851,7 +864,7 @@ def test_a_long_job_takes_whichever_measures_faster(tmp_path):
     ("options", "message"),
     [
         ({"engine": "tensorrt"}, "--engine must be one of auto, eager, compile, openvino; got 'tensorrt'"),
-        ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
+        ({"device": "tpu"}, "--device must be auto, cpu, cuda, cuda:N or mps; got 'tpu'"),
         ({"device": "cuda:99"}, "--device cuda:99 is not there.*Type --device cpu"),
         ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
     ],
@@ -887,6 +900,15 @@ def test_cuda_agrees_with_the_cpu(precision, tolerance):
     engine = open_engine(*resolved(layers=("layer2",), precision=precision), device="cuda", batch_size=4)
 
     assert distance(engine.run(images(4))[0], expected) <= tolerance
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_compile_on_cuda_agrees_with_the_cpu():
+    expected = eager(*resolved(layers=("layer2",)), batch_size=4).run(images(4))[0]
+    engine = open_engine(*resolved(layers=("layer2",)), engine="compile", device="cuda", batch_size=4)
+
+    assert distance(engine.run(images(4))[0], expected) <= 1e-5
 
 
 @pytest.mark.cuda

@@ -162,7 +162,11 @@ def test_public_names_can_be_imported():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("knn", {"n_neighbors": 5}, "'n_neighbors'. Here it is called 'k'. Its settings: k, weights, temperature."),
+        (
+            "knn",
+            {"n_neighbors": 5},
+            "'n_neighbors'. Here it is called 'k'. Its settings: k, weights, temperature, device.",
+        ),
         ("ridge", {"alphas": (1, 2)}, "'alphas'. Here it is called 'alpha'."),
         ("mlp", {"hidden_layer_sizes": 64}, "'hidden_layer_sizes'. Here it is called 'hidden'."),
         ("mlp", {"learning_rate": 1e-3}, "'learning_rate'. Here it is called 'lr'."),

@@ -6,14 +6,18 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
+import pretended_gpu
 import pytest
 import torch
+from sklearn.base import clone
+from test_engines import distance, images, resolved
 
-from featx import LogisticHead, XGBoostHead, machine
+from featx import CentroidHead, ConvHead, DenseHead, KNNHead, LogisticHead, RidgeHead, XGBoostHead, machine
 from featx.engines import open_engine
 from featx.errors import OptionError
 from featx.extraction import Rank
-from featx.machine import check_device, resolve_device
+from featx.machine import automatic, check_device, resolve_device
 
 
 def test_cores_are_those_of_the_affinity():
@@ -101,6 +105,12 @@ def test_a_wrong_number_of_threads_ends_a_command_in_one_line():
     assert done.stderr == "Error: FEATX_THREADS and --threads take a number of threads such as 4, got 'x'.\n"
 
 
+NO_APPLE = (
+    "--device mps runs frozen networks alone (extract, predict), in --precision fp32 or fp16: Apple's GPUs have no "
+    "float64. Type --device cpu."
+)
+
+
 def pretend(monkeypatch, n):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
@@ -122,10 +132,10 @@ def test_a_name_means_one_device(device, n, found, monkeypatch):
         ("cuda", 0, "--device cuda is not there: torch sees 0 CUDA devices. Type --device cpu."),
         ("cuda:7", 1, "--device cuda:7 is not there: torch sees cuda:0. Type --device cuda:0."),
         ("cuda:2", 2, "--device cuda:2 is not there: torch sees cuda:0, cuda:1. Type --device cuda:1."),
-        ("mps", 0, "--device mps: featx does not run on Apple's GPUs yet. Type --device cpu."),
-        ("cuda:x", 1, "--device must be auto, cpu, cuda or cuda:N; got 'cuda:x'."),
-        ("cuda:-1", 1, "--device must be auto, cpu, cuda or cuda:N; got 'cuda:-1'."),
-        (0, 1, "--device must be auto, cpu, cuda or cuda:N; got 0."),
+        ("mps", 0, NO_APPLE),
+        ("cuda:x", 1, "--device must be auto, cpu, cuda, cuda:N or mps; got 'cuda:x'."),
+        ("cuda:-1", 1, "--device must be auto, cpu, cuda, cuda:N or mps; got 'cuda:-1'."),
+        (0, 1, "--device must be auto, cpu, cuda, cuda:N or mps; got 0."),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(device, n, message, monkeypatch):
@@ -151,8 +161,6 @@ def test_the_cpu_needs_no_torch():
 
 @pytest.mark.parametrize("head", [LogisticHead, XGBoostHead])
 def test_heads_and_engines_refuse_a_second_gpu_where_there_is_one(head, monkeypatch):
-    from test_engines import resolved
-
     pretend(monkeypatch, 1)
     X, y = [[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]
     with pytest.raises(OptionError, match=r'device cuda:1 is not there: torch sees cuda:0\. Use device="cuda:0"'):
@@ -172,3 +180,74 @@ def test_each_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
     pretend(monkeypatch, 0)
     assert ranks[1].device("auto") == "auto"
     assert ranks[1].device("cuda") == "cuda"
+
+
+def test_auto_means_no_gpu_for_a_table_that_is_done_before_it_has_started(monkeypatch):
+    pretend(monkeypatch, 1)
+
+    assert [automatic(n) for n in (None, 1 << 23, (1 << 23) + 1)] == ["cuda", "cpu", "cuda"]
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_head_fitted_on_a_gpu_predicts_where_that_is_not_there(n):
+    maps, y = np.random.default_rng(0).random((20, 1, 4, 4), np.float32), np.arange(20) % 2
+    with pretended_gpu.pretended(2):
+        head = ConvHead("conv2 relu flat", epochs=1, device="cuda:1", random_state=0).fit(maps, y)
+    expected = head.predict_proba(maps) if n == 0 else None
+    with pretended_gpu.pretended(n):
+        found = head.predict_proba(maps)
+
+    assert head.device == "cuda:1"
+    assert found.shape == (20, 2)
+    assert expected is None or np.array_equal(found, expected)
+
+
+def test_an_apple_gpu_runs_frozen_networks_and_nothing_else():
+    expected = open_engine(*resolved(layers=("layer2",)), device="cpu", batch_size=4).run(images(4))[0]
+    with pretended_gpu.pretended(1, "mps") as used:
+        engine = open_engine(*resolved(layers=("layer2",)), device="mps", batch_size=4)
+        half = open_engine(*resolved(layers=("layer2",), precision="fp16"), device="mps", batch_size=4)
+
+        assert engine.name == "eager"
+        assert distance(engine.run(images(4))[0], expected) <= 1e-5
+        assert distance(half.run(images(4))[0], expected) <= 1e-2
+        assert used[0]
+        for asked in ({"engine": "compile"}, {"precision": "bf16"}):
+            precision = asked.pop("precision", "fp32")
+            with pytest.raises(OptionError, match="--device mps runs --engine eager in --precision fp32 or fp16"):
+                open_engine(*resolved(precision=precision), device="mps", **asked)
+        with pytest.raises(OptionError, match='device mps runs frozen networks alone.*Use device="cpu"'):
+            LogisticHead(device="mps").fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(OptionError, match="--device mps is not there: torch sees no Apple GPU. Type --device cpu"):
+        open_engine(*resolved(), device="mps")
+
+
+def test_an_apple_gpu_that_computes_otherwise_than_a_cpu_is_refused(monkeypatch):
+    from featx.engines import pytorch
+
+    compute_with = pytorch.compute_with
+
+    def wrong(network, device, precision):
+        compute = compute_with(network, device, precision)
+        return (lambda pixels: [rows * 1.001 for rows in compute(pixels)]) if device.type == "mps" else compute
+
+    monkeypatch.setattr(pytorch, "compute_with", wrong)
+    with (
+        pretended_gpu.pretended(1, "mps"),
+        pytest.raises(OptionError, match="test_resnet does not compute on this Apple GPU what it does on a CPU"),
+    ):
+        open_engine(*resolved(layers=("layer2",)), device="mps", batch_size=4)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize(
+    "head", [LogisticHead(), RidgeHead(), CentroidHead(), KNNHead(), DenseHead(16, epochs=3)], ids=repr
+)
+def test_heads_on_cuda_agree_with_the_cpu(head):
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 3
+    X = rng.standard_normal((600, 20), np.float32) + rng.standard_normal((3, 20), np.float32)[y]
+    on_cpu, on_gpu = (clone(head).set_params(device=device).fit(X, y).predict_proba(X) for device in ("cpu", "cuda"))
+
+    assert abs(on_cpu - on_gpu).mean() < (0.05 if isinstance(head, DenseHead) else 1e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
+import logging
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,7 +15,7 @@ import numpy as np
 from featx.engines import kept, openvino
 from featx.engines.engine import Engine, check_not_forked
 from featx.errors import OptionError
-from featx.machine import n_cores, pinned, resolve_device
+from featx.machine import n_cores, pinned, release_memory, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from featx.engines.pytorch import Compute
     from featx.recipe import Recipe
 
+log = logging.getLogger("featx")
+
 ENGINES = ("eager", "compile", "openvino")
 #: Pixels in a batch that keep two cores busy and fit their caches: 32 images of 224 x 224. A GPU wants more.
-_BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224}
-_SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048}
+_BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224, "mps": 32 * 224 * 224}
+_SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048, "mps": 256}
 #: Seconds that a converter takes for each module of a network without others in it: 6 ms (EfficientNets) to 45 ms
 #: (transformers) were measured, from AlexNet (0.3 s in all) to Swin-T (6 s); and that reading what it left takes.
 _CONVERSION, _READING = 0.012, 0.5
@@ -67,11 +69,12 @@ def open_engine(
     engine : {"auto", "eager", "compile", "openvino"}
         ``auto`` takes eager PyTorch on CUDA, and on a CPU a network that was converted before; without one eager for
         short jobs, and for long ones whichever of it and openvino measures faster; `Engine.why` says which and why.
-    device : {"auto", "cpu", "cuda", "cuda:I"}
+    device : {"auto", "cpu", "cuda", "cuda:I", "mps"}
         ``auto`` is CUDA where there is one. A device that is asked for and not there is an error, never the CPU.
+        Apple's (``mps``) runs eager, at fp32 and fp16, and is held against the CPU before it is used.
         Of several CUDA devices, each takes the next batch when it is free.
     batch_size : int, optional
-        Images in one forward; by default by image size, on CUDA also by what fits its memory.
+        Images in one forward, by default by image size; on CUDA it is halved until its memory holds one.
     n_images : int, optional
         How many images will come: a conversion must pay for itself.
     networks : Path, optional
@@ -106,7 +109,7 @@ def open_engine(
         job.backbone  # noqa: B018 - the user's function is called
     if engine == "openvino":
         return _converted(job, "openvino was asked for")
-    if job.kind == "cuda" and batch_size is None:
+    if job.kind == "cuda":
         return _largest_that_fits(job, engine)
     if engine == "auto" and job.kind == "cpu":
         return _automatic(job)
@@ -182,21 +185,35 @@ def _by_pytorch(job: _Job, engine: str) -> Engine:
         return _engine(job, in_turn(computes), "compile", "compile was asked for")
     why = "eager was asked for" if engine == "eager" else f"there is a {job.kind} device"
     computes = [eager(job.backbone, job.recipes, device, briefly=job.is_brief) for device in job.torch_devices]
+    if job.kind == "mps" and not _computes_as_a_cpu(computes[0], job):
+        raise OptionError(
+            f"{job.backbone.name} does not compute on this Apple GPU what it does on a CPU. Type --device cpu."
+        )
     return _engine(job, in_turn(computes), "eager", why)
+
+
+def _computes_as_a_cpu(compute: Compute, job: _Job) -> bool:
+    """Whether `compute` gives what a CPU does; on Apple's GPUs operations of torch have been silently wrong."""
+    import torch
+
+    from featx.engines.pytorch import eager
+
+    recipes = [dataclasses.replace(recipe, precision="fp32") for recipe in job.recipes]
+    return openvino.agrees(compute, eager(job.backbone, recipes, torch.device("cpu")), job.recipes, 1)
 
 
 def _engine(job: _Job, compute: Compute, name: str, why: str) -> Engine:
     # A GPU copies one batch while it computes another; on a CPU both would want the same cores.
-    on_gpu = job.kind == "cuda"
+    on_cuda = job.kind == "cuda"
     return Engine(
         compute,
         job.recipes,
         name=name,
         batch_size=job.size,
         why=why,
-        n_at_once=2 * len(job.devices) if on_gpu else 0,
+        n_at_once=2 * len(job.devices) if on_cuda else int(job.kind == "mps"),
         padded=job.padded or name == "compile",
-        pinned=partial(pinned, devices=job.torch_devices) if on_gpu else contextlib.nullcontext,
+        pinned=partial(pinned, devices=job.torch_devices) if on_cuda else contextlib.nullcontext,
     )
 
 
@@ -280,11 +297,12 @@ def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:
 
 
 def _largest_that_fits(job: _Job, engine: str) -> Engine:
-    """Halve the batch until one fits the device's memory."""
+    """Halve the batch until one fits the device's memory; say so where its size was asked for."""
     import torch
 
     from featx.engines.pytorch import blank
 
+    asked = job.batch_size
     job = dataclasses.replace(job, batch_size=job.size)
     opened: Engine | None
     while True:
@@ -299,18 +317,21 @@ def _largest_that_fits(job: _Job, engine: str) -> Engine:
                     "--device cpu, or --precision fp16."
                 ) from error
         else:
+            if asked and asked != job.size:
+                log.warning("A batch of %d does not fit the memory of %s: it has %d.", asked, job.device, job.size)
             return opened
         job = dataclasses.replace(job, batch_size=job.size // 2)
         opened = None
-        gc.collect()  # the error, and the tensors in its frames, refer to each other
-        torch.cuda.empty_cache()
+        release_memory()
 
 
 def device_for(device: str, engine: str, precision: str) -> str:
     """Return the device that `device` means for that engine and precision; OptionError if they do not go together."""
-    found = "cpu" if device == "auto" and engine == "openvino" else resolve_device(device)
+    found = "cpu" if device == "auto" and engine == "openvino" else resolve_device(device, frozen=True)
     if engine == "openvino" and found != "cpu":
         raise OptionError("--engine openvino runs on the CPU. Type --device cpu, or --engine eager.")
+    if found == "mps" and (engine == "compile" or precision not in ("fp32", "fp16")):
+        raise OptionError("--device mps runs --engine eager in --precision fp32 or fp16. Type these, or --device cpu.")
     if precision == "tf32" and found == "cpu":
         raise OptionError("--precision tf32 needs a CUDA device. Type --precision fp32.")
     return found

@@ -128,7 +128,7 @@ def _build(
                 continue
             network = _open(path, recipes, request_size)
             plain = plain or eager(backbone, recipes, torch.device("cpu"))
-            if _agrees(network, plain, recipes, request_size):
+            if agrees(network, plain, recipes, request_size):
                 of = f"{backbone.name} {' '.join(recipe.layer for recipe in recipes)}"
                 kept.keep(networks, decides(recipes, request_size), path, of)
                 return network
@@ -217,7 +217,7 @@ def _convert(graph: Any, recipes: list[Recipe], request_size: int) -> Any:
     return model
 
 
-def _agrees(network: CompiledNetwork, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
+def agrees(network: Compute, plain: Compute, recipes: list[Recipe], request_size: int) -> bool:
     """Whether a converted network computes what PyTorch does, on images that it was not traced on, from black to noise.
 
     Tracing follows one way through the network; one that looks at its numbers may have taken another.

@@ -264,10 +264,10 @@ def chosen_devices(options: Options) -> list[str]:
 
 
 def device_name(plan: Plan) -> str:
-    """Return ``cpu``, or the name of the GPU on which this process computes."""
+    """Return ``cpu``, ``mps``, or the name of the GPU on which this process computes."""
     options = plan.options
-    device = "cpu" if options.engine == "openvino" else resolve_device(chosen_devices(options)[0])
-    if device == "cpu":
+    device = "cpu" if options.engine == "openvino" else resolve_device(chosen_devices(options)[0], frozen=True)
+    if device in ("cpu", "mps"):
         return device
     import torch
 

@@ -14,7 +14,7 @@ from featx.settings import check, option
 class MachineOptions:
     """What of a machine is used."""
 
-    device: str = option("auto", "Where it runs.", metavar="auto|cpu|cuda[:i]")
+    device: str = option("auto", "Where it runs.", metavar="auto|cpu|cuda[:i]|mps")
     workers: int | None = option(
         None, "Decoding processes; 0 decodes in this one. Default: chosen.", metavar="N", least=0, most=1024
     )

@@ -364,7 +364,7 @@ def _check_device(options: Options, *, here: bool = True) -> None:
         raise OptionError("--devices is for the GPUs of this machine; a cluster uses those of its nodes. Leave it out.")
     if here and (options.device != "auto" or options.devices):  # torch is for those who name a device
         for device in chosen_devices(options):
-            resolve_device(device)
+            resolve_device(device, frozen=True)
 
 
 def _n_rows(table: Features, views: Views | None) -> int:

@@ -11,9 +11,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.inputs import Array, Head, Samples, read_labelled, read_rows, read_training
+from featx.heads.inputs import Array, Head, Samples, like, read_labelled, read_rows, read_training
+from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import leading, mean_row, second_moment
-from featx.machine import resolve_device
+from featx.machine import resolve_device, within_memory
 from featx.settings import check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
@@ -66,6 +67,7 @@ class XGBoostHead(Head):
     n_jobs : int or None
         Threads; None for all.
     device : {"cpu", "cuda", "cuda:N", "auto"}
+        Where the fit computes, its projection too.
     random_state : int, RandomState or None
 
     Attributes
@@ -196,18 +198,30 @@ class XGBoostHead(Head):
         d, dtype = training.shape[1], training.dtype
         if self.components is None or self.components >= d:
             return None, None
-        mean = mean_row(training)
-        values, axes = leading(second_moment(training, mean)[0], self.components)
+
+        def moments(*where: Any) -> tuple[Array, Array]:
+            mean = mean_row(training.on(*where))
+            return mean, second_moment(training.on(*where), mean)[0]
+
+        mean, gram = within_memory(moments, training.device_for(self.device))
+        values, axes = leading(gram, self.components)
         variances = values / training.weights.sum()
         floor = np.finfo(dtype).eps * max(float(variances[0]), float(np.finfo(dtype).tiny))
         return mean.astype(dtype), np.ascontiguousarray(axes / np.sqrt(np.maximum(variances, floor)))
 
     def _project(self, block: Array) -> Array:
-        if self.projection_ is None:
+        if self.projection_ is None or self.mean_ is None:
             return block
         # Thresholds lie exactly on training rows. Rounded, these stay on their side of them, although
         # products of other shapes, one image instead of many, differ in their last bits.
-        return np.round((block - self.mean_) @ self.projection_, 4)
+        mean, axes = like(self.mean_, block), like(self.projection_, block)
+        projected: Array = module_of(block).round((block - mean) @ axes, decimals=4)
+        return projected
+
+    def _projected(self, training: Samples, block: Array) -> Array:
+        """Return `_project` of a block, computed where `training` is given."""
+        parts = np.array_split(block, training.n_parts)
+        return np.concatenate([to_numpy(self._project(training.placed(part))) for part in parts])
 
     def _matrix(self, training: Samples, folder: str, reference: Any = None) -> Any:
         """Return an xgboost matrix of bins, in memory, or in files of `folder` where it would fill the memory limit."""
@@ -232,8 +246,10 @@ class XGBoostHead(Head):
         """Yield projected rows, labels and weights, in batches about as large as the blocks they come from."""
         batch: list[tuple[Array, Array, Array]] = []
         n_bytes = 0
+        device = training.device_for(self.device)
         for indices, block in training.blocks():
-            batch.append((self._project(block), training.codes[indices], training.weights[indices]))
+            rows = within_memory(lambda *where, block=block: self._projected(training.on(*where), block), device)
+            batch.append((rows, training.codes[indices], training.weights[indices]))
             n_bytes += batch[-1][0].nbytes
             if n_bytes >= block.nbytes:
                 yield _joined(batch)

@@ -39,7 +39,7 @@ from featx.heads.layers import (
 from featx.heads.linear import softmax
 from featx.heads.small import SmallTrainer, initial_state, is_plain
 from featx.heads.training import TrainConfig, Trainer, forked_seeds
-from featx.machine import arithmetic, n_cuda_devices, resolve_device
+from featx.machine import arithmetic, resolve_device, within_memory
 from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:
@@ -201,25 +201,33 @@ class NetworkClassifier(_FittedNetwork, Head):
     def _train(
         self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int, *, fitted: bool = False
     ) -> Trainer:
-        """Train a new network, or the `fitted` one, by torch, and keep its weights."""
-        device = resolve_device(self.device, "device")
-        with forked_seeds(device, seed):
-            network = self.network_module(fitted=fitted).to(device)
-        held_out = None if validation is None else _TableBatches(validation, config.batch_size, seed, device)
-        trainer = Trainer(
-            network,
-            _TableBatches(training, config.batch_size, seed, device),
-            config,
-            seed=seed,
-            validation=None if held_out is None else held_out.in_order,
-            keep_best=config.early_stopping,
-        )
-        if fitted and getattr(self, "_optimizer_state", None) is not None:
-            trainer.optimizer.load_state_dict(self._optimizer_state)
-        with arithmetic(trainer.device, "fp32"):  # whatever the process allows
-            trainer.run()
-        self.keep(network)
-        return trainer
+        """Train a new network, or the `fitted` one, and keep its weights."""
+
+        def train(device: str, n_parts: int) -> Trainer:
+            with forked_seeds(device, seed):
+                network = self.network_module(fitted=fitted).to(device)
+            rows = _TableBatches(training, config.batch_size, seed, device, n_parts)
+            held_out = (
+                None
+                if validation is None
+                else _TableBatches(validation, config.batch_size, seed, device, n_parts).in_order
+            )
+            trainer = Trainer(
+                network,
+                rows,
+                config,
+                seed=seed,
+                validation=held_out,
+                keep_best=config.early_stopping,
+            )
+            if fitted and getattr(self, "_optimizer_state", None) is not None:
+                trainer.optimizer.load_state_dict(self._optimizer_state)
+            with arithmetic(trainer.device, "fp32"):  # whatever the process allows
+                trainer.run()
+            self.keep(network)
+            return trainer
+
+        return within_memory(train, resolve_device(self.device, "device"))
 
     def decision_function(self, X: Any) -> Array:
         """Return log-odds against any one of the classes, shape (n, k), or of the second of two classes, (n,)."""
@@ -419,14 +427,18 @@ class ConvHead(NetworkClassifier):
     def _scores(self, block: Array) -> Array:
         import torch
 
-        # What was fitted on a GPU predicts without one as well.
-        device = resolve_device(self.device, "device") if n_cuda_devices() else "cpu"
-        network = self.network_module().to(device).eval()
-        with torch.inference_mode():
-            parts = [
-                network(as_tensor(block[i : i + 256], device).float()).cpu().numpy() for i in range(0, len(block), 256)
-            ]
-        return np.concatenate(parts)
+        try:
+            device = resolve_device(self.device, "device")
+        except OptionError:  # what was fitted on a GPU predicts on a machine without it as well
+            device = resolve_device("auto")
+
+        def scores(device: str, n_parts: int) -> Array:
+            network, step = self.network_module().to(device).eval(), 256 // n_parts
+            with torch.inference_mode(), arithmetic(torch.device(device), "fp32"):
+                parts = (as_tensor(block[i : i + step], device).float() for i in range(0, len(block), step))
+                return np.concatenate([network(part).cpu().numpy() for part in parts])
+
+        return within_memory(scores, device)
 
 
 def auto_epochs(n: int, d: int, batch_size: int) -> int:
@@ -447,13 +459,17 @@ def auto_epochs(n: int, d: int, batch_size: int) -> int:
 class _TableBatches:
     """`featx.heads.training.Batches` straight from a table or an array, without workers between.
 
-    They are tensors on a device, or where none is named arrays of numpy.
+    They are tensors on a device, or where none is named arrays of numpy; where a device is to take them in several
+    parts, they come there batch by batch.
     """
 
-    def __init__(self, training: Samples, batch_size: int, seed: int, device: str | None = None) -> None:
+    def __init__(
+        self, training: Samples, batch_size: int, seed: int, device: str | None = None, n_parts: int = 1
+    ) -> None:
         self._rows, self._batch_size, self._seed, self._device = training, batch_size, seed, device
         self.n_rows = len(training)
         self.steps_per_epoch = math.ceil(self.n_rows / batch_size)
+        self._n_parts, self._place = n_parts, "cpu" if device and n_parts > 1 else device
         self._codes = self._placed(training.codes)
         self._weights = self._placed((training.weights / training.weights.mean()).astype(np.float32))
         source = self._rows.source
@@ -479,15 +495,21 @@ class _TableBatches:
             for i in range(n_batches):
                 chosen = order[i * size + min(i, longer) : (i + 1) * size + min(i + 1, longer)]
                 rows = X[chosen] if self._device is None else X.index_select(0, chosen)
-                yield len(chosen), [(rows, codes[chosen], weights[chosen])]
+                yield len(chosen), [self._moved(rows, codes[chosen], weights[chosen])]
 
     def in_order(self, batch_size: int = 4096) -> Iterator[Batch]:
         """Yield all rows as they stand."""
+        step = max(1, batch_size // self._n_parts)
         for indices, X in self._parts(None):
             codes, weights = self._codes[indices], self._weights[indices]
-            for start in range(0, len(X), batch_size):
-                part = slice(start, start + batch_size)
-                yield X[part], codes[part], weights[part]
+            for start in range(0, len(X), step):
+                part = slice(start, start + step)
+                yield self._moved(X[part], codes[part], weights[part])
+
+    def _moved(self, X: Any, codes: Any, weights: Any) -> Batch:
+        if self._place == self._device:
+            return X, codes, weights
+        return X.to(self._device), codes.to(self._device), weights.to(self._device)
 
     def _parts(self, seed: int | None) -> Iterator[tuple[Any, Any]]:
         if self._resident is not None:
@@ -497,7 +519,7 @@ class _TableBatches:
             yield indices, self._floats(block)
 
     def _placed(self, array: Array) -> Any:
-        return array if self._device is None else as_tensor(array, self._device)
+        return array if self._place is None else as_tensor(array, self._place)
 
     def _floats(self, rows: Array) -> Any:
-        return rows.astype(np.float32, copy=False) if self._device is None else as_tensor(rows, self._device).float()
+        return rows.astype(np.float32, copy=False) if self._place is None else as_tensor(rows, self._place).float()

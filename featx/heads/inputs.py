@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from featx.errors import DataError, OptionError
-from featx.machine import share_cores
+from featx.machine import resolve_device, share_cores
 from featx.settings import parse_bytes
 
 if TYPE_CHECKING:
@@ -132,6 +132,10 @@ class Samples:
         float32 or float64: what blocks are given as.
     limit : int or None
         Bytes that whoever reads them may use in all; None for no limit.
+    device : str
+        Where blocks are given: on the CPU as numpy's, else as torch's.
+    n_parts : int
+        As in `featx.machine.within_memory`: of several, blocks are so much smaller.
     codes : ndarray of int64, shape (n,)
         Index into `classes`; empty where labels are unknown, as in prediction, and so are the rest.
     weights : ndarray of float64, shape (n,)
@@ -144,6 +148,8 @@ class Samples:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     limit: int | None = None
+    device: str = "cpu"
+    n_parts: int = 1
     codes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     classes: Array = field(default_factory=lambda: np.empty(0))
@@ -166,22 +172,38 @@ class Samples:
         """Rows that may be held at once, with what is computed from them."""
         return len(self) if self.limit is None else min(len(self), max(2, self.limit // (16 * self.row_bytes)))
 
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block, where nobody asks for another."""
+        return BLOCK_BYTES if self.limit is None else min(BLOCK_BYTES, self.limit // 16)
+
     def blocks(
         self, n_bytes: int | None = None, *, shuffle: bool = False, seed: int = 0
     ) -> Iterator[tuple[Any, Array]]:
         """Yield (indices, rows) in blocks of at most `n_bytes`: in order, or from a table shuffled."""
-        if n_bytes is None:
-            n_bytes = BLOCK_BYTES if self.limit is None else min(BLOCK_BYTES, self.limit // 16)
+        n_bytes = (self.block_bytes if n_bytes is None else n_bytes) // self.n_parts
         if isinstance(self.source, np.ndarray):
             step = max(1, n_bytes // self.row_bytes)
             for start in range(0, len(self), step):
                 share_cores()
                 where = slice(start, min(start + step, len(self)))
-                yield where, self.source[where]
+                yield where, self.placed(self.source[where])
             return
         for indices, block in self.source.blocks(n_bytes, shuffle=shuffle, seed=seed):
             share_cores()
-            yield indices, block.astype(self.dtype, copy=False)
+            yield indices, self.placed(block.astype(self.dtype, copy=False))
+
+    def device_for(self, device: str) -> str:
+        """Return what a head's setting `device` means for rows as many as these; see `featx.machine.resolve_device`."""
+        return resolve_device(device, "device", n_values=math.prod(self.shape))
+
+    def on(self, device: str, n_parts: int = 1) -> Samples:
+        """Return the same with its blocks on a device."""
+        return replace(self, device=device, n_parts=n_parts)
+
+    def placed(self, array: Array) -> Any:
+        """Return numpy's `array` where blocks are given, in its own dtype."""
+        return array if self.device == "cpu" else as_tensor(array, self.device)
 
     def select(self, indices: NDArray[np.intp]) -> Samples:
         """Return the part at ascending `indices`; a table's rows stay where they are."""
@@ -378,6 +400,13 @@ def _row_weights(sample_weight: Any, n: int) -> NDArray[np.float64]:
     if (weights < 0).any() or not weights.any():
         raise DataError("sample_weight must not be negative, and not all of it zero.")
     return weights
+
+
+def like(array: Array, other: Any) -> Any:
+    """Return numpy's `array` as `other` is: of numpy or of torch, in its dtype, on its device."""
+    if isinstance(other, np.ndarray):
+        return array.astype(other.dtype, copy=False)
+    return as_tensor(array, other.device).to(other.dtype)
 
 
 def as_tensor(X: Array, device: str) -> Tensor:

@@ -12,8 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from featx.heads.inputs import Array, ClassWeight, Head, Samples, read_rows, read_training
-from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge
-from featx.heads.solver import Minimiser, Problem, Solution, to_numpy
+from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge, to_numpy
+from featx.heads.solver import Minimiser, Problem, Solution
+from featx.machine import within_memory
 from featx.settings import check_number
 
 
@@ -73,9 +74,13 @@ class PenalisedClassifier(LinearClassifier):
     def _solve(self, samples: Samples) -> None:
         total = float(samples.weights.sum())
         loss = self._losses[len(samples.classes) > 2]
-        problem = Problem(samples, samples.weights[None] / total, loss, self.device)
-        penalties = problem.penalties(np.array([1 / (self.C * total)]))
-        solution = Minimiser(problem).minimise(penalties, tol=self.tol, max_iter=self.max_iter)
+
+        def solve(device: str, n_parts: int) -> tuple[Problem, Solution]:
+            problem = Problem(samples, samples.weights[None] / total, loss, device, n_parts)
+            penalties = problem.penalties(np.array([1 / (self.C * total)]))
+            return problem, Minimiser(problem).minimise(penalties, tol=self.tol, max_iter=self.max_iter)
+
+        problem, solution = within_memory(solve, samples.device_for(self.device))
         keep_solution(self, problem, solution, total=total, C=self.C)
 
 
@@ -189,7 +194,8 @@ def keep_solution(head: Any, problem: Problem, solution: Solution, *, total: flo
 def uncentred(problem: Problem, theta: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return coef (p, k, d) and intercept (p, k) in the units of the rows, without the mean taken off."""
     coef, dtype = theta[..., :-1], problem.samples.dtype
-    intercept = theta[..., -1] - coef @ problem.mean
+    with problem.exact():
+        intercept = theta[..., -1] - coef @ problem.mean
     return to_numpy(coef).astype(dtype), to_numpy(intercept).astype(dtype)
 
 

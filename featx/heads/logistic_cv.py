@@ -14,6 +14,7 @@ from featx.heads.inputs import Array, ClassWeight, Samples, read_labelled, read_
 from featx.heads.linear import LinearClassifier, keep_solution, softmax, uncentred
 from featx.heads.losses import Binomial, Multinomial
 from featx.heads.solver import REFRESH, Minimiser, Problem
+from featx.machine import within_memory
 from featx.settings import check_choice, check_number
 
 #: The path is solved to ten times ``tol``, but, where that is more, only to this: scikit-learn's own.
@@ -98,21 +99,35 @@ class LogisticHeadCV(LinearClassifier):
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
         validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory)
         held_out = np.zeros((1, len(training.codes)), bool) if validation else self._folds(training, groups)
+        self.Cs_ = Cs
+        device = training.device_for(self.device)
+        within_memory(lambda *where: self._fit(training, validation, held_out, *where), device)
+        return self
+
+    def _fit(
+        self,
+        training: Samples,
+        validation: Samples | None,
+        held_out: NDArray[np.bool_],
+        device: str,
+        n_parts: int,
+    ) -> None:
+        """Walk the path and fit what is chosen; `device` and `n_parts` as in `featx.machine.within_memory`."""
         weights, totals = _fold_weights(training, held_out)
-        problem = Problem(training, weights, Multinomial() if len(self.classes_) > 2 else Binomial(), self.device)
+        loss = Multinomial() if len(self.classes_) > 2 else Binomial()
+        problem = Problem(training, weights, loss, device, n_parts)
         minimiser = Minimiser(problem)
         tol = max(self.tol, min(10 * self.tol, PATH_TOLERANCE))
         scores, means = [], []
-        for C in Cs:
+        for C in self.Cs_:
             penalties = problem.penalties(1 / (C * totals))
             solution = minimiser.minimise(penalties, tol=tol, max_iter=self.max_iter)
             scores.append(self._score(problem, solution.theta, training, held_out, validation))
             means.append(solution.theta.mean(0)[None])
-        self.Cs_, self.scores_ = Cs, np.array(scores).T
+        self.scores_ = np.array(scores).T
         chosen = _choose(self.scores_, one_standard_error=self.one_standard_error)
-        self.C_ = float(Cs[chosen])
+        self.C_ = float(self.Cs_[chosen])
         self._finish(minimiser, training, means[chosen])
-        return self
 
     def _finish(self, path: Minimiser, training: Samples, start: Any) -> None:
         """Fit on all rows with the chosen C, from what the folds found."""

@@ -11,6 +11,7 @@ import sys
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: An array of numpy or a tensor of torch.
 Array = Any
@@ -19,6 +20,11 @@ Array = Any
 def module_of(array: Array) -> Any:
     """Return numpy or torch, whichever `array` is of."""
     return np if isinstance(array, np.ndarray | np.generic) else sys.modules["torch"]
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """Return an array of either kind as numpy's."""
+    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
 
 
 class Loss(Protocol):

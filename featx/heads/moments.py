@@ -9,24 +9,25 @@ import numpy as np
 from scipy import linalg
 
 from featx.errors import DataError
-from featx.heads.inputs import Array, Samples
+from featx.heads.inputs import Array, Samples, like
+from featx.heads.losses import to_numpy
 
 
 def mean_row(training: Samples) -> Array:
     """Return the weighted mean of the rows, shape (d,), float64."""
     total = np.zeros(training.shape[1])
     for indices, block in training.blocks():
-        total += training.weights[indices].astype(block.dtype) @ block
+        total += to_numpy(like(training.weights[indices], block) @ block)
     mean: Array = total / training.weights.sum()
     return mean
 
 
 def centred(training: Samples, indices: Any, block: Array, mean: Array) -> Array:
     """Return √s (x - mean) for each row x of a block with weight s."""
-    A: Array = block - mean.astype(block.dtype)
+    A: Array = block - like(mean, block)
     weights = training.weights[indices]
     if (weights != 1).any():
-        A *= np.sqrt(weights).astype(block.dtype)[:, None]
+        A *= like(np.sqrt(weights), block)[:, None]
     return A
 
 
@@ -43,14 +44,14 @@ def second_moment(training: Samples, mean: Array, targets: Callable[[Any], Array
     """
     d = training.shape[1]
     check_room(training, d)
-    gram, cross = np.zeros((d, d), training.dtype), np.zeros((d, 0))
+    gram, cross = training.placed(np.zeros((d, d), training.dtype)), np.zeros((d, 0))
     for indices, block in training.blocks():
         A = centred(training, indices, block, mean)
         gram += A.T @ A
         if targets is not None:
             weighted = targets(indices) * np.sqrt(training.weights[indices])[:, None]
-            cross = A.T @ weighted.astype(A.dtype) + (cross if cross.size else 0.0)
-    return gram, cross
+            cross = to_numpy(A.T @ like(weighted, A)) + (cross if cross.size else 0.0)
+    return to_numpy(gram), cross
 
 
 def check_room(training: Samples, side: int) -> None:

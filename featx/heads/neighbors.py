@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from featx.heads.inputs import Array, Head, read_rows, read_training
+from featx.heads.inputs import Array, Head, Samples, read_rows, read_training
 from featx.heads.linear import softmax
+from featx.heads.losses import module_of, to_numpy
+from featx.machine import resolve_device, within_memory
 from featx.settings import check_choice, check_number
 
 #: Queries answered at a time.
@@ -19,6 +21,9 @@ QUERIES = 1024
 
 #: Similarities held at a time, queries times training rows: 16 MiB, which processors' caches hold.
 TILE = 1 << 22
+
+#: The same on a GPU: 256 MiB.
+GPU_TILE = 1 << 26
 
 
 @dataclass(eq=False, repr=False)
@@ -34,6 +39,8 @@ class KNNHead(Head):
         properties in self-supervised vision transformers", 2021); ``uniform`` one vote each.
     temperature : float
         For ``softmax``.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where rows are held against rows.
 
     Attributes
     ----------
@@ -55,6 +62,7 @@ class KNNHead(Head):
     _: KW_ONLY
     weights: str = "softmax"
     temperature: float = 0.07
+    device: str = "auto"
 
     def fit(self, X: Any, y: Any = None, *, memory: int | str | None = None) -> Self:
         """Remember X (n, d) or Features with labels y (n,); see `featx.heads.inputs.read_training`."""
@@ -71,9 +79,18 @@ class KNNHead(Head):
         check_is_fitted(self)
         k = min(k or self.k, len(self.codes_))
         rows = read_rows(self, X)
+        n_values = max(len(rows), len(self.codes_)) * self.n_features_in_
+        device = resolve_device(self.device, "device", n_values=n_values)
+        return within_memory(lambda *where: self._search(rows.on(*where), k), device)
+
+    def _search(self, rows: Samples, k: int) -> tuple[Array, NDArray[np.int64]]:
+        """Return what `kneighbors` does, from the device where `rows` are given."""
+        units = self.units_
+        if rows.n_parts == 1 and isinstance(units, np.ndarray):
+            units = rows.placed(units)
         # Few enough queries at a time that their similarities to a tile of rows stay small.
         blocks = rows.blocks(QUERIES * rows.row_bytes)
-        found = [self._nearest(unit_rows(block), k) for _, block in blocks]
+        found = [self._nearest(rows, unit_rows(block), units, k) for _, block in blocks]
         return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
 
     def predict_proba(self, X: Any) -> Array:
@@ -123,28 +140,20 @@ class KNNHead(Head):
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
-    def _nearest(self, queries: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
+    def _nearest(self, rows: Samples, queries: Array, units: Any, k: int) -> tuple[Array, NDArray[np.int64]]:
         """Return the k largest similarities and their rows, merged over tiles of the training rows."""
-        best = np.full((len(queries), k), -np.inf, queries.dtype)
+        best = np.full((len(queries), k), -np.inf, rows.dtype)
         where = np.zeros((len(queries), k), np.int64)
-        for start, units in self._tiles(max(k, TILE // max(1, len(queries)))):
-            similarities = queries @ units.T
-            if not start and len(units) > k:
+        tile = TILE if rows.device == "cpu" else GPU_TILE // rows.n_parts
+        for start, some in _tiles(units, max(k, tile // max(1, len(queries)))):
+            similarities = queries @ (rows.placed(some) if isinstance(some, np.ndarray) else some).T
+            if not start and len(some) > k:
                 best, where = _first(similarities, k)
                 continue
-            rows, columns, found = _above(best[:, -1:], similarities)
-            if len(rows):
-                best, where = _merged(best, where, rows, found, columns + start)
+            found, columns, values = _above(rows.placed(best[:, -1:]), similarities)
+            if len(found):
+                best, where = _merged(best, where, found, values, columns + start)
         return best, where
-
-    def _tiles(self, step: int) -> Iterator[tuple[int, Array]]:
-        """Yield (first row number, unit rows)."""
-        if isinstance(self.units_, np.ndarray):
-            for start in range(0, len(self.units_), step):
-                yield start, self.units_[start : start + step]
-            return
-        for indices, block in self.units_.blocks():
-            yield int(indices[0]), unit_rows(block)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -157,6 +166,8 @@ class CentroidHead(Head):
         With cosine, rows are scaled to length 1 before they are averaged, and so are the means.
     temperature : float
         Divides the similarities in `predict_proba`.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the fit computes. Prediction needs numpy alone.
 
     Attributes
     ----------
@@ -173,6 +184,7 @@ class CentroidHead(Head):
 
     metric: str = "cosine"
     temperature: float = 0.07
+    device: str = "auto"
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
         """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
@@ -180,15 +192,22 @@ class CentroidHead(Head):
         check_number("temperature", self.temperature, above=0)
         training = read_training(self, X, y, sample_weight, memory=memory)
         k = len(self.classes_)
-        sums = np.zeros((k, training.shape[1]))
-        for indices, block in training.blocks():
-            membership = np.zeros((k, len(block)), block.dtype)
-            membership[training.codes[indices], np.arange(len(block))] = training.weights[indices]
-            sums += membership @ (unit_rows(block) if self.metric == "cosine" else block)
+        sums = within_memory(lambda *where: self._sums(training.on(*where)), training.device_for(self.device))
         totals = np.bincount(training.codes, training.weights, minlength=k)[:, None]
         means = sums / np.maximum(totals, np.finfo(float).tiny)
         self.centroids_ = (unit_rows(means) if self.metric == "cosine" else means).astype(training.dtype)
         return self
+
+    def _sums(self, training: Samples) -> Array:
+        """Return the weighted sum of each class's rows, shape (k, d), float64."""
+        k = len(self.classes_)
+        sums = np.zeros((k, training.shape[1]))
+        for indices, block in training.blocks():
+            membership = np.zeros((k, len(block)), training.dtype)
+            membership[training.codes[indices], np.arange(len(block))] = training.weights[indices]
+            rows = unit_rows(block) if self.metric == "cosine" else block
+            sums += to_numpy(training.placed(membership) @ rows)
+        return sums
 
     def decision_function(self, X: Any) -> Array:
         """Return similarities (n, k), or their difference (n,) for two classes.
@@ -226,13 +245,27 @@ def unit_rows(X: Array) -> Array:
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    lengths = np.sqrt(np.einsum("nd,nd->n", X, X))[:, None]
-    units: Array = X / np.where(lengths > 0, lengths, 1)
+    xp = module_of(X)
+    lengths = xp.sqrt(xp.einsum("nd,nd->n", X, X))[:, None]
+    units: Array = X / xp.where(lengths > 0, lengths, 1)
     return units
 
 
-def _first(similarities: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
+def _tiles(units: Array | Samples, step: int) -> Iterator[tuple[int, Array]]:
+    """Yield (first row number, unit rows)."""
+    if isinstance(units, Samples):
+        for indices, block in units.blocks():
+            yield int(indices[0]), unit_rows(block)
+        return
+    for start in range(0, len(units), step):
+        yield start, units[start : start + step]
+
+
+def _first(similarities: Any, k: int) -> tuple[Array, NDArray[np.int64]]:
     """Return the k largest of each row and their columns."""
+    if not isinstance(similarities, np.ndarray):
+        largest, near = similarities.topk(k)
+        return _sorted(to_numpy(largest), to_numpy(near))
     near = np.argpartition(similarities, similarities.shape[1] - k, axis=1)[:, -k:]
     return _sorted(np.take_along_axis(similarities, near, axis=1), near)
 
@@ -240,8 +273,9 @@ def _first(similarities: Array, k: int) -> tuple[Array, NDArray[np.int64]]:
 def _above(limits: Array, similarities: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     """Return rows, columns and values of what is above its row's limit: ten times as quick as partitioning."""
     # In one dimension numpy finds what is not zero ten times as fast.
-    rows, columns = np.divmod(np.flatnonzero(similarities > limits), similarities.shape[1])
-    return rows, columns, similarities[rows, columns]
+    places = module_of(similarities).argwhere((similarities > limits).ravel())[:, 0]
+    rows, columns = np.divmod(to_numpy(places), similarities.shape[1])
+    return rows, columns, to_numpy(similarities.ravel()[places])
 
 
 def _sorted(similarities: Array, indices: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:

@@ -9,9 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.heads.inputs import Array, ClassWeight, Samples, read_training
+from featx.heads.inputs import Array, ClassWeight, Samples, like, read_training
 from featx.heads.linear import LinearClassifier, softmax
+from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import centred, check_room, eigh, mean_row, second_moment
+from featx.machine import within_memory
 from featx.settings import check_choice, check_number
 
 
@@ -31,6 +33,8 @@ class RidgeHead(LinearClassifier):
         of `sklearn.linear_model.RidgeClassifierCV`.
     class_weight : dict, "balanced" or None
         As in scikit-learn.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the rows are multiplied in the fit. Prediction needs numpy alone.
 
     Attributes
     ----------
@@ -56,6 +60,7 @@ class RidgeHead(LinearClassifier):
     _: KW_ONLY
     scoring: str = "accuracy"
     class_weight: ClassWeight = None
+    device: str = "auto"
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
         """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
@@ -65,6 +70,10 @@ class RidgeHead(LinearClassifier):
         check_choice("scoring", self.scoring, ("accuracy", "mse"))
         alphas = alphas.astype(np.float64)
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
+        within_memory(lambda *where: self._fit(training.on(*where), alphas), training.device_for(self.device))
+        return self
+
+    def _fit(self, training: Samples, alphas: NDArray[np.float64]) -> None:
         moments = _Moments.of(training)
         self.loo_scores_ = None
         chosen = 0
@@ -77,7 +86,6 @@ class RidgeHead(LinearClassifier):
         dtype = training.dtype
         self.coef_ = coef.astype(dtype)
         self.intercept_ = (moments.target_mean - coef @ moments.mean).astype(dtype)
-        return self
 
     def predict_proba(self, X: Any) -> Array:
         """Return the softmax of twice the scores, shape (n, k): ranked like them, but not calibrated."""
@@ -111,7 +119,7 @@ class _Moments:
             return np.asarray(_targets(training, indices) - target_mean)
 
         if n < d:
-            values, vectors, cross = _from_rows(training, mean, centred_targets(slice(None)))
+            values, vectors, cross = _from_rows(training.on("cpu"), mean, centred_targets(slice(None)))
         else:
             gram, cross = second_moment(training, mean, centred_targets)
             values, vectors = eigh(gram, frugal=training.limit is not None)
@@ -137,31 +145,35 @@ class _Moments:
         A row's prediction by the fit without it is t - (t - ŷ) / (1 - h), where
         h = s (1/Σs + x̃ᵀ V diag(1 / (values + alpha)) Vᵀ x̃) is its leverage.
         """
-        shrinkage = self.shrinkage(alphas)
+        shrinkage, vectors = self.shrinkage(alphas), training.placed(self.vectors)
         scores = np.zeros(len(alphas))
         # One product for as many alphas as make no more columns than the rows have.
         n_parts = -(-len(alphas) * self.cross.shape[1] // len(self.mean))
         for indices, block in training.blocks():
-            Z = (block - self.mean.astype(block.dtype)) @ self.vectors
-            weights, targets = training.weights[indices], _targets(training, indices)
-            leverage = weights[:, None] * (1 / self.total + Z**2 @ shrinkage.T.astype(Z.dtype))
+            xp = module_of(block)
+            Z = (block - like(self.mean, block)) @ vectors
+            targets = like(_targets(training, indices), Z)
+            weights, codes = training.placed(training.weights[indices]), training.placed(training.codes[indices])
+            leverage = weights[:, None] * (1 / self.total + Z**2 @ like(shrinkage.T, Z))
             for part in np.array_split(np.arange(len(alphas)), min(n_parts, len(alphas))):
                 residuals = self._residuals(Z, targets, shrinkage[part])
-                residuals /= np.maximum(1 - leverage[:, part, None], np.finfo(Z.dtype).eps).astype(Z.dtype)
+                floor = np.finfo(self.vectors.dtype).eps
+                residuals /= xp.asarray((1 - leverage[:, part, None]).clip(min=floor), dtype=Z.dtype)
                 if scoring == "mse":
-                    scores[part] -= weights @ np.square(residuals, out=residuals).mean(axis=2)
+                    residuals *= residuals
+                    found = -residuals.mean(2)
                 else:
-                    np.subtract(targets[:, None], residuals, out=residuals)
-                    scores[part] += weights @ (_labels(residuals) == training.codes[indices, None])
+                    residuals *= -1
+                    residuals += targets[:, None]
+                    found = _labels(residuals) == codes[:, None]
+                scores[part] += to_numpy(weights @ xp.asarray(found, dtype=xp.float64))
         return scores / self.total
 
     def _residuals(self, Z: Array, targets: Array, shrinkage: Array) -> Array:
         """Return t - ŷ for rows Z (m, r) in the basis of the vectors and some alphas, shape (m, n_alphas, k)."""
-        coefs = (shrinkage[:, :, None] * self.cross).astype(Z.dtype)  # (n_alphas, r, k)
-        found = Z @ coefs.transpose(1, 0, 2).reshape(Z.shape[1], -1)
-        residuals: Array = (targets - self.target_mean.astype(Z.dtype))[:, None] - found.reshape(
-            len(Z), *coefs.shape[::2]
-        )
+        coefs = (shrinkage[:, :, None] * self.cross).astype(self.vectors.dtype)  # (n_alphas, r, k)
+        found = Z @ like(coefs.transpose(1, 0, 2).reshape(Z.shape[1], -1), Z)
+        residuals: Array = (targets - like(self.target_mean, Z))[:, None] - found.reshape(len(Z), *coefs.shape[::2])
         return residuals
 
 
@@ -190,4 +202,4 @@ def _columns(training: Samples) -> NDArray[np.int64]:
 
 
 def _labels(scores: Array) -> Array:
-    return (scores[..., 0] > 0).astype(int) if scores.shape[-1] == 1 else scores.argmax(axis=-1)
+    return 1 * (scores[..., 0] > 0) if scores.shape[-1] == 1 else scores.argmax(axis=-1)

@@ -13,9 +13,8 @@ torch. What is written here holds for both: arrays are of one or the other, and 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from featx.heads.inputs import NUMPY, as_tensor
-from featx.heads.losses import Array, module_of
-from featx.machine import arithmetic, resolve_device, share_cores
+from featx.heads.losses import Array, module_of, to_numpy
+from featx.machine import arithmetic, share_cores
 
 if TYPE_CHECKING:
     from featx.heads.inputs import Samples
@@ -44,6 +43,12 @@ SCORES = 1 << 23
 #: Rows a feature that the curvature is measured on, where there are so many.
 ROWS_PER_FEATURE = 8
 
+#: Steps on a GPU from one look at how far they have come to the next: a look waits for all that is queued.
+STRIDE = 4
+
+#: Lengths of a step that are tried, at most.
+ATTEMPTS = 24
+
 #: Steps, at least, before the curvature is first measured again; then after thrice as many, and so on.
 REFRESH = 8
 
@@ -59,19 +64,24 @@ class Problem:
         Each row sums to 1.
     loss : Loss
     device : str
-        Where products are computed.
+        Where products are computed, as `featx.machine.resolve_device` returns it.
+    n_parts : int
+        As in `featx.machine.within_memory`: of several, rows come to the device when they are needed.
     """
 
-    def __init__(self, samples: Samples, weights: NDArray[np.float64], loss: Loss, device: str) -> None:
+    def __init__(
+        self, samples: Samples, weights: NDArray[np.float64], loss: Loss, device: str, n_parts: int = 1
+    ) -> None:
         n_values = np.prod(samples.shape)
         self.samples, self.loss, self.n_outputs = samples, loss, loss.n_outputs(len(samples.classes))
-        self.device = resolve_device(device, "device")
+        self.device, self._n_parts = device, n_parts
         self.in_numpy = self.device == "cpu" and bool(n_values <= NUMPY)
         exact = samples.dtype == np.float64 or n_values <= SMALL
         self._dtype = np.dtype(np.float64 if exact else np.float32)
         self.codes = self._placed(samples.codes)
         self.weights = self._placed(weights.astype(self._dtype, copy=False))
-        self._resident = self._placed(samples.source.astype(self._dtype, copy=False)) if samples.in_memory else None  # type: ignore[union-attr]
+        resident = isinstance(samples.source, np.ndarray) and n_parts == 1
+        self._resident = self._placed(samples.source.astype(self._dtype, copy=False)) if resident else None  # type: ignore[union-attr]
         self._sample: tuple[Any, Array] | None = None
         mean = self.zeros(samples.shape[1])
         for indices, X in self.blocks():
@@ -82,6 +92,10 @@ class Problem:
     def shape(self) -> tuple[int, int, int]:
         """Shape (p, k, d + 1) of the parameters; the last column is the intercept at μ."""
         return len(self.weights), self.n_outputs, self.samples.shape[1] + 1
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Return the context in which torch multiplies as it should, whatever the process allows."""
+        return nullcontext() if self.in_numpy else arithmetic(self.weights.device, "fp32")
 
     def zeros(self, *shape: int) -> Array:
         """Return zeros where, and in the dtype in which, the problem is solved."""
@@ -100,7 +114,8 @@ class Problem:
                 share_cores()
                 yield slice(start, start + step), self._resident[start : start + step]
             return
-        for indices, block in self.samples.blocks():
+        rows = self.samples.on("cpu", self._n_parts)
+        for indices, block in rows.blocks(min(rows.block_bytes, step * rows.row_bytes) if rows.n_parts > 1 else None):
             yield indices, self._placed(block.astype(self._dtype, copy=False))
 
     def reweight(self, weights: NDArray[np.float64]) -> None:
@@ -174,11 +189,6 @@ class Problem:
         return array if self.in_numpy else as_tensor(array, self.device)
 
 
-def to_numpy(array: Array) -> NDArray[Any]:
-    """Return an array of either kind as numpy's."""
-    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
-
-
 def _like(array: Array, other: Array) -> Array:
     """Return `array` in the dtype of `other`."""
     return module_of(array).asarray(array, dtype=other.dtype)
@@ -234,18 +244,24 @@ class Curvature:
     def solve(self, gradient: Array, penalties: Array) -> Array:
         """Return P⁻¹ times `gradient` (p, k, d + 1), where P has the penalties (p,) on all but the intercept."""
         values = self.class_values[:, None] * self.feature_values
-        shift = _like(penalties.clip(min=1e-6 * float(values.max()) + 1e-30), gradient)[:, None, None]
+        shift = _like(penalties.clip(min=_floor(values, penalties)), gradient)[:, None, None]
         g_intercept = self.classes.T @ gradient[..., -1:]
         g_coef = self.classes.T @ gradient[..., :-1] - g_intercept * self.mean
         along = g_coef @ self.features
         coef = g_coef / shift + (along / (values + shift) - along / shift) @ self.features.T
         # A score that all classes share changes no softmax: its curvature is zero but for rounding.
-        floor = 1e-6 * float(self.class_values.max()) + 1e-30
+        floor = _floor(self.class_values, gradient)
         intercept = g_intercept / self.class_values.clip(min=floor)[:, None]
         solved = module_of(gradient).zeros_like(gradient)
         solved[..., :-1] = self.classes @ coef
         solved[..., -1:] = self.classes @ (intercept - coef @ self.mean[:, None])
         return solved
+
+
+def _floor(values: Array, like: Array) -> Array:
+    """Return what is taken for zero beside the largest of `values`, in the dtype of `like`; where they are."""
+    xp = module_of(values)
+    return _like(1e-6 * xp.asarray(values.max(), dtype=xp.float64) + 1e-30, like)
 
 
 def _moments(A: Array) -> tuple[Array, Array]:
@@ -307,15 +323,14 @@ class Minimiser:
         self.theta = problem.zeros(*problem.shape) if start is None else start
         self.curvature = curvature
         self._penalties: Array | None = None
-        self._pairs: deque[Pair] = deque(maxlen=HISTORY)
+        self._pairs: list[Pair] = []
         self._least_patience = max(REFRESH, problem.curvature_cost)
         self._patience = self._least_patience
         self._steps = 0
 
     def minimise(self, penalties: Array, *, tol: float, max_iter: int) -> Solution:
         """Go on from `theta` with `penalties` (p,), float64, until max |gradient| ≤ `tol`."""
-        exact = nullcontext() if self.problem.in_numpy else arithmetic(self.theta.device, "fp32")
-        with np.errstate(all="ignore"), exact:
+        with np.errstate(all="ignore"), self.problem.exact():
             return self._minimise(penalties, tol, max_iter)
 
     def _minimise(self, penalties: Array, tol: float, max_iter: int) -> Solution:
@@ -323,34 +338,46 @@ class Minimiser:
         self._change_penalties(penalties)
         values, gradient = problem.evaluate(self.theta, penalties)
         n_iter = np.zeros(len(penalties), np.int64)
-        for _ in range(max_iter):
-            active = problem.gradient_norms(gradient) > tol
-            if not active.any():
-                break
-            direction = -_inverse_hessian(gradient, self._pairs, self._measured(), penalties) * active[:, None, None]
-            step, new_values, new_gradient = _line_search(problem, penalties, self.theta, values, gradient, direction)
-            moved = to_numpy(step > 0)
-            if moved.any():
-                n_iter += moved
-                move = step[:, None, None] * direction
+        stride = 1 if problem.device == "cpu" else STRIDE
+        active = problem.gradient_norms(gradient) > tol
+        while max_iter and active.any():
+            moved = []
+            for number in range(min(stride, max_iter)):
+                direction = -_inverse_hessian(gradient, self._pairs[-HISTORY:], self._measured(), penalties)
+                direction *= active[:, None, None]
+                # The first step of a stride is as long as it must be; the others are of length 1, or not made.
+                attempts = 1 if number else ATTEMPTS
+                step, values, new_gradient = _line_search(
+                    problem, penalties, self.theta, values, gradient, direction, attempts
+                )
+                moved.append(step > 0)
+                move = module_of(step).where(moved[-1][:, None, None], step[:, None, None] * direction, 0)
                 self._pairs.append(Pair.of(move, new_gradient - gradient))
-                self.theta, values, gradient = self.theta + move, new_values, new_gradient
-            elif self._pairs:  # rounding has spoilt them: once more from a new curvature alone
-                self._pairs.clear()
-                self.curvature = None
-            else:
-                break
+                self.theta, gradient = self.theta + move, new_gradient
+                active = problem.gradient_norms(gradient) > tol
+            made = self._settled(moved)
+            n_iter, max_iter = n_iter + made.sum(0), max_iter - len(made)
+            if not made.any():
+                if not self._pairs:
+                    break
+                self._pairs, self.curvature = [], None  # rounding has spoilt them: once more from a new curvature alone
         return Solution(self.theta, values, problem.gradient_norms(gradient), n_iter)
+
+    def _settled(self, moved: list[Array]) -> NDArray[np.bool_]:
+        """Return which problems have moved in the last steps, shape (n_steps, p); forget steps in which none has."""
+        made: NDArray[np.bool_] = to_numpy(module_of(moved[0]).stack(moved))
+        before, last = self._pairs[: -len(made)], self._pairs[-len(made) :]
+        self._pairs = [*before, *(pair for pair, steps in zip(last, made, strict=True) if steps.any())][-HISTORY:]
+        return made
 
     def _change_penalties(self, penalties: Array) -> None:
         """Correct the remembered gradient changes, which a penalty adds a multiple of the move to."""
         if self._penalties is not None:
             more = _like(penalties - self._penalties, self.theta)[:, None, None]
-            for pair in list(self._pairs):
-                self._pairs.popleft()
+            for number, pair in enumerate(self._pairs):
                 change = pair.change + 0
                 change[..., :-1] += more * pair.move[..., :-1]
-                self._pairs.append(Pair.of(pair.move, change))
+                self._pairs[number] = Pair.of(pair.move, change)
         self._penalties = penalties
         self._patience = self._least_patience
 
@@ -403,9 +430,15 @@ def _inverse_hessian(gradient: Array, pairs: Sequence[Pair], curvature: Curvatur
 
 
 def _line_search(
-    problem: Problem, penalties: Array, theta: Array, values: Array, gradient: Array, direction: Array
+    problem: Problem,
+    penalties: Array,
+    theta: Array,
+    values: Array,
+    gradient: Array,
+    direction: Array,
+    attempts: int,
 ) -> tuple[Array, Array, Array]:
-    """Return each problem's step, with the values and gradients there; zero for those that cannot descend.
+    """Return each problem's step, with the values and gradients there; zero for those that do not descend.
 
     From 1, shortened until the value has fallen enough, or, close to the minimum, where values no longer
     resolve the descent, until the slope has (the approximate Wolfe condition of Hager and Zhang, 2005). The very first
@@ -414,14 +447,14 @@ def _line_search(
     xp = module_of(gradient)
     slope = _like((gradient * direction).sum((1, 2)), values)
     step = _like(slope < 0, values)
-    for attempt in range(24):
+    for attempt in range(attempts):
         move = _like(step, theta)[:, None, None] * direction
         new_values, new_gradient = problem.evaluate(theta + move, penalties)
         new_slope = (new_gradient * direction).sum((1, 2))
         fallen = new_values <= values + 1e-4 * step * slope
         flat = (new_values <= values + 1e-6 * abs(values)) & (abs(new_slope) <= 0.9 * abs(slope))
         done = fallen | flat | (step == 0)
-        if done.all():
+        if attempt + 1 == attempts or done.all():
             break
         # The minimum of the parabola through both values and the first slope.
         parabola = -slope * step / (2 * ((new_values - values) / step - slope))
