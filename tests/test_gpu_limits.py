@@ -150,6 +150,15 @@ def test_memory_that_runs_out_costs_time_and_a_line_and_no_result(used, caplog):
     check("memory", used, caplog)
 
 
+def test_a_batch_that_was_asked_for_and_does_not_fit_is_halved_and_said(caplog):
+    resolved = test_engines.resolved(layers=("layer2",))
+    with pretended_gpu.memory(2_000_000):
+        engine = open_engine(*resolved, engine="eager", device=GPU, batch_size=64)
+
+    assert 1 <= engine.batch_size < 64
+    assert caplog.messages == [f"A batch of 64 does not fit the memory of {GPU}: it has {engine.batch_size}."]
+
+
 PLACE = '"cpu" if device and n_parts > 1 else device'
 PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "featx.heads.training:Trainer."
 
@@ -176,7 +185,7 @@ PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "fe
         ("featx.heads.dense:_TableBatches.__init__", PLACE, '"cuda"', "dense"),
         ("featx.heads.training:forked_seeds", '[device] if torch.device(device).type == "cuda" else []', "", "dense"),
         (TRAINING + "_step", "torch.zeros(3, device=self.device)", "torch.zeros(3)", "dense"),
-        (TRAINING + "_step", "self.state.step += 1", "self.state.step += 1 + 0 * len(sums.tolist())", "dense"),
+        (TRAINING + "_step", "self.scaler.update()", "self.scaler.update() or sums.tolist()", "dense"),
         ("featx.heads.neighbors:KNNHead._nearest", "best[:, -1:])", "best[:, -1:]).cpu()", "neighbors"),
         ("featx.heads.moments:second_moment", "gram += A.T @ A", "gram += like(to_numpy(A.T @ A), A)", "ridge"),
         ("featx.machine:within_memory", 'compute("cpu", 1)', "compute(device, 1)", "memory"),

@@ -318,7 +318,7 @@ def _largest_that_fits(job: _Job, engine: str) -> Engine:
                 ) from error
         else:
             if asked and asked != job.size:
-                log.warning("A batch of %d does not fit the memory of %s: it has %d.", asked, job.device, job.size)
+                log.warning("A batch of %d does not fit the memory of %s: it has %d.", asked, job.devices[0], job.size)
             return opened
         job = dataclasses.replace(job, batch_size=job.size // 2)
         opened = None
