@@ -298,7 +298,11 @@ def pretended(n=2, kind="cuda"):
         **dict.fromkeys(["_lazy_init", "empty_cache", "synchronize", "set_rng_state"], lambda *_: None),
         **dict.fromkeys(["manual_seed", "manual_seed_all"], lambda *_: None),
     }
+    matmul = torch.backends.cuda.matmul
     with contextlib.ExitStack() as stack:
+        # What the process has set is not what products are to be made with: each that is made so is counted.
+        stack.callback(setattr, matmul, "fp32_precision", matmul.fp32_precision)
+        matmul.fp32_precision = "tf32"
         stack.enter_context(mock.patch.object(torch.backends.mps, "is_available", return_value=kind == "mps"))
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(cuda, name, answer))

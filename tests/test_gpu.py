@@ -5,6 +5,7 @@ import pretended_gpu
 import pytest
 import test_engines
 import test_heads_training
+import torch
 from test_dense import (
     test_batch_norm_before_global_pooling,
     test_early_stopping_keeps_the_best_epoch,
@@ -56,9 +57,11 @@ from test_ridge import (
     test_squared_error_chooses_as_scikit_learn_does,
 )
 
+from featx.machine import arithmetic
+
 
 @pytest.fixture(autouse=True)
-def second_gpu(monkeypatch):
+def second_gpu(monkeypatch, request):
     """Let ``auto`` be the second GPU, and engines and networks of the tests above be there."""
     on_cpu = test_heads_training.network, test_heads_training.Rows.batch
 
@@ -74,7 +77,11 @@ def second_gpu(monkeypatch):
         monkeypatch.setattr(test_engines, "eager", eager)
         monkeypatch.setattr(test_heads_training, "network", lambda: on_cpu[0]().to("cuda:1"))
         monkeypatch.setattr(test_heads_training.Rows, "batch", batch)
-        yield used
+        if request.function.__module__ == "test_heads_training":  # a trainer's owner sets its arithmetic
+            with arithmetic(torch.device("cuda:1"), "fp32"):
+                yield used
+        else:
+            yield used
     assert used[1]
     assert not used[0]
     assert not used["products in whatever precision"]

@@ -9,14 +9,15 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("streamed_fits.py")
 
-#: How far a streamed fit may end from that of the whole table. Networks and trees see rows in another order.
+#: How far a streamed fit may end from that of the whole table. Networks and trees see rows in another order;
+#: cosines of neighbours may be rounded otherwise in blocks of another size, which depends on the processor.
 DIFFERENCES = {
     "logistic": 1e-4,
     "path": 1e-4,
     "ridge": 1e-4,
     "wide ridge": 1e-4,
     "centroid": 1e-5,
-    "neighbours": 0,
+    "neighbours": 2e-6,
     "trees": 0.01,
     "dense": 0.05,
 }
