@@ -78,9 +78,10 @@ def dogs(root):
 DATA = {"A": cifar10, "B": animals, "C": lights, "D": dogs, "E": cifar10}
 
 
-#: Small enough not to need worker processes or another engine.
-QUICK = {"fit": "--workers 0 --engine eager", "compare": "--workers 0 --engine eager", "finetune": "--workers 0",
-         "predict": "--workers 0 --engine eager", "extract": "--workers 0 --engine eager"}  # fmt: skip
+#: Small enough not to need worker processes or another engine, nor batches that are mostly padding.
+ALONE = "--workers 0 --engine eager"
+QUICK = {"fit": f"{ALONE} --batch-size 4", "predict": f"{ALONE} --batch-size 4", "extract": f"{ALONE} --batch-size 4",
+         "compare": ALONE, "finetune": "--workers 0"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
