@@ -93,3 +93,15 @@ def test_without_a_share_all_draw_the_same_tenth(cache, tmp_path):
 
     assert len(expected) == 4
     assert [contents(model.chosen_on) for model in (fitted, tuned, featx.load(path))] == [expected] * 3
+
+
+@pytest.mark.parametrize(("n", "warned"), [(40, True), (400, False)])
+def test_few_validation_rows_are_warned_of(n, warned):
+    X = np.random.default_rng(0).normal(size=(n, 4))
+    model = featx.fit(featx.Features.from_arrays(X, np.arange(n) % 2), "ridge")
+    said = [text for text in model.report.warnings if "to validate on" in text]
+    assert len(said) == warned
+    if warned:
+        n_val = model.report.val.n
+        uncertain = f"accuracy there is uncertain by ±{100 / n_val**0.5:.0f} points."
+        assert said == [f"Only {n_val} images to validate on: {uncertain}"]

@@ -14,7 +14,8 @@ from faulty_disks import CHANGES, READS, Dawdling, Watched, failing, mounted
 from story import ITEMS, ROWS, check, check_ending, live
 from toy_rows import KEY, features, items, publish
 
-from featx.errors import CacheError, CorruptFileError, NoSpaceError
+import featx
+from featx.errors import CacheError, CorruptFileError, NoSpaceError, OptionError
 from featx.features import Features
 from featx.files.atomic import write_record
 from featx.store import Disk, Store
@@ -215,3 +216,16 @@ def test_a_place_where_no_cache_can_be_says_why(tmp_path, place, why):
     with pytest.raises(CacheError, match=why) as refused:
         Store(tmp_path / place).require_writable()
     assert "run the same command again" not in str(refused.value)
+
+
+def test_a_full_folder_for_temporary_files_is_named_where_a_network_cannot_be_converted(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    how = {"backbone": "alexnet", "weights": "none", "image_size": 64, "workers": 0, "cache": tmp_path / "cache"}
+    with mounted(tmp_path / "small", "size=100k") as small:
+        monkeypatch.setattr("tempfile.tempdir", str(small))
+        full = f"openvino cannot convert .*{small} is full: make room, or name another folder by TMPDIR"
+        with pytest.raises(OptionError, match=full):
+            featx.extract(images, engine="openvino", **how)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert len(featx.extract(images, engine="openvino", **how)) == 3
