@@ -6,13 +6,15 @@ import secrets
 import signal
 import subprocess
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a process a core already; threads of its own for each would only make them wait for one another.
+    # OpenBLAS reads it when NumPy is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from PIL import Image
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # There is a process a core already; threads of its own for each would only make them wait for one another.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: here they are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
