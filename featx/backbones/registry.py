@@ -19,7 +19,6 @@ from featx.errors import OptionError, UnknownBackboneError
 from featx.recipe import DECODES, Frame, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
@@ -76,6 +75,7 @@ class _Loader(Protocol):
     def names(self) -> list[str]: ...
     def tags(self) -> dict[str, list[str]]: ...
     def load(self, name: str, weights: str, seed: int, **sized: int | None) -> Loaded: ...
+    def load_installed(self, name: str, weights: str, seed: int, image_size: int | None) -> Loaded: ...  # timm's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +157,7 @@ def load_by_name(name: str, weights: str, seed: int, image_size: int | None = No
             sized = {"image_size": image_size} if library_name == "timm" else {}
             return library.load(rest, weights, seed, **sized)
     elif target in INSTALLED:
-        load: Callable[..., Loaded] = importlib.import_module("featx.backbones.timm").load_installed
-        return load(target, weights, seed, image_size)
+        return _loader("timm").load_installed(target, weights, seed, image_size)
     elif not slash and target in (library := _loader("torchvision")).names():
         return library.load(target, weights, seed)
     raise _unknown(name)
