@@ -34,8 +34,8 @@ ENGINES = ("eager", "compile", "openvino")
 _BATCH_PIXELS = {"cpu": 32 * 224 * 224, "cuda": 256 * 224 * 224, "mps": 32 * 224 * 224}
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, {"cpu": 256, "cuda": 2048, "mps": 256}
 #: Seconds that a converter takes for each module of a network without others in it: 6 ms (EfficientNets) to 45 ms
-#: (transformers) were measured, from AlexNet (0.3 s in all) to Swin-T (6 s); and that reading what it left takes.
-_CONVERSION, _READING = 0.012, 0.5
+#: (transformers) were measured, from AlexNet (0.3 s in all) to Swin-T (6 s).
+_CONVERSION = 0.012
 #: Images that openvino is tried on, so that every request is one of several; eager, which may be slow, on fewer.
 _TRIAL_IMAGES, _EAGER_TRIAL_IMAGES = 16, 4
 #: Not even the smallest network is worth converting for so few images.
