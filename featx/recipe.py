@@ -33,6 +33,10 @@ DTYPES = ("float32", "float16")
 HANDED_OVER = "python:"
 #: What a network's own choice of a layer is called wherever layers are named.
 DEFAULT_LAYER = "default"
+#: Sets of layers by one name: the last layer of each size of maps, the blocks at quarters of the way, every block.
+LAYER_SETS = ("stages", "quarters", "all")
+#: What a set's name begins with among names of layers: networks have modules called ``stages``.
+SET = "set:"
 #: The largest side of an input, in pixels: one such image is 1 GiB on its way through a network.
 LARGEST_SIDE = 8192
 #: Decode policies (`Frame.decode`) by the names that users type.
@@ -289,8 +293,25 @@ class BackboneOptions:
     _: KW_ONLY
     pool: str = option(
         "auto",
-        "How a layer's output becomes a row; auto averages maps and takes a transformer's class token.",
+        "How a layer's output becomes a row; auto averages maps and takes a transformer's class token. Or two: avg+max.",
         choices=("auto", *POOLS),
+        together=True,
+    )
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Each pooling by itself: ``avg+max`` are two."""
+        return tuple(self.pool.split("+"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSets:
+    """Several layers of one network, which come from one pass."""
+
+    layers: Sequence[str] = option(
+        (),
+        "Several layers: the last of each size of maps (stages), blocks at quarters of the way, all blocks, or names.",
+        metavar="stages|quarters|all|A,B",
     )
 
 
@@ -312,7 +333,7 @@ class Request(BackboneOptions, FeatureOptions):
     backbone, pool : str
         As in `BackboneOptions`.
     layers : tuple of str
-        Native or Keras names, or `DEFAULT_LAYER`; empty for that one.
+        Native or Keras names, `DEFAULT_LAYER`, or `SET` and one of `LAYER_SETS`; empty for the default one.
     weights, image_size, resize, normalize, interpolation, background, decode, white, seed, version
         As in `Preprocessing`. A ``package.module:function`` is not cached without a version.
     precision, dtype : str
@@ -324,17 +345,59 @@ class Request(BackboneOptions, FeatureOptions):
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it comes to one recipe: one layer and one pooling."""
+        sets = [layer for layer in self.layers if layer.startswith(SET)]
+        return len(self.layers) <= 1 and not sets and len(self.pools) == 1
+
+    def check_one(self, who: str) -> Request:
+        """Return the request, refusing one that comes to several recipes.
+
+        Raises
+        ------
+        OptionError
+        """
+        if not self.is_one:
+            raise OptionError(f"{who} takes one layer and one pooling, got {self.described}. Name one of them.")
+        return self
+
+    @property
+    def described(self) -> str:
+        """Its layers and poolings in words: ``layers stages, pool avg+max``."""
+        layers = ",".join(layer.removeprefix(SET) for layer in self.layers) or DEFAULT_LAYER
+        return f"layers {layers}, pool {self.pool}"
+
     @staticmethod
-    def named(layer: str | Sequence[str] | None) -> tuple[str, ...]:
-        """Return one name, several or none as `layers`; the default alone goes without a name, as in tables of old.
+    def named(layer: str | Sequence[str] | None, layers: str | Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the `layers` of a request; the default alone goes without a name, as in tables of old.
+
+        Parameters
+        ----------
+        layer : str, sequence of str or None
+            One name, several or none, none of them of a set.
+        layers : str or sequence of str
+            Names and sets of layers, in a text with commas between them.
+
+        Raises
+        ------
+        OptionError
+            If both are given.
 
         Examples
         --------
         >>> Request.named("conv1"), Request.named(["default", "conv1"]), Request.named("default"), Request.named(None)
         (('conv1',), ('default', 'conv1'), (), ())
+        >>> Request.named(None, "stages"), Request.named(None, "conv1,conv2")
+        (('set:stages',), ('conv1', 'conv2'))
         """
-        layers = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
-        return () if layers == (DEFAULT_LAYER,) else layers
+        alone = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
+        words = layers.split(",") if isinstance(layers, str) else layers
+        several = tuple(f"{SET}{word}" if word in LAYER_SETS else word for word in filter(None, words))
+        if alone and several:
+            raise OptionError("--layer and --layers both say which layers. Leave out one of them.")
+        names = alone or several
+        return () if names == (DEFAULT_LAYER,) else names
 
     def to_json(self) -> str:
         """Return the request as JSON with sorted keys, the form that tables and models carry."""

@@ -46,6 +46,7 @@ def option(
     most: float | None = None,
     above: float | None = None,
     positional: bool = False,
+    together: bool = False,
 ) -> Any:
     """Return a dataclass field that knows how it is explained, typed and bounded.
 
@@ -65,9 +66,11 @@ def option(
         Bounds of a number. None always stands for a default of None.
     positional : bool
         Whether Python takes it by place as well.
+    together : bool
+        Whether several choices may be taken at once, with ``+`` between them.
     """
     told = {"help": help, "metavar": metavar or "|".join(choices) or None, "flags": flags, "choices": choices}
-    bounds = {"least": least, "most": most, "above": above}
+    bounds = {"least": least, "most": most, "above": above, "together": together}
     return dataclasses.field(default=default, kw_only=not positional, metadata=told | bounds)
 
 
@@ -127,7 +130,8 @@ def check_value(field: Field[Any], value: Any, flag: str) -> None:
     if value is None and field.default is None:
         return
     if field.metadata["choices"]:
-        check_choice(flag, value, field.metadata["choices"])
+        for part in str(value).split("+") if field.metadata["together"] else [value]:
+            check_choice(flag, part, field.metadata["choices"])
     bounds = {name: field.metadata[name] for name in ("above", "least", "most") if field.metadata[name] is not None}
     if bounds:
         if value in (math.inf, -math.inf):

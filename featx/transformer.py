@@ -125,7 +125,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             given["backbone"], given["image_transform"], asked["version"]
         )
         options = Options(**{name: given[name] for name in ComputeOptions.__dataclass_fields__})
-        return Request(**asked, layers=Request.named(layer)), options, given["cache"]
+        request = Request(**asked, layers=Request.named(layer)).check_one("FeatureExtractor")
+        return request, options, given["cache"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -572,6 +572,47 @@ def test_two_names_of_one_layer_are_one_recipe():
     assert [(recipe.layer, recipe.pool) for recipe in recipes] == [("layer4", "avg"), ("layer4", "max")]
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "expected"),
+    [
+        ("efficientnet_lite0", "stages", "blocks.0 blocks.1 blocks.2 blocks.4 bn2"),
+        ("resnet18", "stages", "relu layer1 layer2 layer3 layer4"),
+        ("resnet18", "quarters", "layer1.1 layer2.1 layer3.1 layer4"),
+        ("timm/test_vit", "quarters", "blocks.0 blocks.2 blocks.3 norm"),
+        ("timm/test_vit", "all", "blocks.0 blocks.1 blocks.2 blocks.3 blocks.4 blocks.5 norm"),
+    ],
+)
+def test_a_set_of_layers_ends_with_the_networks_own_choice(name, layers, expected):
+    backbone, recipes = shaped(name, layers=Request.named(None, layers))
+
+    assert [recipe.layer for recipe in recipes] == expected.split()
+    assert recipes[-1:] == backbone.recipes(Request())
+
+
+def test_a_set_is_no_module_of_its_name():
+    """ConvNeXt has a module that is called ``stages``."""
+    _, alone = shaped("timm/test_convnext", layers=Request.named("stages"))
+    _, several = shaped("timm/test_convnext", layers=Request.named(None, "stages"))
+
+    assert [recipe.layer for recipe in alone] == ["stages"]
+    assert [recipe.layer for recipe in several][:2] == ["stages.0", "stages.1"]
+
+
+def test_a_network_without_stages_says_what_it_has():
+    with pytest.raises(OptionError, match=r"has no stages: its maps never become smaller\. Take --layers quarters"):
+        shaped("timm/test_vit", layers=Request.named(None, "stages"))
+
+
+def test_each_layer_is_pooled_in_each_way_that_is_asked_for():
+    _, recipes = shaped("resnet18", layers=("layer1", "default"), pool="avg+max", image_size=64)
+
+    assert [(recipe.layer, recipe.pool) for recipe in recipes] == [
+        (layer, pool) for layer in ("layer1", "layer4") for pool in ("avg", "max")
+    ]
+    with pytest.raises(OptionError, match="--pool must be one of auto, none, .*; got 'mean'"):
+        Request(pool="avg+mean")
+
+
 def test_an_unknown_layer_suggests_the_nearest(vgg16_at_32):
     with pytest.raises(
         UnknownLayerError,

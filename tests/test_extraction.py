@@ -298,6 +298,23 @@ def test_featx_extract_returns_one_table_or_one_a_layer(photos, tmp_path):
     assert [t.shape[0] for t in several] == [12, 12]
 
 
+def test_a_set_of_layers_is_one_pass_and_a_table_a_layer_and_pool(photos, tmp_path, capsys):
+    how = {"image_size": 32, "cache": tmp_path / "cache", "workers": 0, "engine": "eager"}
+    one = featx.extract(photos, layer="blocks.2", **how)
+
+    tables = featx.extract(photos, layers="stages", pool="avg+max", **how)
+    typed = ["extract", str(photos), "--layers", "stages", "--pool", "max", "--image-size", "32"]
+    code = main([*typed, "--cache", str(tmp_path / "cache"), "--json"])
+    told = json.loads(capsys.readouterr().out)
+
+    assert one.path in [table.path for table in tables]
+    assert [table.recipe.pool for table in tables] == ["avg", "max"] * (len(tables) // 2)
+    assert (code, told["computed"]) == (0, 0)
+    assert [table["key"] for table in told["tables"]] == [table.key for table in tables[1::2]]
+    with pytest.raises(OptionError, match="--layer and --layers both say which layers"):
+        featx.extract(photos, layer="blocks.2", layers="stages", **how)
+
+
 def test_labels_follow_their_images_whatever_the_order(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from featx.backbones import weights
+from featx.backbones.layer_sets import layer_set, stages
 from featx.backbones.layers import (
     Trace,
     has_class_token,
@@ -22,7 +23,7 @@ from featx.backbones.layers import (
 from featx.backbones.network import PooledTap, Tap, TruncatedNetwork, pooled_shape, resolve_pool
 from featx.backbones.registry import load_by_name
 from featx.errors import FeatxError, ImageSizeError, OptionError, UnknownLayerError, WeightsError
-from featx.recipe import DEFAULT_LAYER, HANDED_OVER, Frame, Recipe, Request
+from featx.recipe import DEFAULT_LAYER, HANDED_OVER, SET, Frame, Recipe, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,14 +187,23 @@ class Backbone:
         return self._trace.calls[layer].shape
 
     def recipes(self, request: Request) -> list[Recipe]:
-        """Return one recipe for each layer of `request`, or for the default layer where it names none."""
-        taps = {name: self._tap(name, request.pool) for name in request.layers or (DEFAULT_LAYER,)}
-        layers = tuple(tap.layer for tap in taps.values())
+        """Return one recipe for each layer and pooling of `request`; the default layer's where it names none."""
+        asked = [layer for name in request.layers or (DEFAULT_LAYER,) for layer in self._named(name)]
+        taps = [(layer, self._tap(layer, pool)) for layer in asked for pool in request.pools]
+        layers = tuple(tap.layer for _, tap in taps)
         if not self._trace.gives(layers):
             raise self._size_error(layers)
         self._check_weighted(layers)
         # Two names of one thing are one table.
-        return list(dict.fromkeys(self._recipe(name, tap, request) for name, tap in taps.items()))
+        return list(dict.fromkeys(self._recipe(name, tap, request) for name, tap in taps))
+
+    def _named(self, name: str) -> list[str]:
+        """Return the layers of a set, or the layer itself."""
+        if not name.startswith(SET):
+            return [name]
+        if self._trace.error is not None:
+            raise self._size_error((self.default_layer.layer,))
+        return layer_set(name.removeprefix(SET), self.module, self._trace, self.default_layer.layer)
 
     def _check_weighted(self, layers: tuple[str, ...]) -> None:
         """Refuse layers that need a classifier for which the file had no weights."""
@@ -268,16 +278,8 @@ class Backbone:
         held = self._asked.startswith(HANDED_OVER)
         listing = "network.named_modules()" if held else f"featx layers {self._asked}"
         error = UnknownLayerError.among("layer", name, filter(None, known), listing)
-        stages = ", ".join(self._stages())
-        return UnknownLayerError(f"{error}." + (f" Where its maps become smaller: {stages}" if stages else ""))
-
-    def _stages(self) -> list[str]:
-        """Return the last of the outer modules that gives maps of each size, as ``layer1`` to ``layer4``."""
-        last = {}
-        for name, call in self._trace.calls.items():
-            if name.count(".") <= 1 and len(call.shape) == 3 and min(call.shape) > 1:
-                last[call.shape[1:]] = name
-        return list(last.values())
+        smaller = ", ".join(stages({path: call.shape for path, call in self._trace.calls.items()}))
+        return UnknownLayerError(f"{error}." + (f" Where its maps become smaller: {smaller}" if smaller else ""))
 
     def _default_with(self, pool: str) -> Tap:
         layer, own_pool = self.default_layer

@@ -73,7 +73,7 @@ def _extracted(
     console: Console, source: str, cache: Path, settings: Extract, known: Request | None, *, remember: bool
 ) -> Features:
     request = known or settings.request
-    if len(request.layers) > 1:
+    if not request.is_one:
         raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
     with console.progress() as progress:
         done = run(

@@ -10,7 +10,7 @@ from featx.datasets import Source, open_dataset
 from featx.extraction.options import Options, ViewOptions, parse_views
 from featx.extraction.plan import named_network, resolved_recipes
 from featx.extraction.run import run
-from featx.recipe import BackboneOptions, FeatureOptions, Request, Views
+from featx.recipe import BackboneOptions, FeatureOptions, LayerSets, Request, Views
 from featx.settings import keywords, option, part_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layers(BackboneOptions):
+class _Layers(LayerSets, BackboneOptions):
     layer: str | Sequence[str] | None = option(
         None,
         "A name of `featx layers`, or default: what the network itself pools; several come from one pass.",
@@ -45,7 +45,7 @@ class Extract(Source, ViewOptions, Options, FeatureOptions, _Layers):
         """What is asked of the backbone."""
         named = {name: getattr(self, name) for name in Request.__dataclass_fields__ if name != "layers"}
         named["backbone"], named["version"] = named_network(self.backbone, self.transform, self.version)
-        return Request(**named, layers=Request.named(self.layer))
+        return Request(**named, layers=Request.named(self.layer, self.layers))
 
     @property
     def options(self) -> Options:
@@ -86,7 +86,7 @@ def extract(data: Any = "digits", settings: Extract = Extract()) -> Features | l
 
     Returns
     -------
-    Features, or where `layer` is a sequence a list of Features, one for each name
+    Features, or where several layers or poolings are asked for a list of Features, one for each
         Of the plain images, where there are augmented views: see `Features.view`.
 
     Examples
@@ -107,6 +107,8 @@ def extract(data: Any = "digits", settings: Extract = Extract()) -> Features | l
         views=settings.asked_views,
         executor=settings.cluster,
     ).tables
+    if settings.layers or len(settings.pools) > 1:
+        return tables
     if settings.layer is None or isinstance(settings.layer, str):
         return tables[0]
     by_key = {table.key: table for table in tables}  # two names of one layer have one table

@@ -412,7 +412,7 @@ def resolved_recipes(request: Request, *, cache: str | Path | None = None) -> li
     """Return what `request` comes to, one recipe for each layer that it names, or for the default layer."""
     store = open_store(cache)
     recipes, _ = resolve(request, store)
-    if len(recipes) >= len(request.layers):
+    if len(recipes) >= len(request.layers) * len(request.pools):
         return recipes
     # Two names of one layer have one recipe, so that each name must say which is its own.
     alone = (dataclasses.replace(request, layers=(layer,)) for layer in request.layers)

@@ -27,6 +27,7 @@ from featx.extraction.options import Options, allowed_errors
 from featx.extraction.plan import Plan, make_plan, open_store
 from featx.features import Features
 from featx.machine import check_device, n_cores, resolve_device
+from featx.recipe import SET
 from featx.store import TableContent
 
 if TYPE_CHECKING:
@@ -374,7 +375,8 @@ def _n_rows(table: Features, views: Views | None) -> int:
 def _layer_names(plan: Plan) -> list[str]:
     """Return layers by the names that were asked for; two names of one layer have one table."""
     asked = plan.request.layers
-    return list(asked) if len(asked) == len(plan.recipes) else [recipe.layer for recipe in plan.recipes]
+    named = len(asked) == len(plan.recipes) and not any(layer.startswith(SET) for layer in asked)
+    return list(asked) if named else [recipe.layer for recipe in plan.recipes]
 
 
 def _leaks(plan: Plan) -> list[str]:

@@ -184,7 +184,7 @@ class NetworkSettings(Settings, Preprocessing, LayerOptions):
         if pool == "auto":
             pool = "flatten" if layers.split()[:1] == ["flat"] else "none" if needs_maps(layers) else "auto"
         named = {name: getattr(self, name) for name in shared}
-        return Request(**named, layers=Request.named(self.layer), pool=pool)
+        return Request(**named, layers=Request.named(self.layer), pool=pool).check_one("Fine-tuning")
 
 
 @dataclass(frozen=True, kw_only=True)

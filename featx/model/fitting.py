@@ -266,6 +266,6 @@ def as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
 def _request(table: Features) -> Request | None:
     """Return what makes this very table again: one of several layers extracted together has its own name."""
     request, recipe = table.request, table.recipe
-    if request is None or recipe is None or len(request.layers) <= 1:
+    if request is None or recipe is None or request.is_one:
         return request
-    return dataclasses.replace(request, layers=(recipe.layer,), pool=recipe.pool)
+    return dataclasses.replace(request, layers=(recipe.layer or "output",), pool=recipe.pool)
