@@ -293,7 +293,7 @@ class BackboneOptions:
     _: KW_ONLY
     pool: str = option(
         "auto",
-        "How a layer's output becomes a row; auto averages maps and takes a transformer's class token. Or two: avg+max.",
+        "How a layer's output becomes a row; auto averages maps and takes a transformer's class token. Two: avg+max.",
         choices=("auto", *POOLS),
         together=True,
     )
