@@ -24,12 +24,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export.passes import move_to_device_pass
 
 from featx import backbones, engines
+from featx.devices import arithmetic
 from featx.engines import Engine, choose, kept, open_engine, openvino, pytorch
 from featx.engines import engine as engine_module
 from featx.engines.choose import request_size
 from featx.engines.pytorch import blank, export, fold_batch_norm, from_pixels
 from featx.errors import OptionError
-from featx.machine import arithmetic
 from featx.recipe import Request
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -787,7 +787,7 @@ def test_a_network_too_large_for_the_gpu_is_a_sentence(monkeypatch):
 def test_torchs_newer_settings_of_precision_are_no_trouble(place):
     code = (
         f"import torch; torch.{place} = 'tf32'\n"
-        "from featx.machine import arithmetic\n"
+        "from featx.devices import arithmetic\n"
         "with arithmetic(torch.device('cpu'), 'fp32'):\n"
         "    print(torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision)\n"
         f"print(torch.{place})"

@@ -57,7 +57,7 @@ from test_ridge import (
     test_squared_error_chooses_as_scikit_learn_does,
 )
 
-from featx.machine import arithmetic
+from featx.devices import arithmetic
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def second_gpu(monkeypatch, request):
         return [tensor.to("cuda:1") for tensor in on_cpu[1](rows, chosen)]
 
     with pretended_gpu.pretended(2) as used:
-        monkeypatch.setattr("featx.machine.automatic", lambda *_: "cuda:1")
+        monkeypatch.setattr("featx.devices.automatic", lambda *_: "cuda:1")
         monkeypatch.setattr(test_engines, "eager", eager)
         monkeypatch.setattr(test_heads_training, "network", lambda: on_cpu[0]().to("cuda:1"))
         monkeypatch.setattr(test_heads_training.Rows, "batch", batch)

@@ -172,7 +172,7 @@ PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "fe
         (PYTORCH + "_compute_on_gpu", "row.float()", "row.float().cpu().to(device)", "fp32"),
         (PYTORCH + "_compute_on_gpu", "done.synchronize()", "pass", "fp32"),
         (PYTORCH + "_compute_on_gpu", "computing.wait_event(copied)", "pass", "fp32"),
-        ("featx.machine:arithmetic", "torch.autocast(device.type", "torch.autocast(str(device)", "bf16"),
+        ("featx.devices:arithmetic", "torch.autocast(device.type", "torch.autocast(str(device)", "bf16"),
         (SOLVER + "Problem.zeros", "self._placed(", "as_tensor(device='cpu', X=", "logistic"),
         (
             SOLVER + "_floor",
@@ -188,9 +188,9 @@ PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "fe
         (TRAINING + "_step", "self.scaler.update()", "self.scaler.update() or sums.tolist()", "dense"),
         ("featx.heads.neighbors:KNNHead._nearest", "best[:, -1:])", "best[:, -1:]).cpu()", "neighbors"),
         ("featx.heads.moments:second_moment", "gram += A.T @ A", "gram += like(to_numpy(A.T @ A), A)", "ridge"),
-        ("featx.machine:within_memory", 'compute("cpu", 1)', "compute(device, 1)", "memory"),
-        ("featx.machine:within_memory", 'with arithmetic(torch.device(device), "fp32")', "if True", "ridge"),
-        ("featx.machine:within_memory", "log.warning(", "log.debug(", "memory"),
+        ("featx.devices:within_memory", 'compute("cpu", 1)', "compute(device, 1)", "memory"),
+        ("featx.devices:within_memory", 'with arithmetic(torch.device(device), "fp32")', "if True", "ridge"),
+        ("featx.devices:within_memory", "log.warning(", "log.debug(", "memory"),
         ("featx.heads.dense:_TableBatches.__init__", PLACE, "device", "memory"),
     ],
 )

@@ -14,10 +14,10 @@ from sklearn.base import clone
 from test_engines import distance, images, resolved
 
 from featx import CentroidHead, ConvHead, DenseHead, KNNHead, LogisticHead, RidgeHead, XGBoostHead, machine
+from featx.devices import automatic, check_device, resolve_device
 from featx.engines import open_engine
 from featx.errors import OptionError
 from featx.extraction import Rank
-from featx.machine import automatic, check_device, resolve_device
 
 
 def test_cores_are_those_of_the_affinity():
@@ -153,7 +153,7 @@ def test_a_device_of_another_machine_can_be_named():
 
 
 def test_the_cpu_needs_no_torch():
-    code = "import sys; from featx.machine import resolve_device; resolve_device('cpu'); print('torch' in sys.modules)"
+    code = "import sys; from featx.devices import resolve_device; resolve_device('cpu'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"

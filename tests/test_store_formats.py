@@ -5,12 +5,14 @@ with an image that failed, one of float16, one of feature maps, one with two aug
 segments, and a segment that is in no table.
 """
 
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from featx.cli import main
 from featx.errors import CacheError, CorruptFileError
 from featx.features import Features
 from featx.store import Disk, Store, Table, TableContent, container
@@ -142,6 +144,19 @@ def test_a_table_of_a_newer_format_is_listed_and_kept_beside_the_others(cache):
     }
     assert path not in {one.path for one in collect(Store(cache), max_size=0)}
     assert path.exists()
+
+
+def test_verify_names_a_file_of_a_newer_format_and_goes_on(cache, capsys):
+    path = cache / FOLDER / "plain-289a25d8.h5"
+    of_version(path, 2)
+
+    kinds = {one.path: one.kind for one in verify(Store(cache), repair=True)}
+    assert kinds.pop(path) == "unreadable"
+    assert list(kinds.values()) == ["sound"] * (len(TABLES) + 3)
+    assert path.exists()
+
+    assert main(["cache", "verify", "--cache", str(cache)]) == 1
+    assert re.search(r"11 files, .*: 0 damaged, 1 unreadable\. .* is of format 2", capsys.readouterr().err)
 
 
 def test_the_format_in_a_file_chooses_its_reader(cache, monkeypatch):

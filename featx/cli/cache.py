@@ -148,16 +148,22 @@ def verify_command(console: Console, cache: Path, *, repair: bool) -> None:
         counter = line.bytes_counter("verify", total_bytes(store, sealed_files(store)))
         found = list(verify(store, on_bytes=counter, repair=repair))
     n_bytes, seconds = sum(one.n_bytes for one in found), time.perf_counter() - started
-    bad = [one for one in found if one.problem]
-    data = {"files": len(found), "bytes": n_bytes, "damaged": [_verdict_dict(one) for one in bad], "seconds": seconds}
-    text = f"{len(found):,} files, {n_bytes_text(n_bytes)} in {seconds_text(seconds)}: {len(bad)} damaged"
+    kinds = {kind: [one for one in found if one.kind == kind] for kind in ("damaged", "unreadable")}
+    data: dict[str, Any] = {"files": len(found), "bytes": n_bytes, "seconds": seconds}
+    data |= {kind: [_verdict_dict(one) for one in ones] for kind, ones in kinds.items()}
+    told = ", ".join(f"{len(ones)} {kind}" for kind, ones in kinds.items() if ones or kind == "damaged")
+    text = f"{len(found):,} files, {n_bytes_text(n_bytes)} in {seconds_text(seconds)}: {told}"
+    bad, unknown = kinds.values()
     if bad and not repair:
         here = "" if cache == Path("cache") else f" --cache {shlex.quote(str(cache))}"
         raise CorruptFileError(
             f"{text}, the first of them {bad[0].path}. "
             f"Type: featx cache verify --repair{here}, then extract again: only the lost rows are computed."
         )
-    console.result(data, "\n".join([text, *[f"set aside, {one.n_rescued:,} rows kept: {one.path}" for one in bad]]))
+    if unknown and not repair:
+        raise CacheError(f"{text}. {unknown[0].problem}")
+    lines = [f"set aside, {one.n_rescued:,} rows kept: {one.path}" for one in bad]
+    console.result(data, "\n".join([text, *lines, *[str(one.problem) for one in unknown]]))
 
 
 @cache.command("gc")

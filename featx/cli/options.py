@@ -13,7 +13,6 @@ import click
 from click.core import ParameterSource
 
 from featx.errors import MissingExtraError, OptionError
-from featx.extraction import ComputeOptions, Extract, ViewOptions
 from featx.settings import check_value, flag_of, option, options_of, types_of
 
 if TYPE_CHECKING:
@@ -122,6 +121,8 @@ def refuse_extraction_options(what: str) -> None:
     ------
     OptionError
     """
+    from featx.extraction import ComputeOptions, Extract, ViewOptions
+
     later = {field.name for field in dataclasses.fields(ComputeOptions)} | {"val", "seed"}
     later |= {field.name for field in dataclasses.fields(ViewOptions)}
     ours = {field.name for field in options_of(Extract)} - later

@@ -25,7 +25,6 @@ from featx.comparison.outcome import Row, Run
 from featx.comparison.subsets import keep_shots, labelled
 from featx.datasets import split_warnings
 from featx.datasets.dataset import select
-from featx.datasets.splits import group_ids
 from featx.errors import CacheError
 from featx.extraction import Options
 from featx.extraction import run as extract
@@ -33,6 +32,7 @@ from featx.files.atomic import read_record, write_record
 from featx.files.disk import Disk
 from featx.heads.state import is_exportable
 from featx.model import Accuracy, fit
+from featx.model.rows import given_groups
 from featx.model.search import outcomes
 from featx.recipe import DEFAULT_LAYER
 from featx.store import clean_name
@@ -96,6 +96,11 @@ class ComparisonContext:
     on_progress: OnProgress | None = None
     note: Callable[[str], None] = lambda _: None
 
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """Group of each image, None where none were given."""
+        return self.dataset.groups
+
     @cached_property
     def warnings(self) -> list[str]:
         """What is odd about the data, such as test images that are among the training images as well."""
@@ -125,15 +130,6 @@ class ComparisonContext:
     def truth(self) -> NDArray[np.int64]:
         """Their classes."""
         return np.asarray(self.dataset.labels)[self.evaluated]
-
-    @cached_property
-    def evaluated_groups(self) -> NDArray[np.intp] | None:
-        """Their groups; None where none were given."""
-        if self.dataset.groups is None:
-            return None
-        ids = group_ids(self.item_ids, self.dataset.groups)[self.evaluated]
-        groups: NDArray[np.intp] = np.unique(ids, axis=0, return_inverse=True)[1].ravel()
-        return groups
 
     def key(self, trial: Trial) -> str:
         """Return the name under which the run of a trial with a recipe is kept."""
@@ -383,7 +379,7 @@ def _record(context: ComparisonContext, trial: Trial, fitted: Fitted) -> Run:
     classes = np.array([given.get(name, -1) for name in context.evaluated_ids.tolist()])
     readable, model = classes >= 0, fitted.model
     if context.split == "test" and readable.any():
-        groups = None if context.evaluated_groups is None else context.evaluated_groups[readable]
+        groups = given_groups(context, context.evaluated[readable])
         model = model.with_report(test=Accuracy.of((classes == context.truth)[readable], groups))
     assert model.recipe is not None
     frame, report = model.recipe.frame, {"settings": {}, **model.report}

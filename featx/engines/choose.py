@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featx.devices import pinned, release_memory, resolve_device
 from featx.engines import kept, openvino
 from featx.engines.engine import Engine, check_not_forked
 from featx.errors import OptionError
-from featx.machine import n_cores, pinned, release_memory, resolve_device
+from featx.machine import n_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from featx.backbones.layers import structural_copy
+from featx.devices import arithmetic
 from featx.errors import OptionError
-from featx.machine import arithmetic
 
 if TYPE_CHECKING:
     from featx.backbones import Backbone

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from featx import probe
+from featx.devices import n_cuda_devices, resolve_device, resolve_devices
 from featx.engines.choose import FEW_IMAGES
 from featx.errors import NoSpaceError, OptionError, ProbeError
 from featx.extraction.segments import Tally, run_segments, segment_rows
 from featx.images import DecodePool, prepare
-from featx.machine import n_cores, n_cuda_devices, resolve_device, resolve_devices
+from featx.machine import n_cores
 from featx.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import numpy as np
 
 from featx import __version__
 from featx.datasets import split_warnings
+from featx.devices import check_device, resolve_device
 from featx.errors import CorruptFileError, DataError, MissingDataError, OptionError, TooManyErrors
 from featx.extraction.executors import (
     chosen_devices,
@@ -26,7 +27,7 @@ from featx.extraction.executors import (
 from featx.extraction.options import Options, allowed_errors
 from featx.extraction.plan import Plan, make_plan, open_store
 from featx.features import Features
-from featx.machine import check_device, n_cores, resolve_device
+from featx.machine import n_cores
 from featx.recipe import SET
 from featx.store import TableContent
 

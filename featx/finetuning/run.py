@@ -11,6 +11,7 @@ import torch
 
 from featx import backbones, extraction
 from featx.backbones.weights import seeded
+from featx.devices import arithmetic, resolve_device
 from featx.engines.pytorch import from_pixels
 from featx.errors import OptionError
 from featx.extraction import parse_views
@@ -19,7 +20,6 @@ from featx.finetuning.network import Classifier, Trainable, cut
 from featx.finetuning.sources import Activations, decode
 from featx.finetuning.start import fit_on_features, starting_weights, unfitted_head
 from featx.finetuning.training import SourceBatches, make_trainer, read_checkpoint, write_checkpoint
-from featx.machine import arithmetic, resolve_device
 from featx.model import load
 from featx.model.rows import choose_rows
 

@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from featx.devices import arithmetic
 from featx.errors import CorruptFileError, OptionError
 from featx.files import write_whole
 from featx.files.disk import explained
 from featx.heads.training import Trainer, TrainState, make_optimizer
-from featx.machine import arithmetic
 
 if TYPE_CHECKING:
     from pathlib import Path

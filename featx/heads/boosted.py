@@ -11,10 +11,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import resolve_device, within_memory
 from featx.heads.inputs import Array, Head, Samples, like, read_labelled, read_rows, read_training
 from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import leading, mean_row, second_moment
-from featx.machine import resolve_device, within_memory
 from featx.settings import check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import arithmetic, resolve_device, within_memory
 from featx.errors import DataError, OptionError
 from featx.heads.inputs import (
     NUMPY,
@@ -39,7 +40,6 @@ from featx.heads.layers import (
 from featx.heads.linear import softmax
 from featx.heads.small import SmallTrainer, initial_state, is_plain
 from featx.heads.training import TrainConfig, Trainer, forked_seeds
-from featx.machine import arithmetic, resolve_device, within_memory
 from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from sklearn.utils import assert_all_finite, check_array, check_consistent_lengt
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from featx.devices import resolve_device
 from featx.errors import DataError, OptionError
-from featx.machine import resolve_device, share_cores
+from featx.machine import share_cores
 from featx.settings import parse_bytes
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Samples:
     device : str
         Where blocks are given: on the CPU as numpy's, else as torch's.
     n_parts : int
-        As in `featx.machine.within_memory`: of several, blocks are so much smaller.
+        As in `featx.devices.within_memory`: of several, blocks are so much smaller.
     codes : ndarray of int64, shape (n,)
         Index into `classes`; empty where labels are unknown, as in prediction, and so are the rest.
     weights : ndarray of float64, shape (n,)
@@ -194,7 +195,7 @@ class Samples:
             yield indices, self.placed(block.astype(self.dtype, copy=False))
 
     def device_for(self, device: str) -> str:
-        """Return what a head's setting `device` means for rows as many as these; see `featx.machine.resolve_device`."""
+        """Return what a head's setting `device` means for rows as many as these; see `featx.devices.resolve_device`."""
         return resolve_device(device, "device", n_values=math.prod(self.shape))
 
     def on(self, device: str, n_parts: int = 1) -> Samples:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import within_memory
 from featx.heads.inputs import Array, ClassWeight, Head, Samples, read_rows, read_training
 from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge, to_numpy
 from featx.heads.solver import Minimiser, Problem, Solution
-from featx.machine import within_memory
 from featx.settings import check_number
 
 

@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.devices import within_memory
 from featx.errors import DataError
 from featx.heads.inputs import Array, ClassWeight, Samples, read_labelled, read_training
 from featx.heads.linear import LinearClassifier, keep_solution, softmax, uncentred
 from featx.heads.losses import Binomial, Multinomial
 from featx.heads.solver import REFRESH, Minimiser, Problem
-from featx.machine import within_memory
 from featx.settings import check_choice, check_number
 
 #: The path is solved to ten times ``tol``, but, where that is more, only to this: scikit-learn's own.
@@ -112,7 +112,7 @@ class LogisticHeadCV(LinearClassifier):
         device: str,
         n_parts: int,
     ) -> None:
-        """Walk the path and fit what is chosen; `device` and `n_parts` as in `featx.machine.within_memory`."""
+        """Walk the path and fit what is chosen; `device` and `n_parts` as in `featx.devices.within_memory`."""
         weights, totals = _fold_weights(training, held_out)
         loss = Multinomial() if len(self.classes_) > 2 else Binomial()
         problem = Problem(training, weights, loss, device, n_parts)

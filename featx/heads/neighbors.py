@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from featx.devices import resolve_device, within_memory
 from featx.heads.inputs import Array, Head, Samples, read_rows, read_training
 from featx.heads.linear import softmax
 from featx.heads.losses import module_of, to_numpy
-from featx.machine import resolve_device, within_memory
 from featx.settings import check_choice, check_number
 
 #: Queries answered at a time.

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.devices import within_memory
 from featx.heads.inputs import Array, ClassWeight, Samples, like, read_training
 from featx.heads.linear import LinearClassifier, softmax
 from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import centred, check_room, eigh, mean_row, second_moment
-from featx.machine import within_memory
 from featx.settings import check_choice, check_number
 
 

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from featx.devices import arithmetic
 from featx.heads.inputs import NUMPY, as_tensor
 from featx.heads.losses import Array, module_of, to_numpy
-from featx.machine import arithmetic, share_cores
+from featx.machine import share_cores
 
 if TYPE_CHECKING:
     from featx.heads.inputs import Samples
@@ -64,9 +65,9 @@ class Problem:
         Each row sums to 1.
     loss : Loss
     device : str
-        Where products are computed, as `featx.machine.resolve_device` returns it.
+        Where products are computed, as `featx.devices.resolve_device` returns it.
     n_parts : int
-        As in `featx.machine.within_memory`: of several, rows come to the device when they are needed.
+        As in `featx.devices.within_memory`: of several, rows come to the device when they are needed.
     """
 
     def __init__(

@@ -16,8 +16,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Labelled(Protocol):
-    """Labels, classes, splits, contents and groups of n rows: `featx.Features`, or images that are no table yet."""
+class Grouped(Protocol):
+    """Contents and groups of n rows: of a table, or of images that are no table yet."""
+
+    @property
+    def item_ids(self) -> NDArray[np.uint8]:
+        """Content hash of each row, zeros for none, shape (n, 32)."""
+
+    @property
+    def groups(self) -> NDArray[np.str_] | None:
+        """Group of each row, empty for a row by itself, shape (n,); None where all are."""
+
+
+class Labelled(Grouped, Protocol):
+    """Labels, classes and splits of such rows."""
 
     @property
     def y(self) -> NDArray[np.int64]:
@@ -30,14 +42,6 @@ class Labelled(Protocol):
     @property
     def splits(self) -> NDArray[np.str_]:
         """Split of each row, empty for none, shape (n,)."""
-
-    @property
-    def item_ids(self) -> NDArray[np.uint8]:
-        """Content hash of each row, zeros for none, shape (n, 32)."""
-
-    @property
-    def groups(self) -> NDArray[np.str_] | None:
-        """Group of each row, empty for a row by itself, shape (n,); None where all are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +131,13 @@ def with_views(positions: NDArray[np.intp], origin: NDArray[np.intp] | None) -> 
     return positions if origin is None else np.flatnonzero(np.isin(origin, positions))
 
 
-def given_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp] | None:
+def given_groups(features: Grouped, positions: NDArray[np.intp]) -> NDArray[np.intp] | None:
     """Return `row_groups` of a table that was given groups; None where each row counts by itself."""
     given = features.groups
     return None if given is None or not (given[positions] != "").any() else row_groups(features, positions)
 
 
-def row_groups(features: Labelled, positions: NDArray[np.intp]) -> NDArray[np.intp]:
+def row_groups(features: Grouped, positions: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the group of each row at `positions`, numbered as they appear, shape (n,): none is cut by any split.
 
     Rows of one group of the table, of identical content, and views of one image are in one. Rows of one's own arrays

@@ -81,14 +81,17 @@ class Verdict:
     ----------
     path : Path
     n_bytes : int
+    kind : {"sound", "damaged", "unreadable"}
+        ``sound``: every byte is as it was written. ``unreadable``: nobody knows, as with a file of a newer featx.
     problem : str or None
-        None if every byte is as it was written.
+        What is wrong with it.
     n_rescued : int
         Rows that a repair copied out of it.
     """
 
     path: Path
     n_bytes: int
+    kind: str = "sound"
     problem: str | None = None
     n_rescued: int = 0
 
@@ -209,7 +212,10 @@ def verify(store: Store, *, on_bytes: OnBytes | None = None, repair: bool = Fals
             except FileNotFoundError:
                 continue  # published, and gone, in the meantime
             except CorruptFileError as error:
-                yield Verdict(path, n_bytes, str(error), _repair(store, path, str(error)) if repair else 0)
+                n_rescued = _repair(store, path, str(error)) if repair else 0
+                yield Verdict(path, n_bytes, "damaged", str(error), n_rescued)
+            except CacheError as error:
+                yield Verdict(path, n_bytes, "unreadable", str(error))
             else:
                 yield Verdict(path, n_bytes)
 
