@@ -290,12 +290,12 @@ def _bigvision_fewshot(table: Features, options: _Options) -> tuple[Model, Resul
     return dataclasses.replace(model, report=dataclasses.replace(report, protocol=told)), results
 
 
-def _least_squares(table: Features, support: NDArray[np.intp], k: int, *, penalty: float = 2.0**10) -> Fitted:
+def _least_squares(table: Features, support: NDArray[np.intp], k: int) -> Fitted:
     """Fit targets ±1 on standardised rows with a constant 100 beside them, so that the bias is hardly penalised.
 
     W = (XᵀX + λI)⁻¹ XᵀT, or Xᵀ(XXᵀ + λI)⁻¹ T of fewer rows than columns.
     """
-    rows = table[support].astype(np.float64)
+    penalty, rows = 2.0**10, table[support].astype(np.float64)
     scaler = FeatureScaler("standard")
     scaler.mean_, scaler.scale_ = rows.mean(axis=0).astype(np.float32), (rows.std(axis=0) + 1e-5).astype(np.float32)
     X = np.column_stack([scaler.transform(rows).astype(np.float64), np.full(len(rows), 100.0)])

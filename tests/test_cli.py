@@ -301,6 +301,16 @@ def test_heads_and_backbones_are_listed(capsys):
     assert "vgg16" in [b["name"] for b in featx_json(capsys, "backbones", "vgg")["backbones"]]
 
 
+def test_the_demo_ranks_by_validation():
+    def report(head, accuracy):
+        scores = {"accuracy": accuracy, "ci95": [0.9, 1.0]}
+        return {"head": head, "train": scores, "val": scores, "n_parameters": 1, "seconds": 0.1}
+
+    board = import_module("featx.cli.demo")._leaderboard([report("mlp", 0.953), report("logreg", 1.0)])
+
+    assert board.index("logreg  100.0 %") < board.index("mlp      95.3 %")
+
+
 def test_the_cache_can_be_listed_verified_exported_and_cleared(capsys, photos, tmp_path):
     path = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
 

@@ -40,13 +40,13 @@ def demo(console: Console, cache: Path, full: bool) -> None:
     models = _fit_all(console, done.tables[0])
     best = max(models, key=lambda model: model.report["val"]["accuracy"])
     path = best.save(cache / "demo.featx")
-    rows = [_row(model.report.to_dict()) for model in models]
+    rows = [model.report.to_dict() for model in models]
     page = _write_report(console, models, cache / "demo.html") if full else None
     console.note(f"\nChosen on validation: {best.head_name}, saved as {path}")
     console.result(
         {
             "extraction": done.to_dict(),
-            "rows": [model.report.to_dict() for model in models],
+            "rows": rows,
             "best": best.head_name,
             "model": str(path),
             "report": page and str(page),
@@ -85,12 +85,9 @@ def _row(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _leaderboard(rows: list[list[str]]) -> str:
-    board = table(
-        sorted(rows, key=lambda row: row[2], reverse=True),
-        ["head", "train", "validation", "95 %", "parameters", "fit"],
-        "lrrrrr",
-    )
+def _leaderboard(reports: list[dict[str, Any]]) -> str:
+    ranked = sorted(reports, key=lambda report: report["val"]["accuracy"], reverse=True)
+    board = table(list(map(_row, ranked)), ["head", "train", "validation", "95 %", "parameters", "fit"], "lrrrrr")
     return (
         f"\n{board}\n\n"
         "Run it again: 0 images computed. Your own images, in one folder a class:\n"

@@ -114,6 +114,6 @@ def plot_leaderboard(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = Non
     return ax
 
 
-def _with_both_ends(name: str, room: int = 48) -> str:
+def _with_both_ends(name: str) -> str:
     """Return a name that fits: classifiers differ at the beginning (backbone) and at the end (training images)."""
-    return name if len(name) <= room else f"{name[: room // 2 - 1]}…{name[-room // 2 :]}"
+    return name if len(name) <= 48 else f"{name[:23]}…{name[-24:]}"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: Images behind a cell of the confusion matrix, in a grid, of a confused pair, in a map.
 PER_CELL, PER_GRID, PER_PAIR, IN_MAP = 24, 24, 8, 1000
-#: Confused pairs with examples; training images in the sample; predictions in the random grid.
-N_PAIRS, N_SAMPLES, N_PREDICTIONS = 8, 40, 12
+#: Confused pairs with examples; training images in the sample; predictions in the random grid; sets of identical images.
+N_PAIRS, N_SAMPLES, N_PREDICTIONS, N_DUPLICATES = 8, 40, 12, 12
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,8 +55,8 @@ class Choice:
         return [*shown, *_round_robin(wrong), *self.on_map, *_round_robin(right)]
 
 
-def choose(evaluation: Evaluation, seed: int = 0) -> Choice:
-    """Choose the rows of `evaluation` to show; those drawn at random depend on `seed` alone."""
+def choose(evaluation: Evaluation) -> Choice:
+    """Choose the rows of `evaluation` to show, the same each time, also those drawn at random."""
     confidence = confidences(evaluation)
     order = np.argsort(-confidence, kind="stable")
     wrong = order[(evaluation.y_true != evaluation.y_pred)[order]].tolist()
@@ -67,7 +67,7 @@ def choose(evaluation: Evaluation, seed: int = 0) -> Choice:
             cell.append(row)
     place = {name: i for i, name in enumerate(evaluation.classes)}
     pairs = [(place[p.true], place[p.predicted], p.n) for p in evaluation.most_confused(N_PAIRS)]
-    drawn = np.random.default_rng(seed).permutation(len(order)).tolist()
+    drawn = np.random.default_rng(0).permutation(len(order)).tolist()
     return Choice(
         predictions=drawn[:N_PREDICTIONS],
         mistakes=wrong[:PER_GRID],
@@ -85,10 +85,10 @@ def confidences(evaluation: Evaluation) -> NDArray[np.float64]:
     return np.asarray(evaluation.probabilities.max(axis=1))
 
 
-def sample_rows(table: Features, seed: int = 0) -> list[int]:
+def sample_rows(table: Features) -> list[int]:
     """Return positions of some labelled training images, every class in turn."""
     train = table.splits == "train" if (table.splits == "train").any() else np.full(len(table), fill_value=True)
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(train & (table.y >= 0)))
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(train & (table.y >= 0)))
     y = table.y[drawn]
     return sorted(
         _round_robin([drawn[y == label][:N_SAMPLES].tolist() for label in np.unique(y)])[:N_SAMPLES],
@@ -96,22 +96,17 @@ def sample_rows(table: Features, seed: int = 0) -> list[int]:
     )
 
 
-def duplicates(table: Features, limit: int = 12) -> tuple[int, list[list[int]]]:
+def duplicates(table: Features) -> tuple[int, list[list[int]]]:
     """Find images of identical content that are in several splits, or have several labels.
 
-    Parameters
-    ----------
-    table : Features
-        Rows with content hashes; rows of one's own arrays have none and are never equal.
-    limit : int
-        Groups returned at most.
+    Rows of one's own arrays have no content hash and are never equal.
 
     Returns
     -------
     n_groups : int
         How many there are.
     groups : list of list of int
-        Positions of the rows of each of the first `limit`.
+        Positions of the rows of each of the first `N_DUPLICATES`.
     """
     known = np.flatnonzero(table.item_ids.any(axis=1))
     keys = np.ascontiguousarray(table.item_ids[known]).view("S32").ravel()
@@ -123,7 +118,7 @@ def duplicates(table: Features, limit: int = 12) -> tuple[int, list[list[int]]]:
         if len(rows) > 1 and (len(set(table.splits[rows].tolist())) > 1 or len(set(table.y[rows].tolist())) > 1):
             groups.append(rows.tolist())
     groups.sort()
-    return len(groups), groups[:limit]
+    return len(groups), groups[:N_DUPLICATES]
 
 
 def _round_robin(lists: Sequence[Sequence[int]]) -> list[int]:

@@ -20,9 +20,11 @@ _PERPLEXITY = 30
 _FEWEST_FOR_UMAP = 20
 #: More rows take a neighbour embedding longer than a reader waits.
 _MAX_NEIGHBOURS = 400
+#: Equal rows make an equal page.
+_SEED = 0
 
 
-def project(X: NDArray[np.float32], seed: int = 0) -> dict[str, Floats]:
+def project(X: NDArray[np.float32]) -> dict[str, Floats]:
     """Return maps of rows by the name of their method: PCA, and of the first rows UMAP if installed, else t-SNE.
 
     Of fewer than twenty rows t-SNE in any case.
@@ -31,8 +33,6 @@ def project(X: NDArray[np.float32], seed: int = 0) -> dict[str, Floats]:
     ----------
     X : ndarray, shape (n, …)
         Rows, in random order.
-    seed : int
-        Of the neighbour embedding.
 
     Returns
     -------
@@ -45,20 +45,20 @@ def project(X: NDArray[np.float32], seed: int = 0) -> dict[str, Floats]:
     from sklearn.decomposition import PCA
 
     n_components = min(_COMPONENTS, *rows.shape)
-    components = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(rows)
-    name, points = _neighbours(components[:_MAX_NEIGHBOURS], seed)
+    components = PCA(n_components, svd_solver="randomized", random_state=_SEED).fit_transform(rows)
+    name, points = _neighbours(components[:_MAX_NEIGHBOURS])
     return {"PCA": _to_unit(components[:, :2]), name: _to_unit(points)}
 
 
-def _neighbours(components: NDArray[np.float32], seed: int) -> tuple[str, Floats]:
+def _neighbours(components: NDArray[np.float32]) -> tuple[str, Floats]:
     if find_spec("umap") is not None and len(components) >= _FEWEST_FOR_UMAP:
         umap = import_module("umap")  # without types, and rarely there
-        return "UMAP", umap.UMAP(random_state=seed, n_jobs=1).fit_transform(components)
+        return "UMAP", umap.UMAP(random_state=_SEED, n_jobs=1).fit_transform(components)
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)
     # Of so few rows the exact gradient is the quicker one.
-    embedding = TSNE(perplexity=perplexity, init="pca", method="exact", max_iter=500, random_state=seed)
+    embedding = TSNE(perplexity=perplexity, init="pca", method="exact", max_iter=500, random_state=_SEED)
     return "t-SNE", embedding.fit_transform(components)
 
 

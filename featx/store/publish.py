@@ -22,7 +22,7 @@ from featx.store.tables import Table, TableContent, write_table
 
 logger = logging.getLogger("featx.store")
 
-#: RowStream that are moved into segments are cut into pieces of this size.
+#: Rows that are moved into segments are cut into pieces of this size.
 SEGMENT_BYTES = 64 << 20
 _POLL_SECONDS = 0.1
 #: What publishers of one key claim.
@@ -111,7 +111,7 @@ class Publisher:
         return held, positions
 
     def _move_into_segments(self, content: TableContent, held: KeyRows, positions: npt.NDArray[np.int64]) -> None:
-        """RowStream that so far lie in tables only are copied into segments of their own."""
+        """Copy rows that so far lie in tables only into segments of their own."""
         in_table = np.array([holding.is_table for holding in held.holdings])
         numbers = np.searchsorted(held.starts, positions, side="right") - 1
         moving = np.unique(positions[in_table[numbers]])
