@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Images behind a cell of the confusion matrix, in a grid, of a confused pair, in a map.
 PER_CELL, PER_GRID, PER_PAIR, IN_MAP = 24, 24, 8, 1000
-#: Confused pairs with examples; training images in the sample; predictions in the random grid; sets of identical images.
+#: Confused pairs with examples; training images in the sample; predictions in the random grid; sets of equal images.
 N_PAIRS, N_SAMPLES, N_PREDICTIONS, N_DUPLICATES = 8, 40, 12, 12
 
 
