@@ -143,11 +143,10 @@ class Comparison:
     ----------
     rows : list of dict
         By validation accuracy, best first; rows that failed come last, with their ``error``. ``name`` (in words),
-        ``kind`` (frozen,
-        finetune or scratch), ``backbone``, ``layer``, ``pool``, ``head``, ``image_size``, ``images_per_class``,
-        ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (0–1), ``ci95`` (Wilson, of test where there is
-        one, else of validation), ``extract_seconds`` (what the pass that gave these features cost when it ran;
-        layers of one pass share it; null where the cache does not tell) and ``extract_seconds_now``,
+        ``kind`` (frozen, finetune or scratch), ``backbone``, ``layer``, ``pool``, ``head``, ``image_size``,
+        ``images_per_class``, ``train_accuracy``, ``val_accuracy``, ``test_accuracy`` (0–1), ``ci95`` (Wilson, of test
+        where there is one, else of validation), ``extract_seconds`` (what the pass that gave these features cost when
+        it ran; layers of one pass share it; null where the cache does not tell) and ``extract_seconds_now``,
         ``fit_seconds``, ``n_parameters`` (trained), ``settings``, ``mcnemar`` (p against the best on the same rows),
         ``history`` (an entry an epoch), ``model`` (path from `folder`). Of several ``seeds`` a row shows the run of
         median validation accuracy; ``val_range`` and ``test_range`` span all of them.

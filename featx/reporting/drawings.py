@@ -87,6 +87,11 @@ def drawings(findings: Findings) -> list[Drawing]:
     return found
 
 
+def bars_size(n: int) -> tuple[float, float]:
+    """Return width and height in inches of `n` bars below one another, many of them thinner."""
+    return 6.4, 1.0 + n * (0.24 if n <= 30 else 0.11)
+
+
 def _of_board(findings: Findings) -> Iterator[Drawing]:
     rows = [
         {"name": name, "kind": WAYS.get(row.get("kind", ""), ""), "accuracy": accuracy_of(row), "ci95": row["ci95"]}
@@ -142,9 +147,9 @@ def _of_evaluation(on_table: TableFindings) -> Iterator[Drawing]:
             return plots.plot_confusion(found.confusion, found.classes, normalize=normalize, ax=ax)
 
         yield Drawing(name, alt, (side, side), draw)
-    height = 1.0 + len(found.classes) * (0.24 if len(found.classes) <= 30 else 0.11)
     alt = "Precision, recall and F1 of each class."
-    yield Drawing("class-scores", alt, (6.4, height), lambda ax: plots.plot_class_scores(found.per_class, ax=ax))
+    size = bars_size(len(found.classes))
+    yield Drawing("class-scores", alt, size, lambda ax: plots.plot_class_scores(found.per_class, ax=ax))
     if found.reliability:
         alt = f"Share of right answers by confidence; expected calibration error {found.calibration_error:.3f}."
         yield Drawing("reliability", alt, (4.8, 3.6), lambda ax: plots.plot_reliability(found.reliability, ax=ax))
@@ -163,9 +168,8 @@ def _of_data(on_table: TableFindings) -> Iterator[Drawing]:
         split: np.bincount(table.y[(table.splits == split) & (table.y >= 0)], minlength=len(classes)).tolist()
         for split in sorted(set(table.splits.tolist()), key=lambda s: ("train", "val", "test", s).index(s))
     }
-    height = 1.0 + len(classes) * (0.24 if len(classes) <= 30 else 0.11)
     alt = f"Images of each of {len(classes)} classes" + (f", by split: {', '.join(counts)}." if any(counts) else ".")
-    yield Drawing("classes", alt, (6.4, height), lambda ax: plots.plot_class_counts(counts, classes, ax=ax))
+    yield Drawing("classes", alt, bars_size(len(classes)), lambda ax: plots.plot_class_counts(counts, classes, ax=ax))
     y = on_table.evaluation.y_true[on_table.choice.on_map]
     for method, points in on_table.maps.items():
 

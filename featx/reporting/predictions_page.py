@@ -10,7 +10,7 @@ from featx import plots
 from featx.datasets import open_dataset
 from featx.errors import ImageError
 from featx.reporting.choice import PER_GRID
-from featx.reporting.drawings import Drawing
+from featx.reporting.drawings import Drawing, bars_size
 from featx.reporting.page import render
 from featx.reporting.thumbnails import MAX_THUMBNAILS, thumbnail
 
@@ -28,12 +28,11 @@ def predictions_drawings(predictions: Predictions) -> list[Drawing]:
     """Return the pictures of `predictions`."""
     best = predictions.best
     counts = np.bincount(best[best >= 0], minlength=len(predictions.classes)).tolist()
-    size = (6.4, 1.0 + 0.24 * len(counts) if len(counts) <= 30 else 1.0 + 0.11 * len(counts))
 
     def draw(ax: Any) -> Any:
         return plots.plot_class_counts({"predicted": counts}, predictions.classes, ax=ax)
 
-    return [Drawing("predicted-classes", "Images of each predicted class.", size, draw)]
+    return [Drawing("predicted-classes", "Images of each predicted class.", bars_size(len(counts)), draw)]
 
 
 def predictions_page(predictions: Predictions, source: Any, drawings: list[Drawing]) -> str:
