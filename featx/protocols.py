@@ -28,6 +28,7 @@ from featx.model.rows import Parts, choose_rows, row_groups
 from featx.model.scaling import FeatureScaler, ScaledTable
 from featx.model.scores import Calibration
 from featx.settings import parse_bytes
+from featx.targets import check_classes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +139,7 @@ def run_protocol(
     started = time.perf_counter()
     check_name(name)
     table = features if isinstance(features, Features) else Features.open(features)
+    check_classes(table.task, "A protocol")
     if not (table.select(np.flatnonzero(table.y >= 0)).splits == "test").any():
         raise OptionError(f"--protocol {name} reports on test rows, and the table has none. Extract data with a test/.")
     protocol = PROTOCOLS[name]

@@ -122,15 +122,17 @@ def test_a_folder_that_cannot_be_listed_costs_one_row(tmp_path):
 
 
 def test_measurements_are_no_classes(tmp_path):
-    with pytest.raises(DataError, match=r"column 'label' holds measurements such as 0\.5.*--label-column"):
-        table(tmp_path, "id,label\na,0.5\nb,1\n", "a.png", "b.png")
+    text = "id,label\na,0.5\nb,1\n"
+    assert table(tmp_path, text, "a.png", "b.png").task == "regress"
+    with pytest.raises(DataError, match=r"column 'label' holds measurements such as 0\.5.*--task regress"):
+        open_dataset(tmp_path / "labels.csv", task="classify")
 
 
 def test_whole_numbers_are_one_class_however_written(tmp_path):
     dataset = table(tmp_path, "id,label\na,1.0\nb,1\nc,2.0\nd,007\n", *(f"{c}.png" for c in "abcd"))
 
     assert labels_of(dataset) == ["1", "1", "2", "007"]
-    assert "The 3 different numbers in column 'label' are taken as 3 classes." in dataset.notes
+    assert any("The 3 different numbers in column 'label' are taken as 3 classes." in note for note in dataset.notes)
 
 
 def test_words_for_missing_values_are_no_classes(tmp_path):

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
-    "errors", "machine", "devices", "files", "progress", "settings", "recipe", "images", "augment", "datasets", "backbones", "probe", "engines",
+    "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment", "datasets", "backbones", "probe", "engines",
     "store", "features", "heads", "extraction", "transformer", "model", "evaluation", "finetuning", "comparison",
     "protocols", "cluster", "plots", "reporting", "testing", "cli",
 ]  # fmt: skip

@@ -51,7 +51,7 @@ _raw = click.option("--raw", is_flag=True, help="Leave names as they are that a 
 )
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="OUT.html", help="Write a page of them.")
 @settings_options(Classify, Loading)
-@settings_options(Source, without=["val", "seed", "name", "split_column"])
+@settings_options(Source, without=["val", "seed", "name", "split_column", "task", "label_separator"])
 @common
 def predict(
     console: Console,

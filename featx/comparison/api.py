@@ -27,6 +27,7 @@ from featx.heads import make_head
 from featx.heads.state import is_exportable
 from featx.recipe import FeatureOptions, Request
 from featx.settings import keywords, part_of
+from featx.targets import check_classes
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -106,6 +107,7 @@ def compare(data: Any, asked: Compare) -> Comparison:
         asked.seeds,
         asked.cache,
     )
+    check_classes(opened.task, "A comparison")
     own_rows = opened.validation is not None or {"train", "val"} <= set(opened.given_splits.tolist())
     item_ids, _ = identify(opened, open_store(asked.cache), rehash=how.rehash)
     dataset = with_validation(opened, item_ids, seed=asked.seed)

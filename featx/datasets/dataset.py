@@ -20,6 +20,8 @@ from featx.images import ImageData, Unread, item_id
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featx.targets import Targets
+
 
 #: The label of a row that has none.
 UNLABELLED = -1
@@ -65,6 +67,8 @@ class Dataset:
         `split_by` draws from known hashes, and `splits`, when it is asked for, hashes them.
     groups : ndarray of str, shape (n,), optional
         The group of each row, empty for a row by itself. A group is never drawn apart.
+    targets : Targets, optional
+        Several labels or numbers a row, in place of one class: `labels` are then -1, and `classes` empty.
     """
 
     title: str
@@ -78,12 +82,19 @@ class Dataset:
     source: Mapping[str, str] = field(default_factory=dict)
     validation: ValidationShare | None = None
     groups: np.ndarray | None = None
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.labels) == len(self.given_splits)
+        assert self.targets is None or len(self.targets) == len(self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def task(self) -> str:
+        """What its labels are for, one of `featx.targets.TASKS`."""
+        return "classify" if self.targets is None else self.targets.task
 
     @cached_property
     def name(self) -> str:
@@ -126,8 +137,8 @@ class Dataset:
         drawn = draw_validation(
             self.validation,
             splits=self.given_splits[rows],
-            labels=self.labels[rows],
-            classes=self.classes,
+            labels=(self.labels if self.targets is None else self.targets.strata)[rows],
+            classes=self.classes if self.targets is None else self.targets.strata_names,
             item_ids=None if item_ids is None else item_ids[rows],
             groups=None if self.groups is None else self.groups[rows],
         )
@@ -229,6 +240,7 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
         labels=dataset.labels[rows],
         given_splits=dataset.splits[rows],
         groups=None if dataset.groups is None else dataset.groups[rows],
+        targets=None if dataset.targets is None else dataset.targets.select(rows),
         validation=None,
         images=_Part(dataset, rows),
     )

@@ -15,11 +15,13 @@ import numpy as np
 
 from featx.datasets.dataset import Dataset, readable, select
 from featx.datasets.folders import Files
-from featx.datasets.labels import IMAGE_NAMES, LABEL_NAMES, Columns, find_column, numbered_labels
+from featx.datasets.labels import IMAGE_NAMES, Columns, find_column, numbered_labels
 from featx.datasets.memory import channels_last, check_pixels, join_parts, pixels_in
 from featx.datasets.splits import no_splits
+from featx.datasets.targets import label_columns, read_targets, with_targets
 from featx.errors import DataError, MissingExtraError, OptionError, UnknownNameError
 from featx.images import File, ImageData, item_id, pixels_of
+from featx.targets import Targets
 
 #: Where torchvision's files go unless ``--images`` says otherwise.
 TORCHVISION_FOLDER = Path("~/.cache/featx/torchvision")
@@ -140,8 +142,15 @@ def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -
     if image is None:
         raise DataError(f"{source} has no column of images. It has: {', '.join(features)}.")
     rest = [key for key in features if key != image]
-    label = find_column(rest, columns.label, LABEL_NAMES, option="--label-column", source=source)
-    names = getattr(features[label], "names", None) if label else None
+    labels = label_columns(rest, columns, source)
+    kinds = [getattr(features[name], "feature", features[name]) for name in labels]
+    names = getattr(kinds[0], "names", None) if len(kinds) == 1 else None
+    cells = {name: [one for part in parts.values() for one in part[name]] for name in labels}
+    targets, notes = read_targets(cells, columns, source, first=0)
+    if targets is not None and names and all(name.isdecimal() for name in targets.names):  # they were numbers of names
+        targets = Targets(targets.task, tuple(names[int(name)] for name in targets.names), targets.array)
+    label = labels[0] if labels and targets is None else None
+    names = names if label else None
     values = [list(part[label]) if label else [None] * len(part) for part in parts.values()]
     encoded = {
         split: part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
@@ -153,10 +162,10 @@ def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -
         return stored["bytes"] if stored["bytes"] is not None else File(stored["path"]).read()
 
     group = find_column(rest, columns.group, (), option="--group-column", source=source)
-    cells = [one for part in parts.values() for one in part[group]] if group else []
+    told = [one for part in parts.values() for one in part[group]] if group else []
     dataset = join_parts(title, f"{source} {image} {label}", encoded, values, image_of, names=names)
-    groups = np.array(["" if one is None else str(one) for one in cells]) if group else None
-    return dataclasses.replace(dataset, groups=groups)
+    groups = np.array(["" if one is None else str(one) for one in told]) if group else None
+    return with_targets(dataclasses.replace(dataset, groups=groups), targets, notes)
 
 
 def is_map_style(source: Any) -> bool:

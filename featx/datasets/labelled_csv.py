@@ -16,7 +16,6 @@ from featx.datasets.dataset import Dataset, readable
 from featx.datasets.folders import Files, list_folder, open_paths
 from featx.datasets.labels import (
     IMAGE_NAMES,
-    LABEL_NAMES,
     SPLIT_NAMES,
     Columns,
     encode_labels,
@@ -27,6 +26,7 @@ from featx.datasets.labels import (
 )
 from featx.datasets.memory import channels_last, open_objects
 from featx.datasets.splits import split_name
+from featx.datasets.targets import label_columns, read_targets, with_targets
 from featx.errors import DataError
 
 
@@ -51,29 +51,35 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         If the file is no such table, none of its images is there, or a split is none.
     """
     header, rows = _read_rows(path)
-    image, label, split, group, unknown = _choose_columns(header, columns, path.name)
+    image, named, split, group, unknown = _choose_columns(header, columns, path.name)
     cells = {name: [row[k].strip() for row in rows] for k, name in enumerate(header)}
     root = (path.parent if images is None else images).resolve()
     ids = [readable(cell) or f"row {number}" for number, cell in enumerate(cells[image], start=2)]
     nameless = {i: f"row {i + 2} of {path.name} has no image name" for i, cell in enumerate(cells[image]) if not cell}
     files, file_notes = _find_files(cells[image], root, allow_outside=allow_outside, source=path.name)
-    one_hot = None if label else one_hot_labels({name: cells[name] for name in unknown})
+    switches = unknown if not named else named if columns.task in ("auto", "classify") else []
+    one_hot = one_hot_labels({name: cells[name] for name in switches})
+    label = None if one_hot or len(named) != 1 else named[0]
+    targets, notes = (None, []) if one_hot else read_targets({n: cells[n] for n in named}, columns, path.name, first=2)
     values: Sequence[str | None] = [None] * len(rows)
-    notes: list[str] = []
-    if one_hot:
+    if targets is not None:
+        source = f"labels from {', '.join(map(repr, named))}"
+    elif one_hot:
         values = one_hot[0]
         source = f"labels from the columns of 0 and 1 {', '.join(one_hot[1])}"
     elif label:
-        values, notes = read_label_cells(cells[label], label, path.name)
+        values, more = read_label_cells(cells[label], label, path.name)
+        notes += more
         source = f"labels from {label!r}"
     else:
         known = f"; name their column: --label-column {'|'.join(unknown[:9])}" if unknown else ""
         source = f"no labels{known}"
     labels, classes = encode_labels(values)
     splits = _read_splits(cells[split], split) if split else [""] * len(rows)
-    identity = f"csv {path.resolve()} {root} {image} {label}"
+    identity = f"csv {path.resolve()} {root} {image} {','.join(named) if targets else label}"
+    identity += f" {targets.task}" if targets else ""
     notes = [f"{path.name}: images from column {image!r}, {source}.", *file_notes, *notes]
-    notes += numbers_as_classes(label, classes) if label else []
+    notes += numbers_as_classes(label, classes) if label and targets is None else []
     return Dataset(
         title=path.stem,
         identity=lambda: identity,
@@ -84,6 +90,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         images=Files(str(root), files, nameless),
         notes=tuple(notes),
         groups=np.array([readable(cell) for cell in cells[group]], dtype=str) if group else None,
+        targets=targets,
     )
 
 
@@ -123,8 +130,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _choose_columns(
     header: list[str], columns: Columns, source: str
-) -> tuple[str, str | None, str | None, str | None, list[str]]:
-    """Return the columns of image, label, split and group, and those that say nothing to us."""
+) -> tuple[str, list[str], str | None, str | None, list[str]]:
+    """Return the column of images, those of labels, those of split and group, and those that say nothing to us."""
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     if twice:
         raise DataError(f"{source} has more than one column {twice[0]!r}. Give each a name of its own.")
@@ -135,10 +142,10 @@ def _choose_columns(
             "Name one with --image-column, or add a header line: id,label"
         )
     split = find_column(header, columns.split, SPLIT_NAMES, option="--split-column", source=source)
-    label = find_column(header, columns.label, LABEL_NAMES, option="--label-column", source=source)
+    labels = label_columns(header, columns, source)
     group = find_column(header, columns.group, (), option="--group-column", source=source)
     rest = [name for name in header if name not in (image, split, group) and name.lower() not in IMAGE_NAMES]
-    return image, label or (rest[0] if len(rest) == 1 else None), split, group, rest
+    return image, labels or (rest if len(rest) == 1 else []), split, group, rest
 
 
 def _find_files(cells: list[str], root: Path, *, allow_outside: bool, source: str) -> tuple[list[str], list[str]]:
@@ -252,25 +259,29 @@ def open_frame(frame: Any, columns: Columns) -> Dataset:
     """
     header = [str(name) for name in frame.columns]
     alone = Columns(header[0]) if len(header) == 1 and not columns.image else columns
-    image, label, split, group, _ = _choose_columns(header, alone, "The DataFrame")
+    image, named, split, group, _ = _choose_columns(header, alone, "The DataFrame")
     if not len(frame):
         raise DataError("The DataFrame has no rows.")
-    values = {name: frame.iloc[:, header.index(name)] for name in (image, label, split, group) if name}
+    values = {name: frame.iloc[:, header.index(name)] for name in (image, *named, split, group) if name}
     cells = {
         name: [None if gone else one for one, gone in zip(part, part.isna(), strict=True)]
         for name, part in values.items()
     }
+    targets, told = read_targets({name: cells[name] for name in named}, columns, "The DataFrame", first=0)
+    label = named[0] if named and targets is None else None
     labels = cells[label] if label else [None] * len(frame)
     images = cells[image]
     if all(isinstance(one, str | Path) for one in images):
         dataset = open_paths([str(one) for one in images], labels)
     else:
         dataset = open_objects([channels_last(one) for one in images], labels)
-    notes = [f"The DataFrame: images from column {image!r}, {f'labels from {label!r}' if label else 'no labels'}."]
+    source = f"labels from {', '.join(map(repr, named))}" if named else "no labels"
+    notes = [f"The DataFrame: images from column {image!r}, {source}.", *told]
     notes += numbers_as_classes(label, dataset.classes) if label else []
     splits = _read_splits([str(one or "") for one in cells[split]], split) if split else [""] * len(frame)
     groups = np.array(["" if one is None else str(one) for one in cells[group]]) if group else None
-    return dataclasses.replace(dataset, given_splits=np.array(splits, dtype=str), notes=tuple(notes), groups=groups)
+    dataset = dataclasses.replace(dataset, given_splits=np.array(splits, dtype=str), notes=tuple(notes), groups=groups)
+    return with_targets(dataset, targets, in_memory=True)
 
 
 def _without_extension(path: str) -> str:

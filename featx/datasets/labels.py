@@ -87,13 +87,13 @@ def read_label_cells(cells: Sequence[str], column: str, source: str) -> tuple[li
     if n_words:
         word = next(cell for cell in cells if cell and cell in MISSING_WORDS)
         notes.append(f"{n_words:,} cells of {column!r} say {word!r} or the like: rows without a label.")
-    numbers = {label: _number(label) for label in distinct}
+    numbers = {label: number_in(label) for label in distinct}
     if all(number is not None for number in numbers.values()):
         fraction = next((label for label, number in sorted(numbers.items()) if not (number or 0.0).is_integer()), None)
         if fraction is not None:
             raise DataError(
                 f"{source}: column {column!r} holds measurements such as {fraction}, and each would be a class of its "
-                "own. Round them into classes first, or name another column: --label-column COLUMN"
+                "own. Predict them as numbers: --task regress; or round them into classes first."
             )
         spelled = {
             label: label if label.lstrip("-").isdecimal() else str(int(numbers[label] or 0)) for label in distinct
@@ -110,7 +110,8 @@ def read_label_cells(cells: Sequence[str], column: str, source: str) -> tuple[li
         if several:
             notes.append(
                 f"{sum(label in several for label in labels):,} cells of {column!r} seem to hold several labels, as "
-                f"{min(several)!r}: each such combination is a class of its own."
+                f"{min(several)!r}: each such combination is a class of its own. To part them: "
+                f"--label-separator {separator!r}"
             )
             break
     return labels, notes
@@ -118,9 +119,10 @@ def read_label_cells(cells: Sequence[str], column: str, source: str) -> tuple[li
 
 def numbers_as_classes(column: str, classes: Sequence[str]) -> list[str]:
     """Return a note, if `classes` are the numbers of a column: they may have been meant as measurements."""
-    if len(classes) < 2 or any(_number(name) is None for name in classes):
+    if len(classes) < 2 or any(number_in(name) is None for name in classes):
         return []
-    return [f"The {len(classes):,} different numbers in column {column!r} are taken as {len(classes):,} classes."]
+    taken = f"The {len(classes):,} different numbers in column {column!r} are taken as {len(classes):,} classes."
+    return [f"{taken} To predict them as numbers: --task regress"]
 
 
 def one_hot_labels(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]] | None:
@@ -131,17 +133,18 @@ def one_hot_labels(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], lis
     >>> one_hot_labels({"cat": ["1", "0"], "dog": ["0", "1"], "age": ["3", "4"]})
     (['cat', 'dog'], ['cat', 'dog'])
     """
-    switches = {name: cells for name, cells in columns.items() if {_number(cell) for cell in cells} <= {0.0, 1.0}}
+    switches = {name: cells for name, cells in columns.items() if {number_in(cell) for cell in cells} <= {0.0, 1.0}}
     if len(switches) < 2:
         return None
-    table = np.array([[_number(cell) == 1 for cell in cells] for cells in switches.values()])
+    table = np.array([[number_in(cell) == 1 for cell in cells] for cells in switches.values()])
     if not (table.sum(axis=0) == 1).all():
         return None
     names = list(switches)
     return [names[k] for k in table.argmax(axis=0)], names
 
 
-def _number(text: str) -> float | None:
+def number_in(text: str) -> float | None:
+    """Return the finite number that a text is, None for any other."""
     try:
         number = float(text)
     except ValueError:
@@ -160,7 +163,7 @@ def flat_labels(labels: Sequence[Any] | np.ndarray | None, n: int, what: str) ->
     if labels is None:
         return [None] * n
     array = labels if isinstance(labels, np.ndarray) else None
-    if array is not None and array.ndim == 2 and array.shape[1] > 1 and _is_one_hot(array):
+    if array is not None and array.ndim == 2 and array.shape[1] > 1 and is_one_hot(array):
         array = array.argmax(axis=1)
     values = list(labels) if array is None else array.ravel().tolist()
     if len(values) != n:
@@ -168,7 +171,8 @@ def flat_labels(labels: Sequence[Any] | np.ndarray | None, n: int, what: str) ->
     return values
 
 
-def _is_one_hot(array: np.ndarray) -> bool:
+def is_one_hot(array: np.ndarray) -> bool:
+    """Whether an array (n, k) has a single 1 in each row, and else 0."""
     return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
 
 
@@ -233,18 +237,26 @@ class Columns:
     image, label, split, group : str or None
         Values of ``--image-column``, ``--label-column``, ``--split-column``, ``--group-column``. A group is never
         found by itself.
+    task : str
+        What labels are for, as ``--task``: ``auto`` looks at them.
+    separator : str or None
+        What stands between the labels in a cell, as ``--label-separator``.
     """
 
     image: str | None = None
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    task: str = "auto"
+    separator: str | None = None
 
     @property
     def named(self) -> str | None:
         """The first option that was given."""
         names = ("image", "label", "split", "group")
-        return next((f"--{name}-column" for name in names if getattr(self, name) is not None), None)
+        named = [f"--{name}-column" for name in names if getattr(self, name) is not None]
+        named += ["--label-separator"] if self.separator is not None else []
+        return next(iter(named), None)
 
 
 def find_column(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -18,8 +19,10 @@ from featx.datasets.dataset import Dataset, one_by_one
 from featx.datasets.folders import stamps_of_parts
 from featx.datasets.labels import encode_labels, flat_labels, numbered_labels
 from featx.datasets.splits import no_splits, split_name
+from featx.datasets.targets import array_targets, with_targets
 from featx.errors import DataError, ImageError
 from featx.images import ImageData, item_id, pixels_of
+from featx.targets import Targets
 
 _SPLIT = "train|validation|valid|val|test"
 _PIXELS = re.compile(rf"(?:({_SPLIT})_)?(?:x|images|data)(?:_({_SPLIT}))?")
@@ -151,8 +154,14 @@ def open_digits() -> Dataset:
     return join_parts("digits", "digits", parts, [digits.target], as_uint8, names=digits.target_names)
 
 
-def open_npz(path: Path) -> Dataset:
+def open_npz(path: Path, task: str = "auto") -> Dataset:
     """Open ``X, y``, ``x_train, y_train, x_test, y_test`` or ``train_images, train_labels, …`` of a file.
+
+    Parameters
+    ----------
+    path : Path
+    task : str
+        What the labels are for, as ``--task``.
 
     Raises
     ------
@@ -168,17 +177,34 @@ def open_npz(path: Path) -> Dataset:
         )
     for split, part in pixels.items():
         check_pixels(part, f"{path.name}: X {split}".rstrip())
+    targets = _npz_targets(pixels, labels, task)
+    labels = labels if targets is None else {}
     values = [flat_labels(labels.get(split), len(part), f"{path.name}: y {split}") for split, part in pixels.items()]
     names = next((arrays[name] for name in arrays if name.lower() in _CLASSES), None)
-    return join_parts(
+    dataset = join_parts(
         path.stem,
         f"npz {path.resolve()}",
         pixels,
         values,
         as_uint8,
-        names=None if names is None else names.ravel().tolist(),
+        names=None if names is None or targets is not None else names.ravel().tolist(),
         path=path.resolve(),
     )
+    if targets is not None and names is not None and names.size == len(targets.names):
+        targets = dataclasses.replace(targets, names=tuple(map(str, names.ravel().tolist())))
+    return with_targets(dataset, targets)
+
+
+def _npz_targets(pixels: dict[str, np.ndarray], labels: dict[str, np.ndarray], task: str) -> Targets | None:
+    """Return the targets that the labels of all splits are together; None for classes."""
+    arrays = [labels[split] for split, part in pixels.items() if len(labels.get(split, ())) == len(part)]
+    if len(arrays) < len(labels) or not arrays or len({array.shape[1:] for array in arrays}) > 1:
+        return None  # of other lengths, which is refused where they are read as classes
+    if any(array.dtype.kind not in "fiub" for array in arrays):
+        return None
+    rest = arrays[0].shape[1:]
+    whole = [labels.get(split, np.full((len(part), *rest), np.nan)) for split, part in pixels.items()]
+    return array_targets(np.concatenate(whole), task, sum(map(len, pixels.values())))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

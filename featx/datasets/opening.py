@@ -29,8 +29,10 @@ from featx.datasets.memory import (
 )
 from featx.datasets.shards import TarImages, find_shards, is_glob, open_shards
 from featx.datasets.splits import ValidationShare
+from featx.datasets.targets import array_targets, in_task, with_targets
 from featx.errors import DataError, MissingDataError, OptionError
-from featx.settings import Seeded, keywords, option
+from featx.settings import Seeded, check_choice, keywords, option
+from featx.targets import TASKS
 
 FORMS = (
     "a folder of images, labels.csv with --images, .npz, .parquet, .tar, torchvision:CIFAR10, hf:owner/name, or digits"
@@ -48,7 +50,18 @@ class ValidationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(ValidationOptions, Seeded):
+class TaskOptions:
+    """What labels are for."""
+
+    task: str = option(
+        "auto",
+        "One class an image, several labels, or numbers; auto looks at the labels.",
+        choices=("auto", *TASKS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(TaskOptions, ValidationOptions, Seeded):
     """How data are read: what `open_dataset` can be told about them."""
 
     labels: Sequence[Any] | np.ndarray | None = None
@@ -58,7 +71,14 @@ class Source(ValidationOptions, Seeded):
     )
     image_column: str | None = option(None, "Column with the image's name.", metavar="NAME")
     label_column: str | None = option(
-        None, "Column with the label; the label's key in WebDataset's JSON.", metavar="NAME"
+        None,
+        "Column with the label, or a,b,c: several of 0 and 1, or of numbers; of WebDataset's JSON the key.",
+        metavar="NAME",
+    )
+    label_separator: str | None = option(
+        None,
+        "What stands between the labels in a cell, as ';' in cat;dog: each is predicted by itself.",
+        metavar="TEXT",
     )
     split_column: str | None = option(None, "Column with train, val or test.", metavar="NAME")
     group_column: str | None = option(
@@ -94,7 +114,8 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         (n, c, h, w) of uint8 or of floats in 0–1; a DataFrame with a column of images; a dataset of torch,
         torchvision or Hugging Face; anything with `ids`, `labels` and `read(i)`.
     labels : sequence, optional
-        Labels of a list or an array.
+        Labels of a list or an array: one an image, lists of several, or an array or DataFrame (n, t) of 0 and 1 or of
+        numbers, NaN for none.
     groups : sequence, optional
         The group of each image; None or empty for one by itself.
     {options}
@@ -119,7 +140,15 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
     >>> len(digits), digits.read(0).shape, digits.classes[:3]
     (1797, (8, 8), ('0', '1', '2'))
     """
-    columns = Columns(settings.image_column, settings.label_column, settings.split_column, settings.group_column)
+    check_choice("--task", settings.task, ("auto", *TASKS))
+    columns = Columns(
+        settings.image_column,
+        settings.label_column,
+        settings.split_column,
+        settings.group_column,
+        settings.task,
+        settings.label_separator,
+    )
     folder = None if settings.images is None else Path(settings.images).expanduser()
     if folder is not None and not folder.is_dir():
         raise _missing(folder, "--images")
@@ -129,8 +158,12 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         dataset = dataclasses.replace(dataset, source=_where(str(data), folder, columns))
     else:
         _refuse(folder is not None, "--images", "a CSV file")
-        dataset = _open_object(data, settings.labels, columns)
-    dataset = dataset if dataset is data else _check_classes(dataset)
+        targets = None
+        if settings.labels is not None and hasattr(data, "__len__"):
+            targets = array_targets(settings.labels, settings.task, len(data))
+        dataset = _open_object(data, None if targets else settings.labels, columns)
+        dataset = with_targets(dataset, targets, in_memory=True)
+    dataset = dataset if dataset is data else _check_classes(in_task(dataset, settings.task))
     dataset = _with_groups(dataset, settings)
     if settings.name is not None:
         dataset = dataclasses.replace(dataset, title=settings.name)
@@ -193,6 +226,8 @@ def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]
         "image_column": columns.image,
         "label_column": columns.label,
         "split_column": columns.split,
+        "label_separator": columns.separator,
+        "task": None if columns.task == "auto" else columns.task,
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -282,7 +317,7 @@ def _open_named(source: str, images: Path | None, columns: Columns, *, allow_out
     if is_archive:
         return open_shards([path], path.name.partition(".")[0], columns)
     if suffix == ".npz":
-        return open_npz(path)
+        return open_npz(path, columns.task)
     if suffix == ".parquet":
         from featx.datasets.parquet import open_parquet
 

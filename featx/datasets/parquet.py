@@ -17,7 +17,6 @@ from featx.datasets.dataset import Dataset, readable
 from featx.datasets.folders import stamps_of_parts
 from featx.datasets.labels import (
     IMAGE_NAMES,
-    LABEL_NAMES,
     SPLIT_NAMES,
     Columns,
     encode_labels,
@@ -25,6 +24,7 @@ from featx.datasets.labels import (
     numbered_labels,
 )
 from featx.datasets.splits import split_in_path, split_name
+from featx.datasets.targets import label_columns, read_targets, with_targets
 from featx.errors import DataError, ImageError
 from featx.images import ImageData
 
@@ -99,7 +99,8 @@ class _Roles:
     ----------
     image, bytes, path : str
         The image's column, the field of it with the bytes, and the one with the path.
-    label, split, group : str or None
+    labels : tuple of str
+    split, group : str or None
     classes : tuple of str or None
         Names of numbered labels.
     """
@@ -107,7 +108,7 @@ class _Roles:
     image: str
     bytes: str
     path: str | None
-    label: str | None
+    labels: tuple[str, ...]
     split: str | None
     group: str | None
     classes: tuple[str, ...] | None
@@ -137,22 +138,25 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
     group_rows = [_group_rows(path, roles) for path in paths]
     ids: list[str] = []
     splits: list[str] = []
-    values: list[Any] = []
+    cells: dict[str, list[Any]] = {name: [] for name in roles.labels}
     groups: list[str] = []
     for path, rows in zip(paths, map(sum, group_rows), strict=True):
         name = "" if path == root else path.relative_to(root).as_posix()
         ids += _ids(_column(path, roles.path, rows), name)
-        values += _column(path, roles.label, rows)
+        for label in roles.labels:
+            cells[label] += _column(path, label, rows)
         words = _column(path, roles.split, rows) if roles.split else [split_in_path(name)] * rows
         splits += [split_name(str(word)) or str(word) for word in words]
         groups += ["" if one is None else str(one) for one in _column(path, roles.group, rows)]
-    if roles.classes is None:
+    targets, notes = read_targets(_named_labels(cells, roles.classes), columns, root.name, first=0)
+    values = next(iter(cells.values()), [None] * len(ids)) if targets is None else [None] * len(ids)
+    if roles.classes is None or targets is not None:
         labels, classes = encode_labels(values)
     else:
         labels, classes = numbered_labels(values, roles.classes, root.name), roles.classes
-    return Dataset(
+    dataset = Dataset(
         title=root.stem,
-        identity=lambda: f"parquet {root.resolve()} {roles.image} {roles.label}",
+        identity=lambda: f"parquet {root.resolve()} {roles.image} {','.join(roles.labels) or None}",
         ids=ids,
         classes=classes,
         labels=labels,
@@ -160,6 +164,17 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
         images=ParquetImages([path.resolve() for path in paths], group_rows, roles.bytes),
         groups=np.array(groups, dtype=str) if roles.group else None,
     )
+    return with_targets(dataset, targets, notes)
+
+
+def _named_labels(cells: dict[str, list[Any]], names: Sequence[str] | None) -> dict[str, list[Any]]:
+    """Return columns of lists of numbered labels as lists of their names; other columns as they are."""
+    if names is None:
+        return cells
+    return {
+        column: [[names[k] for k in cell if 0 <= k < len(names)] if isinstance(cell, list) else cell for cell in of]
+        for column, of in cells.items()
+    }
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -184,17 +199,18 @@ def _find_roles(path: Path, columns: Columns) -> _Roles:
         )
     image = image or with_bytes[0]
     rest = [name for name in names if name != image]
-    label = find_column(rest, columns.label, LABEL_NAMES, option="--label-column", source=path.name)
     numbered = [name for name in rest if kinds[name] == "ClassLabel"]
-    label = label or (numbered[0] if len(numbered) == 1 else None)
-    class_names = features.get(label or "", {}).get("names")
+    labels = label_columns(rest, columns, path.name) or (numbered if len(numbered) == 1 else [])
+    feature = features.get(labels[0], {}) if len(labels) == 1 else {}
+    of_list = feature.get("feature")
+    class_names = (of_list if isinstance(of_list, dict) else feature).get("names")
     image_type = schema.field(image).type
     fields = [field.name for field in image_type] if pa.types.is_struct(image_type) else []
     return _Roles(
         image=image,
         bytes=f"{image}.bytes" if fields else image,
         path=f"{image}.path" if "path" in fields else None,
-        label=label,
+        labels=tuple(labels),
         split=find_column(rest, columns.split, SPLIT_NAMES, option="--split-column", source=path.name),
         group=find_column(rest, columns.group, (), option="--group-column", source=path.name),
         classes=tuple(map(readable, class_names)) if isinstance(class_names, list) else None,
@@ -222,7 +238,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _group_rows(path: Path, roles: _Roles) -> list[int]:
     with _open(path) as file:
-        for name in filter(None, (roles.image, roles.label, roles.split, roles.group)):
+        for name in filter(None, (roles.image, *roles.labels, roles.split, roles.group)):
             if name not in file.schema_arrow.names:
                 raise DataError(f"{path.name} has no column {name!r}, as the files before it have. Give it alone.")
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]

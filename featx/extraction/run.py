@@ -288,6 +288,7 @@ def _publish(plan: Plan, recipe: Recipe, tally: Tally, wanted: np.ndarray, views
         provenance=_provenance(tally) | {"source": dict(dataset.source)},
         views=views,
         groups=() if dataset.groups is None else dataset.groups[rows].tolist(),
+        targets=dataset.targets and dataset.targets.select(rows),
     )
     return plan.store.publish(dataset.name, stem(recipe), content)
 

@@ -79,6 +79,8 @@ def _to_npz(table: ArrayTable, path: Path) -> None:
         "splits": table.splits,
         **({"groups": table.groups} if (table.groups != "").any() else {}),
     }
+    if table.targets is not None:
+        small |= {"targets": table.targets.array, "target_names": np.array(table.targets.names, dtype=str)}
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
         with archive.open("X.npy", "w", force_zip64=True) as member:
             header = {"descr": table.dtype.str, "fortran_order": False, "shape": table.shape}
@@ -115,7 +117,7 @@ def _write_parquet(
 ) -> None:
     from pyarrow import parquet
 
-    schema = _schema(fields, {"shape": json.dumps(table.shape[1:]), "classes": json.dumps(table.classes)})
+    schema = _schema(table, fields, {"shape": json.dumps(table.shape[1:]), "classes": json.dumps(table.classes)})
     with whole_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for here, X in _blocks(table):
             writer.write_table(_arrow(table, here, values(X), schema))
@@ -126,7 +128,7 @@ def _to_csv(table: ArrayTable, path: Path) -> None:
     from pyarrow import csv
 
     # CSV has no half precision; float32 holds it exactly
-    schema = _schema([(name, pa.float32()) for name in _feature_names(math.prod(table.shape[1:]))])
+    schema = _schema(table, [(name, pa.float32()) for name in _feature_names(math.prod(table.shape[1:]))])
     with whole_file(path) as temporary, csv.CSVWriter(temporary, schema) as writer:
         for here, X in _blocks(table):
             writer.write_table(_arrow(table, here, list(map(pa.array, X.astype(np.float32).T)), schema))
@@ -136,10 +138,10 @@ def _feature_names(width: int) -> list[str]:
     return [f"f{column}" for column in range(width)]
 
 
-def _schema(fields: list[tuple[str, Any]], metadata: dict[str, str] | None = None) -> Any:
+def _schema(table: ArrayTable, fields: list[tuple[str, Any]], metadata: dict[str, str] | None = None) -> Any:
     import pyarrow as pa
 
-    named = [("id", pa.string()), ("label", pa.string()), ("y", pa.int64()), ("split", pa.string())]
+    named = [(name, column.type) for name, column in _named_columns(table, slice(0)).items()]
     return pa.schema([*named, *fields], metadata=metadata)
 
 
@@ -157,7 +159,10 @@ def _named_columns(table: ArrayTable, here: slice) -> dict[str, Any]:
     split = [name or None for name in table.splits[here].tolist()]
     columns = {"id": table.ids[here].tolist(), "label": labels, "split": split}
     texts = {name: pa.array(map(_as_unicode, texts), pa.string()) for name, texts in columns.items()}
-    return {"id": texts["id"], "label": texts["label"], "y": pa.array(y), "split": texts["split"]}
+    found = {"id": texts["id"], "label": texts["label"], "y": pa.array(y), "split": texts["split"]}
+    targets = table.targets
+    values = {} if targets is None else dict(zip(targets.names, targets.array[here].T, strict=True))
+    return found | {f"target_{name}": pa.array(column, from_pandas=True) for name, column in values.items()}
 
 
 def _as_unicode(text: str | None) -> str | None:
@@ -172,6 +177,7 @@ def _to_h5(table: ArrayTable, path: Path) -> None:
         recipe=table.recipe,
         request=table.request,
         groups=table.groups.tolist(),
+        targets=table.targets,
         ids=table.ids.tolist(),
         item_ids=table.item_ids,
         y=table.y,

@@ -18,10 +18,12 @@ import numpy.typing as npt
 from featx.errors import DataError
 from featx.features.export import Export, export
 from featx.features.rows import ArrayRows, ArrayTable, PickedRows, Picks, find_items, in_order, row_numbers, shuffled
+from featx.features.tasks import targets_of
 from featx.recipe import Recipe, Request, Views
 from featx.settings import keywords
 from featx.store import Table, use_table
 from featx.store.rows import Indices
+from featx.targets import Targets
 
 Selection = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | tuple[Any, EllipsisType]
 
@@ -97,6 +99,9 @@ class Features:
         classes: Sequence[str] | None = None,
         splits: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
+        targets: npt.ArrayLike | None = None,
+        target_names: Sequence[str] | None = None,
+        task: str = "auto",
     ) -> Features:
         """Make a table in memory.
 
@@ -114,11 +119,17 @@ class Features:
             Empty for none.
         groups : sequence of str, optional
             What belongs together, such as patients: no split is drawn through a group. Empty for a row by itself.
+        targets : array-like of float, shape (n, t) or (n,), optional
+            Several labels a row (0 and 1), or numbers, NaN for unlabelled; in place of `y`.
+        target_names : sequence of str, optional
+            What they are called: ``"0"``, ``"1"``, … by default.
+        task : {"auto", "multilabel", "regress"}
+            What `targets` are: labels where all are 0, 1 or NaN, else numbers, by default.
 
         Raises
         ------
         DataError
-            If lengths differ, or a label has no class.
+            If lengths differ, a label has no class, or there are both `y` and `targets`.
         """
         X = np.asarray(X)
         X = X if X.dtype in (np.float32, np.float16) else X.astype(np.float32)
@@ -130,6 +141,9 @@ class Features:
                 f"y holds numbers of classes, got {np.asarray(y).dtype}. Of names: "
                 "classes, y = np.unique(names, return_inverse=True), and give both"
             )
+        if y is not None and targets is not None:
+            raise DataError("Rows have classes (y) or targets, not both. Leave out one of them.")
+        given = None if targets is None else Targets.from_array(targets, target_names, task)
         labels = np.full(n, -1, np.int64) if y is None else np.asarray(y, np.int64)
         n_classes = int(labels.max(initial=-1)) + 1
         names = tuple(map(str, range(n_classes))) if classes is None else tuple(classes)
@@ -141,8 +155,10 @@ class Features:
             splits=np.array([""] * n if splits is None else list(splits), dtype=str),
             item_ids=np.zeros((n, 32), np.uint8),
             groups=np.array([""] * n if groups is None else list(map(str, groups)), dtype=str),
+            targets=given,
         )
         lengths = {name: len(getattr(table, name)) for name in ("y", "ids", "splits", "groups")}
+        lengths |= {} if given is None else {"targets": len(given)}
         for name, length in lengths.items():
             if length != n:
                 raise DataError(f"X has {n:,} rows, {name} has {length:,}.")
@@ -178,6 +194,12 @@ class Features:
         return self._column(self._table.groups)
 
     @cached_property
+    def targets(self) -> npt.NDArray[np.float32]:
+        """Several labels (0, 1) or numbers a row, NaN for unlabelled, shape (n, t); (n, 0) where rows have classes."""
+        targets = self._table.targets
+        return np.empty((len(self), 0), np.float32) if targets is None else self._column(targets.array)
+
+    @cached_property
     def item_ids(self) -> npt.NDArray[np.uint8]:
         """SHA-256 of what each row was made from, shape (n, 32)."""
         return self._column(self._table.item_ids)
@@ -191,6 +213,16 @@ class Features:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self._table.classes
+
+    @property
+    def task(self) -> str:
+        """What rows are labelled for: ``classify`` (`y`), ``multilabel`` or ``regress`` (`targets`)."""
+        return "classify" if self._table.targets is None else self._table.targets.task
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """What the columns of `targets` are called."""
+        return () if self._table.targets is None else self._table.targets.names
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -303,7 +335,7 @@ class Features:
 
     def _picked(self, parts: list[Picks]) -> ArrayTable:
         """Return the rows of `parts` one behind another, with the labels that they have in this table."""
-        origin = np.concatenate([part.origin for part in parts])
+        origin, targets = np.concatenate([part.origin for part in parts]), targets_of(self)
         return ArrayTable(
             rows=PickedRows(parts),
             y=self.y[origin],
@@ -312,6 +344,7 @@ class Features:
             splits=self.splits[origin],
             item_ids=self.item_ids[origin],
             groups=self.groups[origin],
+            targets=targets and targets.select(origin),
             key=self.key,
             recipe=self._table.recipe,
             request=self._table.request,
@@ -355,8 +388,8 @@ class Features:
         indices = self._of_split(which) if isinstance(which, str) else row_numbers(which, len(self))
         return Features(self._table, indices if self._rows is None else self._rows[indices])
 
-    def split(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Return ``X`` (shape (m, …)) and ``y`` (shape (m,)) of one split.
+    def split(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return ``X`` (shape (m, …)) and ``y`` (shape (m,)) of one split; `targets` where rows have them instead.
 
         Raises
         ------
@@ -364,7 +397,8 @@ class Features:
             If no row is of that split.
         """
         part = self.select(name)
-        return part.X, part.y
+        targets = targets_of(part)
+        return part.X, part.y if targets is None else targets.y
 
     def blocks(
         self, n_bytes: int = 64 << 20, *, shuffle: bool = False, seed: int | Sequence[int] = 0
@@ -422,7 +456,7 @@ class Features:
         OptionError
             If the name ends otherwise, or that format has no columns.
         """
-        return export(self._whole(), Path(path), columns=how.columns)
+        return export(self.whole(), Path(path), columns=how.columns)
 
     def to_pandas(self) -> Any:
         """Return a `pandas.DataFrame` of all rows: ``id``, ``label``, ``y``, ``split``, and a column for each feature.
@@ -436,10 +470,17 @@ class Features:
         """
         from featx.features.export import to_pandas
 
-        return to_pandas(self._whole())
+        return to_pandas(self.whole())
 
-    def _whole(self) -> ArrayTable:
+    def whole(self) -> ArrayTable:
+        """Return the same rows as a table of their own, which reads them where they are."""
         return replace(self._picked([self._plain]), errors=self.errors)
+
+    @property
+    def _labels_told(self) -> str:
+        if self.task != "classify":
+            return f"{self.task}: {', '.join(self.target_names[:5])}{', …' * (len(self.target_names) > 5)}"
+        return f"{len(self.classes):,} classes" if self.classes else "unlabelled"
 
     def _repr_html_(self) -> str:
         """Show what the table holds in a notebook."""
@@ -461,7 +502,7 @@ class Features:
         splits = " · ".join(f"{name} {count:,}" for name, count in self._split_counts().items() if name)
         parts = [
             f"{size} {self.dtype}",
-            f"{len(self.classes):,} classes" if self.classes else "unlabelled",
+            self._labels_told,
             splits,
             f"{len(self.errors):,} errors" if self.errors else "",
             str(self.path or "in memory"),

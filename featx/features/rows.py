@@ -14,6 +14,7 @@ from featx.errors import CorruptFileError, DataError, RowIndexError
 from featx.store import Table
 from featx.store.catalog import DigestIndex
 from featx.store.rows import Indices, RowReader, gather
+from featx.targets import Targets
 
 #: Rows that stay together when blocks are shuffled, in bytes.
 _SHUFFLED_BYTES = 1 << 20
@@ -92,6 +93,7 @@ class ArrayTable:
     probe: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     views: list[str] = field(default_factory=list)
     groups: npt.NDArray[np.str_]
+    targets: Targets | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from featx.heads.training import MONITORS, OPTIMIZERS, TrainConfig
 from featx.progress import OnProgress
 from featx.recipe import PRECISIONS, LayerOptions, Preprocessing, Request
 from featx.settings import Seeded, check, option, part_of
+from featx.targets import check_classes
 
 #: Settings of a single network and run: what trains several gives each of them its own.
 INDIVIDUAL = ("backbone", "seed")
@@ -217,4 +218,6 @@ class FineTune(Source, ErrorOptions, EstimatorSettings):
     def open(self, data: Any) -> Dataset:
         """List the images of `data`, with validation rows where a share was asked for."""
         how = part_of(Source, self)
-        return open_dataset(data, **vars(how if self.holds_out else dataclasses.replace(how, val=None)))
+        dataset = open_dataset(data, **vars(how if self.holds_out else dataclasses.replace(how, val=None)))
+        check_classes(dataset.task, "Fine-tuning")
+        return dataset

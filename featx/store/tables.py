@@ -20,10 +20,14 @@ from featx.store.container import RowStream, Sealed, as_bytes, extent_from_json,
 from featx.store.hdf5 import from_utf8, to_utf8
 from featx.store.rows import RowReader, digest, within
 from featx.store.segments import Places, Segment, SegmentedRows, segment_path
+from featx.targets import TASKS, Targets
 
 KIND = "table"
 #: Columns that a table has where there is something to say: names of the tables of views, and groups of rows.
 VIEWS, GROUPS = "views/table", "group"
+#: And where it has something else than one class a row: what, and what that is called.
+TARGETS, TARGET_NAMES = "targets", "target_names"
+_OPTIONAL = (VIEWS, GROUPS, TARGETS, TARGET_NAMES)
 _KEY = re.compile("[A-Za-z0-9_-]{0,100}")
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
@@ -56,6 +60,8 @@ class TableContent:
         Names of the tables beside this one that hold augmented views 1, 2, … of its items.
     groups : sequence of str
         The group of each row, empty for a row by itself; none where all are.
+    targets : Targets, optional
+        Several labels or numbers a row; `y` is then -1 and `classes` empty.
     """
 
     key: str
@@ -72,9 +78,11 @@ class TableContent:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     views: Sequence[str] = ()
     groups: Sequence[str] = ()
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits), len(self.groups or self.ids)}
+        lengths |= set() if self.targets is None else {len(self.targets)}
         if len(lengths) > 1:
             raise DataError(f"Rows have ids, item ids, labels, splits and groups; got {sorted(lengths)} of them.")
         if len(self.y) and not -1 <= np.min(self.y) <= np.max(self.y) < len(self.classes):
@@ -87,7 +95,7 @@ class TableContent:
             "recipe": self.recipe,
             "request": self.request,
             "provenance": json.dumps(dict(self.provenance), sort_keys=True),
-        }
+        } | ({} if self.targets is None else {"task": self.targets.task})
 
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
@@ -96,16 +104,24 @@ class TableContent:
         errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
         errors["id"], errors["reason"] = failed, reasons
         failed_items = np.zeros((len(errors), 32)) if self.error_item_ids is None else self.error_item_ids
-        told = {VIEWS: self.views, GROUPS: self.groups if any(self.groups) else ()}
-        return {name: to_utf8(values) for name, values in told.items() if values} | {
-            "y": np.asarray(self.y, "<i8"),
-            "ids": to_utf8(self.ids),
-            "classes": to_utf8(self.classes),
-            "split": to_utf8(self.splits),
-            "item_id": np.asarray(self.item_ids, np.uint8),
-            "errors": errors,
-            "error_item_id": np.asarray(failed_items, np.uint8),
-        }
+        told: dict[str, Sequence[str]] = {VIEWS: self.views, GROUPS: self.groups if any(self.groups) else ()}
+        targets = {}
+        if self.targets is not None:
+            told[TARGET_NAMES] = self.targets.names
+            targets[TARGETS] = np.asarray(self.targets.array, "<f4")
+        return (
+            {name: to_utf8(values) for name, values in told.items() if values}
+            | targets
+            | {
+                "y": np.asarray(self.y, "<i8"),
+                "ids": to_utf8(self.ids),
+                "classes": to_utf8(self.classes),
+                "split": to_utf8(self.splits),
+                "item_id": np.asarray(self.item_ids, np.uint8),
+                "errors": errors,
+                "error_item_id": np.asarray(failed_items, np.uint8),
+            }
+        )
 
     @cached_property
     def digests(self) -> dict[str, bytes]:
@@ -198,8 +214,13 @@ class Table:
                 "error_item_id": ("u", (self._file.extents["errors"].shape[0], 32)),
             }
         )
-        lengths = {VIEWS: None, GROUPS: n}
+        lengths = {VIEWS: None, GROUPS: n, TARGET_NAMES: None}
         self._file.require({name: ("S", (k,)) for name, k in lengths.items() if name in self._file.extents})
+        self.task = attributes.get("task", "classify")
+        if self.task not in TASKS or (self.task != "classify") != (TARGETS in self._file.extents):
+            raise CorruptFileError(f"{self.path} is damaged: its task is not as featx writes it.")
+        if self.task != "classify":
+            self._file.require({TARGETS: ("f", (n, *self._file.extents[TARGET_NAMES].shape))})
         kinds = [(name, kind[0].kind) for name, kind in (self._file.extents["errors"].dtype.fields or {}).items()]
         if kinds != [("id", "S"), ("reason", "S")]:
             raise CorruptFileError(f"{self.path} is damaged: its errors are not as featx writes them.")
@@ -259,6 +280,22 @@ class Table:
         """Group of each row, empty for a row by itself, shape (n,)."""
         return from_utf8(self._file.array(GROUPS)) if GROUPS in self._file.extents else np.full(len(self), "")
 
+    @cached_property
+    def targets(self) -> Targets | None:
+        """Several labels or numbers a row; None where rows have classes."""
+        if self.task == "classify":
+            return None
+        names = tuple(from_utf8(self._file.array(TARGET_NAMES)).tolist())
+        values = self._file.array(TARGETS)
+        if np.isinf(values).any() or (
+            self.task == "multilabel" and ((values != 0) & (values != 1) & ~np.isnan(values)).any()
+        ):
+            raise CorruptFileError(f"{self.path} is damaged: its targets are not as featx writes them.")
+        try:
+            return Targets(self.task, names, values)
+        except DataError as error:
+            raise CorruptFileError(f"{self.path} is damaged: {error}") from error
+
     @property
     def item_ids(self) -> npt.NDArray[np.uint8]:
         """Content ids of the rows, shape (n, 32)."""
@@ -290,10 +327,11 @@ class Table:
         return names
 
     def says(self, content: TableContent) -> bool:
-        """Whether the table already has these rows, labels, groups, errors and views."""
+        """Whether the table already has these rows, labels, targets, groups, errors and views."""
         return (
-            all((name in self._file.extents) == (name in content.columns) for name in (VIEWS, GROUPS))
+            all((name in self._file.extents) == (name in content.columns) for name in _OPTIONAL)
             and self.key == content.key
+            and self.task == content.attributes().get("task", "classify")
             and all(
                 self._file.digest_of(name) == content.digests[name] and self._file.extents[name].dtype == array.dtype
                 for name, array in content.columns.items()
