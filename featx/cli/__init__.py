@@ -129,12 +129,17 @@ def _stoppable() -> Iterator[None]:
     (`sys.unraisablehook`): such a one is sent again a moment later, when that destructor is through.
     """
     main_thread = threading.get_ident()
-    again: list[threading.Timer] = []
+    stoppable = threading.Lock()  # held by who sends: nothing may be sent where SIGTERM means death again
+    ended = False
+
+    def send() -> None:
+        with stoppable:
+            if not ended:
+                signal.pthread_kill(main_thread, signal.SIGTERM)
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:
         if issubclass(what.exc_type, KeyboardInterrupt):
-            again.append(threading.Timer(0.01, signal.pthread_kill, [main_thread, signal.SIGTERM]))
-            again[-1].start()
+            threading.Timer(0.01, send).start()
         else:
             told(what)
 
@@ -143,10 +148,10 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        with stoppable:
+            ended = True
         signal.signal(signal.SIGTERM, handled)
         sys.unraisablehook = told
-        for timer in again:
-            timer.cancel()
 
 
 #: How Python, the loader of libraries, PyTorch, OpenVINO and OpenBLAS say that no memory is left.
