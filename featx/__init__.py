@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featx.heads.neighbors import CentroidHead as CentroidHead
     from featx.heads.neighbors import KNNHead as KNNHead
     from featx.heads.ridge import RidgeHead as RidgeHead
+    from featx.heads.ridge import RidgeRegressor as RidgeRegressor
     from featx.model import Model as Model
     from featx.model import Predictions as Predictions
     from featx.model import fit as fit
@@ -55,7 +56,7 @@ _HOMES = {
     "finetuning": ("FineTuneClassifier", "finetune"),
     "heads": (
         *("CentroidHead", "ConvHead", "DenseHead", "KNNHead", "LogisticHead", "LogisticHeadCV", "RidgeHead"),
-        *("SVMHead", "XGBoostHead"),
+        *("RidgeRegressor", "SVMHead", "XGBoostHead"),
     ),
     "model": ("Model", "Predictions", "fit", "load"),
     "protocols": ("run_protocol",),

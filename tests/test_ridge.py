@@ -76,3 +76,7 @@ def test_one_row_a_class_is_no_cause_for_a_warning():
     few = np.random.default_rng(0).normal(size=(30, 8))
 
     assert RidgeHead(0.1).fit(few, np.arange(30)).score(few, np.arange(30)) > 0.2
+
+
+def test_rows_that_are_all_alike_tell_the_frequent_class():
+    assert (RidgeHead().fit(np.ones((3, 8)), [0, 1, 1]).predict(np.zeros((2, 8))) == 1).all()

@@ -21,6 +21,7 @@ _HOMES = {
     "LogisticHead": "featx.heads.linear",
     "LogisticHeadCV": "featx.heads.logistic_cv",
     "RidgeHead": "featx.heads.ridge",
+    "RidgeRegressor": "featx.heads.ridge",
     "SVMHead": "featx.heads.linear",
     "XGBoostHead": "featx.heads.boosted",
     "export_state": "featx.heads.state",

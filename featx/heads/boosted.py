@@ -12,9 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import resolve_device, within_memory
-from featx.heads.inputs import Array, Head, Samples, like, read_labelled, read_rows, read_training
+from featx.heads.estimator import Head
+from featx.heads.inputs import Samples, like, read_labelled, read_rows, read_training
 from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import leading, mean_row, second_moment
+from featx.heads.targets import Array
 from featx.settings import check_number
 
 #: Settings of `XGBoostHead` that are XGBoost's own, by the same names.
@@ -249,7 +251,7 @@ class XGBoostHead(Head):
         device = training.device_for(self.device)
         for indices, block in training.blocks():
             rows = within_memory(lambda *where, block=block: self._projected(training.on(*where), block), device)
-            batch.append((rows, training.codes[indices], training.weights[indices]))
+            batch.append((rows, training.targets[indices], training.weights[indices]))
             n_bytes += batch[-1][0].nbytes
             if n_bytes >= block.nbytes:
                 yield _joined(batch)

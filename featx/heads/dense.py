@@ -15,17 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import arithmetic, resolve_device, within_memory
 from featx.errors import DataError, OptionError
-from featx.heads.inputs import (
-    NUMPY,
-    Array,
-    ClassWeight,
-    Head,
-    Samples,
-    as_tensor,
-    read_labelled,
-    read_rows,
-    read_training,
-)
+from featx.heads.estimator import Head
+from featx.heads.inputs import NUMPY, Samples, as_tensor, read_labelled, read_rows, read_training
 from featx.heads.layers import (
     FOR_MAPS,
     Layer,
@@ -39,6 +30,7 @@ from featx.heads.layers import (
 )
 from featx.heads.linear import softmax
 from featx.heads.small import SmallTrainer, initial_state, is_plain
+from featx.heads.targets import Array, ClassWeight
 from featx.heads.training import TrainConfig, Trainer, forked_seeds
 from featx.settings import check_choice, check_number
 
@@ -279,12 +271,14 @@ class NetworkClassifier(_FittedNetwork, Head):
         if groups is not None:
             n_folds = max(2, round(1 / self.validation_fraction))
             folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-            kept, held = next(folds.split(training.codes, training.codes, groups))
+            kept, held = next(folds.split(training.targets, training.targets, groups))
             return training.select(kept), training.select(held)
-        counts = np.bincount(training.codes)
-        n_held = max(int(self.validation_fraction * len(training.codes)), len(counts))
-        stratify = training.codes if counts.min() > 1 and n_held + len(counts) <= len(training.codes) else None
-        parts = train_test_split(np.arange(len(training.codes)), test_size=n_held, stratify=stratify, random_state=seed)
+        counts = np.bincount(training.targets)
+        n_held = max(int(self.validation_fraction * len(training.targets)), len(counts))
+        stratify = training.targets if counts.min() > 1 and n_held + len(counts) <= len(training.targets) else None
+        parts = train_test_split(
+            np.arange(len(training.targets)), test_size=n_held, stratify=stratify, random_state=seed
+        )
         return training.select(np.sort(parts[0])), training.select(np.sort(parts[1]))
 
 
@@ -470,7 +464,7 @@ class _TableBatches:
         self.n_rows = len(training)
         self.steps_per_epoch = math.ceil(self.n_rows / batch_size)
         self._n_parts, self._place = n_parts, "cpu" if device and n_parts > 1 else device
-        self._codes = self._placed(training.codes)
+        self._codes = self._placed(training.targets)
         self._weights = self._placed((training.weights / training.weights.mean()).astype(np.float32))
         source = self._rows.source
         self._resident = self._floats(source) if isinstance(source, np.ndarray) else None

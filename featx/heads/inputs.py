@@ -2,99 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import assert_all_finite, check_array, check_consistent_length
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
 
 from featx.devices import resolve_device
-from featx.errors import DataError, OptionError
+from featx.errors import DataError
+from featx.heads.targets import Array, ClassWeight, class_weights, known_targets, learn_targets, row_weights
 from featx.machine import share_cores
 from featx.settings import parse_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
-ClassWeight = dict[Any, float] | str | None
-
 #: Rows are gone through in blocks of this size where no memory limit says otherwise.
 BLOCK_BYTES = 16 << 20
 
 #: Fits to tables of at most so many values are done in numpy: importing torch takes longer than it saves.
 NUMPY = 1 << 25
-
-#: What scikit-learn, XGBoost and Keras call some settings of heads here.
-OTHER_NAMES = {
-    "alphas": "alpha",
-    "eta": "learning_rate",
-    "hidden_layer_sizes": "hidden",
-    "learning_rate": "lr",
-    "learning_rate_init": "lr",
-    "max_iter": "epochs",
-    "max_epochs": "epochs",
-    "n_epochs": "epochs",
-    "n_iter_no_change": "patience",
-    "n_neighbors": "k",
-    "num_boost_round": "n_estimators",
-    "num_round": "n_estimators",
-    "seed": "random_state",
-    "solver": "optimizer",
-    "tol": "min_delta",
-}
-
-
-def explain_setting(name: str, known: Collection[str]) -> str:
-    """Return what to say of a setting that is none of those `known`: which is meant, and all there are."""
-    other, near = OTHER_NAMES.get(name), get_close_matches(name, known, n=1)
-    hint = f"Here it is called {other!r}. " if other in known else f"Did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Its settings: {', '.join(known)}."
-
-
-if TYPE_CHECKING:
-    # scikit-learn has no types, and a class with an unknown base takes any argument.
-    class _Classifier:
-        classes_: Array
-        n_features_in_: int
-
-        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
-        def set_params(self, **params: Any) -> Self: ...
-        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
-        def __sklearn_tags__(self) -> Any: ...
-
-else:
-
-    class _Classifier(ClassifierMixin, BaseEstimator):
-        pass
-
-
-class Head(_Classifier):
-    """A scikit-learn classifier that says which of its settings an unknown one stands for."""
-
-    if not TYPE_CHECKING:  # type checkers read the parameters of `__init__`
-
-        def __new__(cls, *args: Any, **settings: Any) -> Any:  # noqa: ARG004 - __init__ takes them
-            """Refuse settings that are not there.
-
-            Raises
-            ------
-            TypeError
-            """
-            known = inspect.signature(cls).parameters
-            for name in settings:
-                if name not in known:
-                    raise TypeError(f"{cls.__name__}() has no setting {name!r}. {explain_setting(name, list(known))}")
-            return super().__new__(cls)
 
 
 class Table(Protocol):
@@ -137,12 +69,15 @@ class Samples:
         Where blocks are given: on the CPU as numpy's, else as torch's.
     n_parts : int
         As in `featx.devices.within_memory`: of several, blocks are so much smaller.
-    codes : ndarray of int64, shape (n,)
-        Index into `classes`; empty where labels are unknown, as in prediction, and so are the rest.
+    targets : ndarray
+        As `featx.heads.targets.learn_targets` gives them: index into `classes` (n,), labels (n, t) or numbers (n, t);
+        empty where they are unknown, as in prediction, and so are the rest.
     weights : ndarray of float64, shape (n,)
-        Sample weight times class weight.
+        Sample weight, times the weight of the class where rows have one.
     classes : ndarray, shape (k,)
         Sorted labels.
+    label_weights : ndarray of float64, shape (2, t), or None
+        What 0 and 1 of each of several labels count; None for 1 throughout.
     """
 
     source: Array | Table
@@ -151,9 +86,10 @@ class Samples:
     limit: int | None = None
     device: str = "cpu"
     n_parts: int = 1
-    codes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    targets: Array = field(default_factory=lambda: np.empty(0, np.int64))
     weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     classes: Array = field(default_factory=lambda: np.empty(0))
+    label_weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -211,7 +147,7 @@ class Samples:
         source = self.source[indices] if isinstance(self.source, np.ndarray) else self.source.select(indices)
         shape = (len(indices), *self.shape[1:])
         labelled: dict[str, Any] = (
-            {"codes": self.codes[indices], "weights": self.weights[indices]} if len(self.codes) else {}
+            {"targets": self.targets[indices], "weights": self.weights[indices]} if len(self.targets) else {}
         )
         return replace(self, source=source, shape=shape, **labelled)
 
@@ -233,7 +169,7 @@ def read_training(
     memory: int | str | None = None,
     maps: bool = False,
 ) -> Samples:
-    """Check what was given to ``fit``, and set ``n_features_in_`` and ``classes_`` of `head`.
+    """Check what was given to ``fit``, and set ``n_features_in_`` and what `head` knows of its targets.
 
     Parameters
     ----------
@@ -242,12 +178,13 @@ def read_training(
     X : array-like of shape (n, d), or Table
         Arrays stay as they are. A table is read whole when half of `memory` holds it in its computing
         dtype (the other half is for the fit), else it is read block by block.
-    y : array-like of shape (n,), or None
-        None takes the labels of the table; its unlabelled rows (-1) are then left out.
+    y : array-like of shape (n,) or (n, t), or None
+        See `featx.heads.targets.learn_targets`. None takes the labels of the table; its unlabelled rows (-1) are then
+        left out.
     sample_weight : array-like of shape (n,), or None
         Not negative, not all zero.
     class_weight : dict, "balanced" or None
-        As in scikit-learn.
+        As in scikit-learn; of several labels a row each is balanced by itself.
     memory : int, str or None
         Limit in bytes (or "2GiB") for everything the fit adds to the process; None for no limit.
     maps : bool
@@ -267,14 +204,8 @@ def read_training(
         rows = _table_rows(head, X, limit, maps=maps)
     else:
         rows = _array_rows(head, X, reset=True, maps=maps)
-    labels = _check_labels(head, y, len(rows))
-    classes, codes = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise DataError(f"A classifier needs at least two classes, got 1 class: {classes.tolist()[:1]}.")
-    head.classes_ = classes
-    weights = _row_weights(sample_weight, len(rows))
-    weights *= _class_weights(class_weight, classes, codes, weights)[codes]
-    return replace(rows, codes=codes.astype(np.int64), weights=weights, classes=classes)
+    targets, classes = learn_targets(head, y, len(rows))
+    return _labelled(rows, targets, classes, sample_weight, class_weight)
 
 
 def read_labelled(
@@ -306,14 +237,20 @@ def read_labelled(
             rows = replace(rows, source=np.asarray(X.X, rows.dtype))
     else:
         rows = _array_rows(head, X, reset=reset, maps=maps)
-    labels = _check_labels(head, y, len(rows))
-    unknown = np.setdiff1d(labels, head.classes_)
-    if len(unknown):
-        raise DataError(f"Labels {unknown[:3].tolist()} are not among the classes {head.classes_[:10].tolist()}.")
-    codes = np.searchsorted(head.classes_, labels)
-    weights = _row_weights(sample_weight, len(rows))
-    weights *= _class_weights(class_weight, head.classes_, codes, weights)[codes]
-    return replace(rows, codes=codes.astype(np.int64), weights=weights, classes=head.classes_)
+    targets = known_targets(head, y, len(rows))
+    return _labelled(rows, targets, getattr(head, "classes_", np.empty(0)), sample_weight, class_weight)
+
+
+def _labelled(rows: Samples, targets: Array, classes: Array, sample_weight: Any, class_weight: ClassWeight) -> Samples:
+    """Return rows with their targets and weights."""
+    weights, label_weights = row_weights(sample_weight, len(rows)), None
+    if class_weight is not None:
+        counts = class_weights(class_weight, classes, targets, weights)
+        if targets.ndim == 2:
+            label_weights = counts
+        else:
+            weights *= counts[targets]
+    return replace(rows, targets=targets, weights=weights, classes=classes, label_weights=label_weights)
 
 
 def read_rows(head: Any, X: Any, *, maps: bool = False) -> Samples:
@@ -339,17 +276,6 @@ def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Samples:
     return Samples(array, array.shape, array.dtype)
 
 
-def _check_labels(head: Any, y: Any, n: int) -> Array:
-    if y is None:
-        raise DataError(f"{type(head).__name__} requires y to be passed, but the target y is None.")
-    labels: Array = column_or_1d(y, warn=True)
-    if labels.dtype.kind == "f":
-        assert_all_finite(labels, input_name="y")
-        check_classification_targets(labels)  # of others it only warns, where most classes have a single row
-    check_consistent_length(range(n), labels)
-    return labels
-
-
 def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Samples:
     if len(X.shape) > 2 and not maps:
         raise DataError(
@@ -372,35 +298,6 @@ def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Sample
 
 def _computing_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
-
-
-def _class_weights(
-    class_weight: ClassWeight, classes: Array, codes: Array, weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the weight of each class; balanced ones give every class of the rows the same sum of weights."""
-    if class_weight is None:
-        return np.ones(len(classes))
-    if isinstance(class_weight, dict):
-        return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
-    if class_weight != "balanced":
-        raise OptionError(f"class_weight must be balanced, none or a dict of label: weight; got {class_weight!r}.")
-    sums = np.bincount(codes, weights, minlength=len(classes))
-    return np.where(sums > 0, sums.sum() / np.maximum((sums > 0).sum() * sums, np.finfo(float).tiny), 0)
-
-
-def _row_weights(sample_weight: Any, n: int) -> NDArray[np.float64]:
-    if sample_weight is None:
-        return np.ones(n)
-    weights: NDArray[np.float64] = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, copy=True, input_name="sample_weight"
-    )
-    if weights.ndim == 0:
-        return np.full(n, float(weights))
-    if weights.shape != (n,):
-        raise DataError(f"sample_weight needs one weight a row, shape ({n},), got {weights.shape}.")
-    if (weights < 0).any() or not weights.any():
-        raise DataError("sample_weight must not be negative, and not all of it zero.")
-    return weights
 
 
 def like(array: Array, other: Any) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 
 from featx.errors import OptionError
-from featx.heads.inputs import Array
+from featx.heads.targets import Array
 
 if TYPE_CHECKING:
     from torch import nn

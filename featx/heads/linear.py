@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import within_memory
-from featx.heads.inputs import Array, ClassWeight, Head, Samples, read_rows, read_training
+from featx.heads.estimator import Head
+from featx.heads.inputs import Samples, read_rows, read_training
 from featx.heads.losses import Binomial, Loss, Multinomial, SquaredHinge, to_numpy
 from featx.heads.solver import Minimiser, Problem, Solution
+from featx.heads.targets import Array, ClassWeight
 from featx.settings import check_number
 
 
 class LinearClassifier(Head):
-    """Scores X @ coef_.T + intercept_, and the label of the largest (of the sign, for two classes)."""
+    """Scores X @ coef_.T + intercept_, and the label of the largest; the signs, for two classes or several labels."""
 
     coef_: Array
     intercept_: Array
-    classes_: Array
+
+    takes_labels = True
 
     def decision_function(self, X: Any) -> Array:
         """Return scores of shape (n, k), or (n,) for two classes.
@@ -33,20 +37,19 @@ class LinearClassifier(Head):
         X : array-like of shape (n, d), or Features
         """
         check_is_fitted(self)
-        rows = read_rows(self, X)
-        scores = np.concatenate([block @ self.coef_.T + self.intercept_ for _, block in rows.blocks()])
+        scores = linear_scores(self, X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: Any) -> Array:
-        """Return the label of each row, shape (n,)."""
-        scores = self.decision_function(X)
-        codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        labels: Array = self.classes_[codes]
-        return labels
+        """Return the label of each row, shape (n,), or whether each of several labels holds, (n, t)."""
+        return self._decided(self.decision_function(X))
 
     def predict_proba(self, X: Any) -> Array:
-        """Return the softmax of the scores, shape (n, k), columns in the order of ``classes_``."""
-        return softmax(self.decision_function(X))
+        """Return the softmax of the scores, shape (n, k); with several labels each one's own probability.
+
+        Columns are in the order of ``classes_``.
+        """
+        return probabilities(self, self.decision_function(X))
 
 
 @dataclass(eq=False, repr=False)
@@ -60,8 +63,9 @@ class PenalisedClassifier(LinearClassifier):
     class_weight: ClassWeight = None
     device: str = "auto"
 
-    #: Of two classes, and of more.
-    _losses: ClassVar[tuple[Loss, Loss]]
+    def _loss(self, samples: Samples) -> Loss:
+        """Return what is minimised for such targets."""
+        raise NotImplementedError
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
         """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
@@ -73,7 +77,7 @@ class PenalisedClassifier(LinearClassifier):
 
     def _solve(self, samples: Samples) -> None:
         total = float(samples.weights.sum())
-        loss = self._losses[len(samples.classes) > 2]
+        loss = self._loss(samples)
 
         def solve(device: str, n_parts: int) -> tuple[Problem, Solution]:
             problem = Problem(samples, samples.weights[None] / total, loss, device, n_parts)
@@ -86,13 +90,14 @@ class PenalisedClassifier(LinearClassifier):
 
 @dataclass(eq=False, repr=False)
 class LogisticHead(PenalisedClassifier):
-    """Multinomial logistic regression with an L2 penalty.
+    """Logistic regression with an L2 penalty: multinomial, or with several labels a row each label's own.
 
     Minimises the objective of `sklearn.linear_model.LogisticRegression`,
 
         C · Σ_i s_i · loss_i + ½ ‖coef‖²,
 
-    with the intercept unpenalised and, for two classes, one vector of coefficients.
+    with the intercept unpenalised and, for two classes, one vector of coefficients. Of several labels, y (n, t) of
+    0 or 1, it is the sum of the objectives of `sklearn.multiclass.OneVsRestClassifier`, whose products are shared.
 
     Parameters
     ----------
@@ -104,7 +109,7 @@ class LogisticHead(PenalisedClassifier):
     max_iter : int
         Most iterations; a `ConvergenceWarning` says when they did not suffice.
     class_weight : dict, "balanced" or None
-        As in scikit-learn.
+        As in scikit-learn; of several labels each is balanced by itself.
     device : {"auto", "cpu", "cuda"}
         Where the fit computes. Prediction needs numpy alone.
 
@@ -113,6 +118,9 @@ class LogisticHead(PenalisedClassifier):
     coef_ : ndarray of shape (k, d), or (1, d) for two classes
     intercept_ : ndarray of shape (k,) or (1,)
     classes_ : ndarray of shape (k,)
+        Sorted labels; of several labels a row, the numbers of their columns.
+    multilabel_ : bool
+        Whether rows have several labels.
     objective_ : float
         Value of the objective above.
     gradient_norm_ : float
@@ -128,7 +136,8 @@ class LogisticHead(PenalisedClassifier):
     ((10, 64), True, 0.99)
     """
 
-    _losses = Binomial(), Multinomial()
+    def _loss(self, samples: Samples) -> Loss:
+        return logistic_loss(samples)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return logarithms of `predict_proba`."""
@@ -170,7 +179,14 @@ class SVMHead(PenalisedClassifier):
 
     C: float = 0.01
 
-    _losses = SquaredHinge(), SquaredHinge()
+    def _loss(self, samples: Samples) -> Loss:
+        return SquaredHinge(samples.label_weights)
+
+
+def logistic_loss(samples: Samples) -> Loss:
+    """Return the loss of logistic regression on such targets."""
+    several = samples.targets.ndim == 2
+    return Multinomial() if len(samples.classes) > 2 and not several else Binomial(samples.label_weights)
 
 
 def keep_solution(head: Any, problem: Problem, solution: Solution, *, total: float, C: float) -> None:
@@ -197,6 +213,17 @@ def uncentred(problem: Problem, theta: Any) -> tuple[NDArray[Any], NDArray[Any]]
     with problem.exact():
         intercept = theta[..., -1] - coef @ problem.mean
     return to_numpy(coef).astype(dtype), to_numpy(intercept).astype(dtype)
+
+
+def linear_scores(head: Any, X: Any) -> Array:
+    """Return X @ coef_.T + intercept_ of a fitted head, shape (n, o)."""
+    rows = read_rows(head, X)
+    return np.concatenate([block @ head.coef_.T + head.intercept_ for _, block in rows.blocks()])
+
+
+def probabilities(head: Head, scores: Array) -> Array:
+    """Return what log-odds of a head's classes mean, or of each of its several labels."""
+    return np.asarray(expit(scores)) if head.multilabel_ else softmax(scores)
 
 
 def softmax(scores: Array) -> Array:

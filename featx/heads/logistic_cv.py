@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from featx.devices import within_memory
 from featx.errors import DataError
-from featx.heads.inputs import Array, ClassWeight, Samples, read_labelled, read_training
-from featx.heads.linear import LinearClassifier, keep_solution, softmax, uncentred
-from featx.heads.losses import Binomial, Multinomial
+from featx.heads.inputs import Samples, read_labelled, read_training
+from featx.heads.linear import LinearClassifier, keep_solution, logistic_loss, probabilities, uncentred
 from featx.heads.solver import REFRESH, Minimiser, Problem
+from featx.heads.targets import Array, ClassWeight
 from featx.settings import check_choice, check_number
 
 #: The path is solved to ten times ``tol``, but, where that is more, only to this: scikit-learn's own.
@@ -27,16 +27,17 @@ class LogisticHeadCV(LinearClassifier):
 
     The folds are solved side by side, so that they share every product with the rows, at the default
     `tol` to ten times that; each C starts from the solution of the one before. The chosen C is then
-    fitted on all rows, to `tol`.
+    fitted on all rows, to `tol`. Several labels a row, y (n, t) of 0 or 1, have one C.
 
     Parameters
     ----------
     Cs : int or sequence of float
         Values of C; an int gives so many, evenly spaced in logarithm from 1e-5 to 1.
     cv : int, splitter or iterable
-        Folds, stratified (and by group, where ``fit`` is given groups), or what scikit-learn takes as
+        Folds, stratified by class (and by group, where ``fit`` is given groups), or what scikit-learn takes as
         ``cv``; rows that are not held out are trained on. Not used where ``fit`` is given ``X_val``.
     scoring : {"accuracy", "neg_log_loss"}
+        Of several labels a row, the mean over labels.
     one_standard_error : bool
         Take the smallest C whose mean score is within one standard error of the best (Breiman et al.,
         "Classification and regression trees", 1984), instead of the best.
@@ -98,7 +99,7 @@ class LogisticHeadCV(LinearClassifier):
         Cs = self._path()
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
         validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory)
-        held_out = np.zeros((1, len(training.codes)), bool) if validation else self._folds(training, groups)
+        held_out = np.zeros((1, len(training.targets)), bool) if validation else self._folds(training, groups)
         self.Cs_ = Cs
         device = training.device_for(self.device)
         within_memory(lambda *where: self._fit(training, validation, held_out, *where), device)
@@ -114,8 +115,7 @@ class LogisticHeadCV(LinearClassifier):
     ) -> None:
         """Walk the path and fit what is chosen; `device` and `n_parts` as in `featx.devices.within_memory`."""
         weights, totals = _fold_weights(training, held_out)
-        loss = Multinomial() if len(self.classes_) > 2 else Binomial()
-        problem = Problem(training, weights, loss, device, n_parts)
+        problem = Problem(training, weights, logistic_loss(training), device, n_parts)
         minimiser = Minimiser(problem)
         tol = max(self.tol, min(10 * self.tol, PATH_TOLERANCE))
         scores, means = [], []
@@ -155,15 +155,16 @@ class LogisticHeadCV(LinearClassifier):
 
     def _folds(self, training: Samples, groups: Any) -> NDArray[np.bool_]:
         """Return which rows each fold holds out, shape (cv, n)."""
-        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+        from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, check_cv
 
-        n, splitter = len(training.codes), self.cv
+        n, splitter = len(training.targets), self.cv
         if isinstance(splitter, int | np.integer):
             check_number("cv", splitter, least=2)
-            kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+            by_class = (StratifiedKFold, StratifiedGroupKFold)
+            kind = ((KFold, GroupKFold) if self.multilabel_ else by_class)[groups is not None]
             shuffle = self.random_state is not None
             splitter = kind(splitter, shuffle=shuffle, random_state=self.random_state)
-        splits = check_cv(splitter, training.codes, classifier=True).split(np.zeros((n, 1)), training.codes, groups)
+        splits = check_cv(splitter, training.targets, classifier=True).split(np.zeros((n, 1)), training.targets, groups)
         folds = []
         for _, rows in splits:
             folds.append(np.zeros(n, bool))
@@ -181,24 +182,29 @@ class LogisticHeadCV(LinearClassifier):
         """Return the weighted score of each fold on its own rows, shape (n_folds,)."""
         coef, intercept = uncentred(problem, theta)
         if validation is not None:
-            training, held_out = validation, np.ones((1, len(validation.codes)), bool)
+            training, held_out = validation, np.ones((1, len(validation.targets)), bool)
         folds = len(held_out)
         sums, totals = np.zeros(folds), np.zeros(folds)
         for indices, block in training.blocks():
-            codes, weights, held = training.codes[indices], training.weights[indices], held_out[:, indices]
+            targets, weights, held = training.targets[indices], training.weights[indices], held_out[:, indices]
             Z = block @ coef[:folds].reshape(-1, coef.shape[2]).T + intercept[:folds].reshape(-1)
             Z = Z.reshape(len(block), folds, -1)
             for fold in range(folds):
                 rows = held[fold]
-                q = softmax(Z[rows, fold] if Z.shape[2] > 1 else Z[rows, fold, 0])
-                sums[fold] += weights[rows] @ self._gain(q, codes[rows])
+                q = probabilities(self, Z[rows, fold] if Z.shape[2] > 1 else Z[rows, fold, 0])
+                sums[fold] += weights[rows] @ self._gain(q, targets[rows])
                 totals[fold] += weights[rows].sum()
         return sums / np.maximum(totals, np.finfo(float).tiny)
 
-    def _gain(self, probabilities: Array, codes: NDArray[np.int64]) -> Array:
+    def _gain(self, q: Array, targets: Array) -> Array:
+        """Return the score of each row (n,), given probabilities (n, k)."""
+        if self.multilabel_:
+            true = np.where(targets == 1, q, 1 - q)
+            gains = true > 0.5 if self.scoring == "accuracy" else np.log(np.maximum(true, np.finfo(q.dtype).tiny))
+            return np.asarray(gains.mean(axis=1))
         if self.scoring == "accuracy":
-            return np.asarray(probabilities.argmax(axis=1) == codes, dtype=np.float64)
-        true = probabilities[np.arange(len(codes)), codes]
+            return np.asarray(q.argmax(axis=1) == targets, dtype=np.float64)
+        true = q[np.arange(len(targets)), targets]
         return np.asarray(np.log(np.maximum(true, np.finfo(true.dtype).tiny)))
 
 

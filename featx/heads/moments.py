@@ -9,8 +9,9 @@ import numpy as np
 from scipy import linalg
 
 from featx.errors import DataError
-from featx.heads.inputs import Array, Samples, like
+from featx.heads.inputs import Samples, like
 from featx.heads.losses import to_numpy
+from featx.heads.targets import Array
 
 
 def mean_row(training: Samples) -> Array:

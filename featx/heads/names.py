@@ -9,8 +9,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from featx.errors import OptionError, UnknownHeadError
-from featx.heads.inputs import explain_setting
-from featx.settings import parse_setting
+from featx.heads.estimator import explain_setting
+from featx.settings import check_choice, parse_setting
 
 #: Name → class, as ``module:Class``. Plug-ins add theirs by the entry point group ``featx.heads``.
 REGISTRY = {
@@ -24,6 +24,14 @@ REGISTRY = {
     "svm": "featx.heads.linear:SVMHead",
     "conv": "featx.heads.dense:ConvHead",
 }
+
+#: The same of those that tell numbers instead of classes, by the same names.
+REGRESSORS = {
+    "ridge": "featx.heads.ridge:RidgeRegressor",
+}
+
+#: What there is to tell of a row: its class, several labels of 0 or 1, or numbers.
+TASKS = ("classify", "multilabel", "regress")
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,15 @@ class HeadInfo:
         First line of the class's documentation.
     settings : dict of str to object
         Name → default, as ``--set`` takes them.
+    tasks : tuple of str
+        Which of `TASKS` it can do.
     """
 
     name: str
     path: str
     summary: str
     settings: dict[str, Any]
+    tasks: tuple[str, ...]
 
 
 def list_heads() -> list[HeadInfo]:
@@ -60,11 +71,11 @@ def list_heads() -> list[HeadInfo]:
     for name, path in _named_paths().items():
         head_class = head_class_of(name)
         summary = (inspect.getdoc(head_class) or "").partition("\n")[0]
-        found.append(HeadInfo(name, path, summary, _defaults(head_class)))
+        found.append(HeadInfo(name, path, summary, _defaults(head_class), _tasks(name)))
     return found
 
 
-def make_head(name: str, **settings: Any) -> Any:
+def make_head(name: str, *, task: str = "classify", **settings: Any) -> Any:
     """Return an unfitted head.
 
     Parameters
@@ -72,13 +83,15 @@ def make_head(name: str, **settings: Any) -> Any:
     name : str
         A name from ``featx heads``, ``package.module:Class``, or a dotted path in scikit-learn such as
         ``sklearn.ensemble.RandomForestClassifier``.
+    task : {"classify", "multilabel", "regress"}
+        Whether it tells the class of a row, several labels of 0 or 1, or numbers.
     **settings
         Constructor arguments. Text is read as on the command line (`featx.settings.parse_setting`).
 
     Raises
     ------
     UnknownHeadError
-        If there is no such head.
+        If there is no such head, or it cannot do the task.
     OptionError
         If it has no such setting.
 
@@ -86,8 +99,10 @@ def make_head(name: str, **settings: Any) -> Any:
     --------
     >>> make_head("mlp", hidden="64,32", dropout="0.3")
     DenseHead(dropout=0.3, hidden=(64, 32))
+    >>> make_head("ridge", task="regress")
+    RidgeRegressor()
     """
-    head_class = head_class_of(name)
+    head_class = head_class_of(name, task)
     known = _defaults(head_class)
     for setting in settings:
         if known and setting not in known:
@@ -101,9 +116,13 @@ def make_head(name: str, **settings: Any) -> Any:
     )
 
 
-def head_class_of(name: str) -> type:
+def head_class_of(name: str, task: str = "classify") -> type:
     """Return the class that `name` stands for; see `make_head`."""
-    path = REGISTRY.get(name) or _named_paths().get(name, name)
+    check_choice("task", task, TASKS)
+    if task != "classify" and name in REGISTRY and task not in _tasks(name):
+        able = ", ".join(other for other in REGISTRY if task in _tasks(other))
+        raise UnknownHeadError(f"Head {name!r} does not do --task {task}. Heads that do: {able}.")
+    path = (REGRESSORS if task == "regress" else REGISTRY).get(name) or _named_paths().get(name, name)
     if ":" not in path and path.startswith("sklearn."):
         path = ":".join(path.rsplit(".", 1))
     module, colon, attribute = path.partition(":")
@@ -116,6 +135,12 @@ def head_class_of(name: str) -> type:
     if not (inspect.isclass(found) and hasattr(found, "fit") and hasattr(found, "predict")):
         raise UnknownHeadError(f"{name!r} is not a class with fit and predict. All names: featx heads")
     return found
+
+
+def _tasks(name: str) -> tuple[str, ...]:
+    """Return what a head that has a name can do."""
+    several = getattr(head_class_of(name), "takes_labels", False)
+    return ("classify", *(("multilabel",) if several else ()), *(("regress",) if name in REGRESSORS else ()))
 
 
 def _named_paths() -> dict[str, str]:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import resolve_device, within_memory
-from featx.heads.inputs import Array, Head, Samples, read_rows, read_training
+from featx.heads.estimator import Head
+from featx.heads.inputs import Samples, read_rows, read_training
 from featx.heads.linear import softmax
 from featx.heads.losses import module_of, to_numpy
+from featx.heads.targets import Array
 from featx.settings import check_choice, check_number
 
 #: Queries answered at a time.
@@ -70,7 +72,7 @@ class KNNHead(Head):
         check_choice("weights", self.weights, ("softmax", "uniform"))
         check_number("temperature", self.temperature, above=0)
         training = read_training(self, X, y, memory=memory)
-        self.codes_ = training.codes
+        self.codes_ = training.targets
         self.units_ = unit_rows(training.source) if isinstance(training.source, np.ndarray) else training
         return self
 
@@ -193,7 +195,7 @@ class CentroidHead(Head):
         training = read_training(self, X, y, sample_weight, memory=memory)
         k = len(self.classes_)
         sums = within_memory(lambda *where: self._sums(training.on(*where)), training.device_for(self.device))
-        totals = np.bincount(training.codes, training.weights, minlength=k)[:, None]
+        totals = np.bincount(training.targets, training.weights, minlength=k)[:, None]
         means = sums / np.maximum(totals, np.finfo(float).tiny)
         self.centroids_ = (unit_rows(means) if self.metric == "cosine" else means).astype(training.dtype)
         return self
@@ -204,7 +206,7 @@ class CentroidHead(Head):
         sums = np.zeros((k, training.shape[1]))
         for indices, block in training.blocks():
             membership = np.zeros((k, len(block)), training.dtype)
-            membership[training.codes[indices], np.arange(len(block))] = training.weights[indices]
+            membership[training.targets[indices], np.arange(len(block))] = training.weights[indices]
             rows = unit_rows(block) if self.metric == "cosine" else block
             sums += to_numpy(training.placed(membership) @ rows)
         return sums

@@ -1,19 +1,23 @@
-"""`RidgeHead`: least squares on ±1 targets, every penalty and exact leave-one-out from one factorisation."""
+"""`RidgeHead` and `RidgeRegressor`: least squares, every penalty and exact leave-one-out from one factorisation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import within_memory
-from featx.heads.inputs import Array, ClassWeight, Samples, like, read_training
-from featx.heads.linear import LinearClassifier, softmax
+from featx.errors import OptionError
+from featx.heads.estimator import Regressor
+from featx.heads.inputs import Samples, like, read_training
+from featx.heads.linear import LinearClassifier, linear_scores, probabilities
 from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import centred, check_room, eigh, mean_row, second_moment
+from featx.heads.targets import Array, ClassWeight
 from featx.settings import check_choice, check_number
 
 
@@ -22,17 +26,17 @@ class RidgeHead(LinearClassifier):
     """Ridge regression on targets ±1, each class against the rest, as in `sklearn.linear_model.RidgeClassifier`.
 
     Minimises Σ_i s_i ‖t_i - W x_i - b‖² + alpha ‖W‖² exactly. Of several alphas, the one with the best exact
-    leave-one-out score is taken.
+    leave-one-out score is taken. Of several labels a row, y (n, t) of 0 or 1, each is ±1 by itself.
 
     Parameters
     ----------
     alpha : float or sequence of float
         Strength of the penalty, at least 0 (above 0 where d ≥ n).
     scoring : {"accuracy", "mse"}
-        What leave-one-out compares: top-1 accuracy (the larger alpha of equals), or the mean squared error
-        of `sklearn.linear_model.RidgeClassifierCV`.
+        What leave-one-out compares: top-1 accuracy, or of several labels the share that is right (the larger alpha
+        of equals); or the mean squared error of `sklearn.linear_model.RidgeClassifierCV`.
     class_weight : dict, "balanced" or None
-        As in scikit-learn.
+        As in scikit-learn; None for several labels a row, which share one factorisation.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where the rows are multiplied in the fit. Prediction needs numpy alone.
 
@@ -41,6 +45,8 @@ class RidgeHead(LinearClassifier):
     coef_ : ndarray of shape (k, d), or (1, d) for two classes
     intercept_ : ndarray of shape (k,) or (1,)
     classes_ : ndarray of shape (k,)
+    multilabel_ : bool
+        Whether rows have several labels.
     alpha_ : float
         The penalty taken.
     loo_scores_ : ndarray of shape (n_alphas,), or None
@@ -64,32 +70,146 @@ class RidgeHead(LinearClassifier):
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
         """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
-        alphas = np.atleast_1d(np.asarray(self.alpha, dtype=object))
-        for alpha in alphas:
-            check_number("alpha", alpha, least=0)
+        alphas = _alphas(self.alpha)
         check_choice("scoring", self.scoring, ("accuracy", "mse"))
-        alphas = alphas.astype(np.float64)
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
+        if training.label_weights is not None:
+            raise OptionError(
+                "RidgeHead fits several labels from one factorisation, which takes no weights of their own. Leave out "
+                "class_weight, or fit --head logreg."
+            )
         within_memory(lambda *where: self._fit(training.on(*where), alphas), training.device_for(self.device))
         return self
 
     def _fit(self, training: Samples, alphas: NDArray[np.float64]) -> None:
-        moments = _Moments.of(training)
-        self.loo_scores_ = None
-        chosen = 0
-        if len(alphas) > 1:
-            self.loo_scores_ = moments.leave_one_out(training, alphas, self.scoring)
-            best = np.flatnonzero(self.loo_scores_ == self.loo_scores_.max())
-            chosen = int(best[np.argmax(alphas[best])])
+        targets = _Signs(training)
+        right = None if self.scoring == "mse" else targets.right
+        moments, chosen, self.loo_scores_ = _Moments.choose(training, targets, alphas, right)
         self.alpha_ = float(alphas[chosen])
-        coef = moments.coefficients(alphas[[chosen]])[0]
-        dtype = training.dtype
-        self.coef_ = coef.astype(dtype)
-        self.intercept_ = (moments.target_mean - coef @ moments.mean).astype(dtype)
+        self.coef_, self.intercept_ = moments.solution(self.alpha_, training.dtype)
 
     def predict_proba(self, X: Any) -> Array:
-        """Return the softmax of twice the scores, shape (n, k): ranked like them, but not calibrated."""
-        return softmax(2 * self.decision_function(X))
+        """Return the softmax of twice the scores, shape (n, k): ranked like them, but not calibrated.
+
+        Of several labels, the logistic function of twice each score.
+        """
+        return probabilities(self, 2 * self.decision_function(X))
+
+
+@dataclass(eq=False, repr=False)
+class RidgeRegressor(Regressor):
+    """Ridge regression of one number a row or several, as `sklearn.linear_model.Ridge`.
+
+    Minimises Σ_i s_i ‖y_i - W x_i - b‖² + alpha ‖W‖² exactly. Of several alphas, the one with the best exact
+    leave-one-out R², the mean over outputs, is taken for all of them.
+
+    Parameters
+    ----------
+    alpha : float or sequence of float
+        Strength of the penalty, at least 0 (above 0 where d ≥ n).
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the rows are multiplied in the fit. Prediction needs numpy alone.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (t, d)
+    intercept_ : ndarray of shape (t,)
+    n_outputs_ : int
+        t, numbers a row.
+    alpha_ : float
+        The penalty taken.
+    loo_scores_ : ndarray of shape (n_alphas,), or None
+        Leave-one-out R² of each alpha in the order given; None for one alpha.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> head = RidgeRegressor(alpha=(0.01, 1, 100)).fit(X, y)
+    >>> head.alpha_, head.loo_scores_.round(2)
+    (0.01, array([0.49, 0.43, 0.03]))
+    """
+
+    alpha: float | Sequence[float] = 1.0
+    _: KW_ONLY
+    device: str = "auto"
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
+        """Fit on X (n, d) or Features, numbers y (n,) or (n, t), weights (n,); see `read_training`."""
+        alphas = _alphas(self.alpha)
+        training = read_training(self, X, y, sample_weight, memory=memory)
+        within_memory(lambda *where: self._fit(training.on(*where), alphas), training.device_for(self.device))
+        return self
+
+    def _fit(self, training: Samples, alphas: NDArray[np.float64]) -> None:
+        targets = _Numbers(training)
+        moments, chosen, errors = _Moments.choose(training, targets, alphas)
+        self.loo_scores_ = None if errors is None else 1 + errors  # targets have variance 1
+        self.alpha_ = float(alphas[chosen])
+        coef, intercept = moments.solution(self.alpha_, np.dtype(np.float64))
+        self.coef_ = (coef * targets.scale[:, None]).astype(training.dtype)
+        # Large numbers, such as years, lose nothing in an intercept of float64.
+        self.intercept_ = targets.mean + intercept * targets.scale
+
+    def predict(self, X: Any) -> Array:
+        """Return numbers, shape (n,), or (n, t) for several."""
+        check_is_fitted(self)
+        found = linear_scores(self, X)
+        return found[:, 0] if self.n_outputs_ == 1 else found
+
+
+def _alphas(given: float | Sequence[float]) -> NDArray[np.float64]:
+    """Return penalties as an array, each checked."""
+    alphas = np.atleast_1d(np.asarray(given, dtype=object))
+    for alpha in alphas:
+        check_number("alpha", alpha, least=0)
+    return alphas.astype(np.float64)
+
+
+class _Targets(Protocol):
+    """What rows are regressed on: called with indices it returns their targets (m, q), in the dtype of the rows."""
+
+    def __call__(self, indices: Any) -> Array: ...
+
+
+class _Signs:
+    """±1 for each class against the rest, one column for two classes; or for each of several labels."""
+
+    def __init__(self, training: Samples) -> None:
+        self._targets, self._dtype = training.targets, training.dtype
+        k = len(training.classes)
+        self._columns = np.arange(k) if k > 2 else np.ones(1, np.int64)
+
+    def __call__(self, indices: Any) -> Array:
+        targets = self._targets[indices]
+        hits = targets == 1 if targets.ndim == 2 else targets[:, None] == self._columns
+        signs: Array = np.where(hits, self._dtype.type(1), self._dtype.type(-1))
+        return signs
+
+    def right(self, predicted: Array, targets: Array) -> Array:
+        """Return whether predictions (m, n_alphas, q) are right, or the share of labels that is, (m, n_alphas)."""
+        if targets.ndim == 2:
+            hits = (predicted > 0) == (targets == 1)[:, None]
+            shares: Array = module_of(predicted).asarray(hits, dtype=predicted.dtype).mean(2)
+            return shares
+        labels = 1 * (predicted[..., 0] > 0) if predicted.shape[-1] == 1 else predicted.argmax(axis=-1)
+        right: Array = labels == targets[:, None]
+        return right
+
+
+class _Numbers:
+    """Numbers less their mean, over their standard deviation (1 where they do not differ), shape (m, t)."""
+
+    def __init__(self, training: Samples) -> None:
+        self._numbers, self._dtype = training.targets, training.dtype
+        weights = training.weights / training.weights.sum()
+        self.mean = weights @ training.targets
+        variance = weights @ (training.targets - self.mean) ** 2
+        self.scale = np.where(variance > 0, np.sqrt(variance), 1)
+
+    def __call__(self, indices: Any) -> Array:
+        numbers: Array = ((self._numbers[indices] - self.mean) / self.scale).astype(self._dtype)
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -108,30 +228,48 @@ class _Moments:
     total: float
 
     @classmethod
-    def of(cls, training: Samples) -> _Moments:
+    def choose(
+        cls,
+        training: Samples,
+        targets: _Targets,
+        alphas: NDArray[np.float64],
+        right: Callable[..., Array] | None = None,
+    ) -> tuple[_Moments, int, NDArray[np.float64] | None]:
+        """Return the moments, the index of the best alpha, and the scores of all where there are several."""
+        moments = cls.of(training, targets)
+        if len(alphas) == 1:
+            return moments, 0, None
+        scores = moments.leave_one_out(training, targets, alphas, right)
+        best = np.flatnonzero(scores == scores.max())
+        return moments, int(best[np.argmax(alphas[best])]), scores
+
+    @classmethod
+    def of(cls, training: Samples, targets: _Targets) -> _Moments:
         """Read the rows twice: for the mean, then for the moments about it."""
         n, d = training.shape
-        mean = mean_row(training)
-        shares = np.bincount(training.codes, training.weights) / training.weights.sum()
-        target_mean = (2 * shares - 1)[_columns(training)]
+        mean, total = mean_row(training), float(training.weights.sum())
+        target_mean = np.sum([training.weights[part] @ targets(part) for part in _parts(n)], axis=0) / total
 
         def centred_targets(indices: Any) -> Array:
-            return np.asarray(_targets(training, indices) - target_mean)
+            return np.asarray(targets(indices) - target_mean)
 
         if n < d:
             values, vectors, cross = _from_rows(training.on("cpu"), mean, centred_targets(slice(None)))
         else:
             gram, cross = second_moment(training, mean, centred_targets)
             values, vectors = eigh(gram, frugal=training.limit is not None)
-        return cls(
-            mean, target_mean, vectors, values, vectors.T @ cross.astype(vectors.dtype), float(training.weights.sum())
-        )
+        return cls(mean, target_mean, vectors, values, vectors.T @ cross.astype(vectors.dtype), total)
+
+    def solution(self, alpha: float, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """Return coefficients (k, d) and intercepts (k,) for rows as they are."""
+        coef = self.coefficients(np.array([alpha]))[0]
+        return coef.astype(dtype), (self.target_mean - coef @ self.mean).astype(dtype)
 
     def shrinkage(self, alphas: NDArray[np.float64]) -> Array:
         """Return 1 / (values + alpha), shape (n_alphas, r), and zero where both are zero."""
         sums = self.values + alphas[:, None]
         # Directions in which rows do not differ are left at zero, as the pseudo-inverse does.
-        floor = np.finfo(self.vectors.dtype).eps * self.values[-1]
+        floor = np.finfo(self.vectors.dtype).eps * self.values.max(initial=0)  # none where all rows are alike
         return np.where(sums > floor, 1 / np.maximum(sums, np.finfo(float).tiny), 0)
 
     def coefficients(self, alphas: NDArray[np.float64]) -> Array:
@@ -139,8 +277,16 @@ class _Moments:
         shrunk = (self.shrinkage(alphas)[:, :, None] * self.cross).astype(self.vectors.dtype)
         return np.swapaxes(self.vectors @ shrunk, 1, 2)
 
-    def leave_one_out(self, training: Samples, alphas: NDArray[np.float64], scoring: str) -> NDArray[np.float64]:
-        """Return the weighted leave-one-out score of every alpha, shape (n_alphas,).
+    def leave_one_out(
+        self,
+        training: Samples,
+        targets_of: _Targets,
+        alphas: NDArray[np.float64],
+        right: Callable[..., Array] | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the weighted leave-one-out score of every alpha, shape (n_alphas,): minus the mean squared error.
+
+        Or the mean of what `right` makes of predictions (m, n_alphas, k) and ``training.targets``.
 
         A row's prediction by the fit without it is t - (t - ŷ) / (1 - h), where
         h = s (1/Σs + x̃ᵀ V diag(1 / (values + alpha)) Vᵀ x̃) is its leverage.
@@ -152,28 +298,29 @@ class _Moments:
         for indices, block in training.blocks():
             xp = module_of(block)
             Z = (block - like(self.mean, block)) @ vectors
-            targets = like(_targets(training, indices), Z)
-            weights, codes = training.placed(training.weights[indices]), training.placed(training.codes[indices])
+            targets = like(targets_of(indices), Z)
+            weights, true = training.placed(training.weights[indices]), training.placed(training.targets[indices])
             leverage = weights[:, None] * (1 / self.total + Z**2 @ like(shrinkage.T, Z))
             for part in np.array_split(np.arange(len(alphas)), min(n_parts, len(alphas))):
                 residuals = self._residuals(Z, targets, shrinkage[part])
                 floor = np.finfo(self.vectors.dtype).eps
                 residuals /= xp.asarray((1 - leverage[:, part, None]).clip(min=floor), dtype=Z.dtype)
-                if scoring == "mse":
+                if right is None:
                     residuals *= residuals
                     found = -residuals.mean(2)
                 else:
                     residuals *= -1
                     residuals += targets[:, None]
-                    found = _labels(residuals) == codes[:, None]
+                    found = right(residuals, true)
                 scores[part] += to_numpy(weights @ xp.asarray(found, dtype=xp.float64))
         return scores / self.total
 
     def _residuals(self, Z: Array, targets: Array, shrinkage: Array) -> Array:
         """Return t - ŷ for rows Z (m, r) in the basis of the vectors and some alphas, shape (m, n_alphas, k)."""
         coefs = (shrinkage[:, :, None] * self.cross).astype(self.vectors.dtype)  # (n_alphas, r, k)
-        found = Z @ like(coefs.transpose(1, 0, 2).reshape(Z.shape[1], -1), Z)
-        residuals: Array = (targets - like(self.target_mean, Z))[:, None] - found.reshape(len(Z), *coefs.shape[::2])
+        n_alphas, r, k = coefs.shape
+        found = Z @ like(coefs.transpose(1, 0, 2).reshape(r, n_alphas * k), Z)
+        residuals: Array = (targets - like(self.target_mean, Z))[:, None] - found.reshape(len(Z), n_alphas, k)
         return residuals
 
 
@@ -188,18 +335,7 @@ def _from_rows(training: Samples, mean: Array, targets: Array) -> tuple[Array, A
     return values[kept], vectors, A.T @ (targets * np.sqrt(training.weights)[:, None])
 
 
-def _targets(training: Samples, indices: Any) -> Array:
-    """Return ±1 targets (n, k), one column for two classes."""
-    hits = training.codes[indices][:, None] == _columns(training)
-    targets: Array = np.where(hits, training.dtype.type(1), training.dtype.type(-1))
-    return targets
-
-
-def _columns(training: Samples) -> NDArray[np.int64]:
-    """Return the classes that have a column of targets: all, or the second of two."""
-    k = len(training.classes)
-    return np.arange(k) if k > 2 else np.ones(1, np.int64)
-
-
-def _labels(scores: Array) -> Array:
-    return 1 * (scores[..., 0] > 0) if scores.shape[-1] == 1 else scores.argmax(axis=-1)
+def _parts(n: int, step: int = 1 << 16) -> Iterator[slice]:
+    """Yield slices of n rows."""
+    for start in range(0, n, step):
+        yield slice(start, start + step)

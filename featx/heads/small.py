@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.heads.inputs import Array
 from featx.heads.layers import Step, apply_dense, apply_layer, state_shapes
+from featx.heads.targets import Array
 from featx.heads.training import Training
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ class Problem:
     Parameters
     ----------
     samples : Samples
-        n rows of d values with their class indices.
+        n rows of d values with their classes or labels.
     weights : ndarray of float64, shape (p, n)
         Each row sums to 1.
     loss : Loss
@@ -74,12 +74,14 @@ class Problem:
         self, samples: Samples, weights: NDArray[np.float64], loss: Loss, device: str, n_parts: int = 1
     ) -> None:
         n_values = np.prod(samples.shape)
-        self.samples, self.loss, self.n_outputs = samples, loss, loss.n_outputs(len(samples.classes))
+        self.samples, self.loss = samples, loss
+        several = samples.targets.ndim == 2
+        self.n_outputs = samples.targets.shape[1] if several else loss.n_outputs(len(samples.classes))
         self.device, self._n_parts = device, n_parts
         self.in_numpy = self.device == "cpu" and bool(n_values <= NUMPY)
         exact = samples.dtype == np.float64 or n_values <= SMALL
         self._dtype = np.dtype(np.float64 if exact else np.float32)
-        self.codes = self._placed(samples.codes)
+        self.targets = self._placed(samples.targets)
         self.weights = self._placed(weights.astype(self._dtype, copy=False))
         resident = isinstance(samples.source, np.ndarray) and n_parts == 1
         self._resident = self._placed(samples.source.astype(self._dtype, copy=False)) if resident else None  # type: ignore[union-attr]
@@ -139,7 +141,7 @@ class Problem:
         values = penalties * (coef * coef).sum((1, 2), dtype=xp.float64) / 2
         gradient = xp.zeros_like(theta)
         for indices, X in self.blocks():
-            losses, residual = self.loss(self.scores(theta, X), self.codes[indices])
+            losses, residual = self.loss(self.scores(theta, X), self.targets[indices])
             weights = self.weights[:, indices]
             losses *= weights
             values = values + losses.sum(1, dtype=xp.float64)
@@ -159,7 +161,7 @@ class Problem:
         """Measure the Hessian at `theta`, of the last problem for all, on a sample of the rows."""
         indices, X = self._sampled()
         weights = self.weights[-1, indices]
-        u, v = self.loss.hessian(self.scores(theta[-1:], X), self.codes[indices])
+        u, v = self.loss.hessian(self.scores(theta[-1:], X), self.targets[indices])
         return Curvature.measure(X - self.mean, weights / weights.sum(), u[0], v[0])
 
     @property

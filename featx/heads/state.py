@@ -18,13 +18,14 @@ import numpy as np
 
 from featx.errors import ModelFileError, OptionError
 from featx.heads.booster_json import check_booster
-from featx.heads.inputs import Array
+from featx.heads.estimator import Regressor
 from featx.heads.layers import state_shapes
+from featx.heads.targets import Array
 
 Meta = dict[str, Any]
 Arrays = dict[str, Array]
 
-#: Sizes of a fitted head that shapes are written in: d features, k classes, o scores a row.
+#: Sizes of a fitted head that shapes are written in: d features, k classes, o scores or numbers a row.
 Sizes = dict[str, int]
 
 
@@ -51,6 +52,7 @@ _FORMS = {
     "LogisticHeadCV": _Form("featx.heads.logistic_cv", _LINEAR | {"Cs_": "c", "scores_": "fc"}, (*_DESCENT, "C_")),
     "SVMHead": _Form("featx.heads.linear", _LINEAR, _DESCENT),
     "RidgeHead": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
+    "RidgeRegressor": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
     "CentroidHead": _Form("featx.heads.neighbors", {"centroids_": "kd"}),
     "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}),
     "DenseHead": _Form("featx.heads.dense", {}, _NETWORK),
@@ -106,7 +108,12 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
                 f"{name} consists of the rows it was fitted on, which under the memory limit stayed in their table. To "
                 "save it, give --memory twice the table's size; or fit --head logreg, which is small."
             )
-    _export_classes(estimator.classes_, meta, arrays)
+    if isinstance(estimator, Regressor):
+        meta["n_outputs"] = int(estimator.n_outputs_)
+    elif estimator.multilabel_:
+        meta["n_labels"] = len(estimator.classes_)
+    else:
+        _export_classes(estimator.classes_, meta, arrays)
     if name in ("DenseHead", "ConvHead"):
         arrays |= {f"state/{key}": np.ascontiguousarray(value) for key, value in estimator.state_.items()}
     if name == "XGBoostHead":
@@ -135,10 +142,8 @@ def restore_state(meta: Meta, arrays: Arrays) -> Any:
     estimator_class = getattr(importlib.import_module(form.path), name)
     estimator = estimator_class(**_read_params(estimator_class, meta.get("params")))
     remaining = dict(arrays)
-    estimator.classes_ = _read_classes(meta, remaining)
-    k = len(estimator.classes_)
     estimator.n_features_in_ = _size(meta, "n_features")
-    sizes: Sizes = {"d": estimator.n_features_in_, "k": k, "o": k if k > 2 else 1}
+    sizes: Sizes = {"d": estimator.n_features_in_, **_read_targets(estimator, meta, remaining)}
     _require(set(meta.get("values", {})) == set(form.values), "its values are not those of its class")
     for key in form.values:
         setattr(estimator, key, _from_json(meta["values"][key]))
@@ -218,6 +223,21 @@ def _export_classes(classes: Array, meta: Meta, arrays: Arrays) -> None:
         meta["classes"] = classes.tolist()
     else:
         raise OptionError("Labels must be numbers or text to be saved.")
+
+
+def _read_targets(estimator: Any, meta: Meta, arrays: Arrays) -> Sizes:
+    """Set what the estimator knows of its targets, and return the sizes that follow."""
+    if isinstance(estimator, Regressor):
+        estimator.n_outputs_ = _size(meta, "n_outputs")
+        return {"o": estimator.n_outputs_}
+    if "n_labels" in meta:
+        t = _size(meta, "n_labels")
+        _require(estimator.takes_labels and 2 <= t < 1 << 24, "it has no several labels")
+        estimator.multilabel_, estimator.classes_ = True, np.arange(t)
+        return {"k": t, "o": t}
+    estimator.classes_ = _read_classes(meta, arrays)
+    k = len(estimator.classes_)
+    return {"k": k, "o": k if k > 2 else 1}
 
 
 def _read_classes(meta: Meta, arrays: Arrays) -> Array:
