@@ -13,6 +13,9 @@ from featx.recipe import Request
 
 #: What takes longer to import than a small command needs for its work.
 HEAVY = {"torch", "torchvision", "timm", "pandas", "scipy.stats", "scipy.optimize", "matplotlib", "xgboost", "numba"}
+#: What knows images, networks and data frames, or serves others: a table that is there needs none of it.
+OF_IMAGES = {"PIL", "featx.images", "featx.datasets.opening", "featx.engines", "featx.extraction.plan"}
+OF_OTHERS = {"h5py", "rich", "narwhals", "asyncio", "numpy.testing", "scipy.special"}
 #: Runs commands of one word a list item, and prints which of some libraries the process then has.
 RUN = """
 import sys
@@ -50,6 +53,12 @@ def test_heads_without_a_network_are_fitted_and_judged_by_numpy_and_scikit_learn
     assert not imported(HEAVY | {"openvino"}, *commands, folder=folder)
 
 
+def test_a_table_is_fitted_and_predicted_without_what_knows_images_and_data_frames(folder):
+    commands = [f"fit t.h5 --head {head} -o {head}.featx -q" for head in ("logreg", "ridge", "knn", "mlp")]
+
+    assert not imported(OF_IMAGES | OF_OTHERS, *commands, "predict ridge.featx t.h5 -q", folder=folder)
+
+
 def test_trees_want_their_own_library_alone(folder):
     found = imported(HEAVY, "fit t.h5 --head xgboost -o t.featx -q", "predict t.featx t.h5 -q", folder=folder)
 
@@ -76,7 +85,8 @@ def test_a_photo_is_predicted_without_torch_where_its_network_was_converted(phot
 
     assert imported(HEAVY | {"h5py"}, f"predict {words} --csv p.csv", folder=tmp_path) == set()
     assert imported(HEAVY, f"{extract} another", folder=tmp_path) == set()
-    assert imported(["torch"], f"predict {words} --engine eager", folder=tmp_path) == {"torch"}
+    eager = imported(["torch", "torch._dynamo"], f"predict {words} --engine eager", folder=tmp_path)
+    assert eager == {"torch"}  # without its compiler
     found = model.predict_proba([image], workers=0)
     assert model._row_maker._engine.name == "openvino"
     expected = model.predict_proba([image], workers=0, engine="eager")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from featx.backbones.compiler import without_compiler
 from featx.backbones.network import MAP, TOKENS, Tap, first_tensor, layout
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _alias(tensor: Tensor, device: torch.device | str) -> Tensor:
     return nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
 
 
+@without_compiler()
 def trace(module: nn.Module, height: int, width: int) -> Trace:
     """Run one blank image through `module` and note every call.
 
@@ -139,6 +141,7 @@ def last_map(traced: Trace) -> Tap:
     return Tap(maps[-1], "avg") if maps else Tap("")
 
 
+@without_compiler()
 def default_tap(module: nn.Module, frame: Frame, traced: Trace) -> Tap | None:
     """Return the features of a timm network: its last map averaged, or the pooled vector that its classifier sees.
 

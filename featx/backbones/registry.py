@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from PIL import ImageColor
 
+from featx.backbones.compiler import without_compiler
 from featx.errors import OptionError, UnknownBackboneError
 from featx.recipe import DECODES, Frame, Request
 
@@ -244,8 +245,9 @@ def _unknown(name: str) -> UnknownBackboneError:
     return cast("UnknownBackboneError", UnknownBackboneError.among("backbone", name, known, _LISTING))
 
 
+@without_compiler()
 def _loader(name: str) -> _Loader:
-    """Import a loader when it is needed: torchvision and timm take a second each."""
+    """Import a loader when it is needed: torchvision and timm take a while."""
     return cast("_Loader", importlib.import_module(f"featx.backbones.{name}"))
 
 

@@ -86,9 +86,10 @@ def check_fit(how: Fit, protocol: str | None, saving: Saving) -> None:
     """Refuse what no features could make right, before any are computed."""
     from featx.heads import make_head
     from featx.model.saving import check_savable
-    from featx.protocols import check_name
 
     if protocol:
+        from featx.protocols import check_name
+
         check_name(protocol)
         for flag in typed_of(
             {field.name for field in options_of(Fit)} - {"memory", "seed", "test"} | {"settings", "augment"}

@@ -13,7 +13,7 @@ from featx.cli.common import Console, common, table
 from featx.cli.options import settings_options, taken
 from featx.cli.report import typed_command
 from featx.cli.tables import find_table, is_table
-from featx.datasets import Source, open_dataset
+from featx.datasets import Source
 from featx.errors import DataError
 from featx.extraction import ComputeOptions, Extract, Options
 from featx.model.settings import Averaging, Classify, Evaluating, Guesses, Loading
@@ -107,7 +107,11 @@ def _source(subjects: tuple[str, ...], how: Source) -> Any:
     path = Path(subjects[0])
     if len(subjects) > 1 or (path.is_file() and path.suffix.lower() not in _CONTAINERS):
         return list(subjects)
-    return subjects[0] if is_table(subjects[0]) else open_dataset(subjects[0], **vars(how))
+    if is_table(subjects[0]):
+        return subjects[0]
+    from featx.datasets import open_dataset
+
+    return open_dataset(subjects[0], **vars(how))
 
 
 def _text(found: Predictions, csv_path: Path | None) -> str:

@@ -11,10 +11,10 @@ import click
 from featx.cli.common import Console, common, n_bytes_text
 from featx.cli.options import output_option, settings_options
 from featx.errors import DataError, OptionError
-from featx.extraction import Extract, last_used, note_last_used, open_store, run
 from featx.features.export import Export
 
 if TYPE_CHECKING:
+    from featx.extraction import Extract
     from featx.features import Features
     from featx.recipe import Request
 
@@ -44,6 +44,7 @@ def find_table(
         If there is none, or several that it could be.
     """
     from featx.features import Features
+    from featx.store.opening import last_used, note_last_used, open_store
 
     if source is not None and not is_table(source):
         if settings is None:
@@ -72,6 +73,8 @@ def _only(paths: list[Path], cache: Path) -> Path:
 def _extracted(
     console: Console, source: str, cache: Path, settings: Extract, known: Request | None, *, remember: bool
 ) -> Features:
+    from featx.extraction import run
+
     request = known or settings.request
     if not request.is_one:
         raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")

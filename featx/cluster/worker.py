@@ -23,9 +23,10 @@ from featx.datasets import open_dataset
 from featx.engines.choose import FEW_IMAGES
 from featx.errors import ClusterError, FeatxError, MissingDataError, OptionError
 from featx.extraction.executors import check_probes, open_agreed
-from featx.extraction.plan import Plan, Segment, open_store, resolve
+from featx.extraction.plan import Plan, Segment, resolve
 from featx.extraction.segments import ComputedRows, commit, compute_segments
 from featx.images import DecodePool
+from featx.store.opening import open_store
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset

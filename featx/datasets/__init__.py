@@ -6,10 +6,22 @@ datasets. Nothing is decoded here, and nothing is kept in memory that can be rea
 
 from __future__ import annotations
 
-from featx.datasets.dataset import UNLABELLED, Dataset
-from featx.datasets.opening import Source, ValidationOptions, open_dataset
-from featx.datasets.splits import DEFAULT_VAL, ValidationShare, draw_validation, shared_across_splits, split_warnings
-from featx.images import ImageData, item_id
+from typing import TYPE_CHECKING
+
+from featx.importing import later
+
+if TYPE_CHECKING:
+    from featx.datasets.dataset import UNLABELLED, Dataset
+    from featx.datasets.opening import open_dataset
+    from featx.datasets.settings import Source, ValidationOptions
+    from featx.datasets.splits import (
+        DEFAULT_VAL,
+        ValidationShare,
+        draw_validation,
+        shared_across_splits,
+        split_warnings,
+    )
+    from featx.images import ImageData, item_id
 
 __all__ = [
     "DEFAULT_VAL",
@@ -25,3 +37,15 @@ __all__ = [
     "shared_across_splits",
     "split_warnings",
 ]
+
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
+    __getattr__ = later(
+        __name__,
+        {
+            "featx.datasets.dataset": "UNLABELLED Dataset",
+            "featx.datasets.opening": "open_dataset",
+            "featx.datasets.settings": "Source ValidationOptions",
+            "featx.datasets.splits": "DEFAULT_VAL ValidationShare draw_validation shared_across_splits split_warnings",
+            "featx.images": "ImageData item_id",
+        },
+    )

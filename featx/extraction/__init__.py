@@ -5,13 +5,29 @@ resolved and identified, and which rows are missing), `executors` (who computes 
 (read, computed in batches and committed, one by one). Beside the line, `rows` gives rows in memory.
 """
 
-from featx.datasets import open_dataset
-from featx.extraction.api import Extract, extract
-from featx.extraction.executors import Executor, Rank
-from featx.extraction.options import ComputeOptions, ErrorOptions, MachineOptions, Options, ViewOptions, parse_views
-from featx.extraction.plan import identify, open_store, resolved_recipes
-from featx.extraction.rows import RowMaker, cached_rows
-from featx.extraction.run import Estimate, Extraction, estimate, last_used, note_last_used, run
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featx.importing import later
+
+if TYPE_CHECKING:
+    from featx.datasets import open_dataset
+    from featx.extraction.api import extract
+    from featx.extraction.executors import Executor, Rank
+    from featx.extraction.extracting import Estimate, Extraction, estimate, run
+    from featx.extraction.options import (
+        ComputeOptions,
+        ErrorOptions,
+        Extract,
+        MachineOptions,
+        Options,
+        ViewOptions,
+        parse_views,
+    )
+    from featx.extraction.plan import identify, resolved_recipes
+    from featx.extraction.rows import RowMaker, cached_rows
+    from featx.store.opening import last_used, note_last_used, open_store
 
 __all__ = [
     "ComputeOptions",
@@ -37,3 +53,19 @@ __all__ = [
     "resolved_recipes",
     "run",
 ]
+
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
+    __getattr__ = later(
+        __name__,
+        {
+            "featx.datasets": "open_dataset",
+            "featx.extraction.api": "extract",
+            "featx.extraction.executors": "Executor Rank",
+            "featx.extraction.options": "ComputeOptions ErrorOptions Extract MachineOptions Options "
+            "ViewOptions parse_views",
+            "featx.extraction.plan": "identify resolved_recipes",
+            "featx.extraction.rows": "RowMaker cached_rows",
+            "featx.extraction.extracting": "Estimate Extraction estimate run",
+            "featx.store.opening": "last_used note_last_used open_store",
+        },
+    )

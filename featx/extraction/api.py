@@ -1,69 +1,23 @@
-"""`featx.extract`: the Python face of extraction, and the settings that ``featx extract`` shares with it."""
+"""`featx.extract`: the Python face of extraction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featx.datasets import Source, open_dataset
-from featx.extraction.options import Options, ViewOptions, parse_views
-from featx.extraction.plan import named_network, resolved_recipes
-from featx.extraction.run import run
-from featx.recipe import BackboneOptions, FeatureOptions, LayerSets, Request, Views
-from featx.settings import keywords, option, part_of
+from featx.extraction.extracting import run
+from featx.extraction.options import Extract
+from featx.extraction.plan import resolved_recipes
+from featx.settings import keywords
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from featx.datasets import Dataset
-    from featx.extraction.executors import Executor
     from featx.features import Features
-    from featx.progress import OnProgress
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Layers(LayerSets, BackboneOptions):
-    layer: str | Sequence[str] | None = option(
-        None,
-        "A name of `featx layers`, or default: what the network itself pools; several come from one pass.",
-        metavar="L",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extract(Source, ViewOptions, Options, FeatureOptions, _Layers):
-    """All that ``featx extract`` and `featx.extract` can be told."""
-
-    transform: Any = None
-    cache: str | Path | None = None
-    cluster: Executor | None = None
-    on_progress: OnProgress | None = None
-
-    @property
-    def request(self) -> Request:
-        """What is asked of the backbone."""
-        named = {name: getattr(self, name) for name in Request.__dataclass_fields__ if name != "layers"}
-        named["backbone"], named["version"] = named_network(self.backbone, self.transform, self.version)
-        return Request(**named, layers=Request.named(self.layer, self.layers))
-
-    @property
-    def options(self) -> Options:
-        """How it is computed."""
-        return part_of(Options, self)
-
-    @property
-    def asked_views(self) -> Views | None:
-        """Which augmented views are drawn."""
-        return parse_views(self.views, self.augment, self.seed)
-
-    def open(self, data: Any) -> Dataset:
-        """List the images of `data`."""
-        return open_dataset(data, **vars(part_of(Source, self)))
+_DEFAULTS = Extract()
 
 
 @keywords(Extract)
-def extract(data: Any = "digits", settings: Extract = Extract()) -> Features | list[Features]:
+def extract(data: Any = "digits", settings: Extract = _DEFAULTS) -> Features | list[Features]:
     """Run a frozen backbone over images once and return their features, from the cache where it has them.
 
     Parameters

@@ -25,9 +25,8 @@ from featx.images import File, item_id
 from featx.machine import n_cores
 from featx.progress import Progress
 from featx.recipe import Recipe, Request
-from featx.settings import parse_bytes
-from featx.store import LIMIT, Store
 from featx.store.catalog import first_of_each
+from featx.store.opening import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from featx.images import Unread
     from featx.progress import OnProgress
     from featx.recipe import View, Views
+    from featx.store import Store
 
 #: Libraries whose version may change what a name resolves to.
 _LIBRARIES = ("torch", "torchvision", "timm")
@@ -266,15 +266,6 @@ def make_plan(
             "--views are for training rows, and the data has only validation and test rows. Leave it out."
         )
     return plan
-
-
-def open_store(cache: str | Path | None = None) -> Store:
-    """Open the cache folder: `cache`, else ``FEATX_CACHE``, else ``./cache``.
-
-    Tables larger than ``FEATX_TABLE_LIMIT`` (as ``64GiB``; 4 GiB without it) stay in segments.
-    """
-    limit = os.environ.get("FEATX_TABLE_LIMIT")
-    return Store(Path(cache or os.environ.get("FEATX_CACHE") or "cache"), limit=parse_bytes(limit) if limit else LIMIT)
 
 
 def identify(

@@ -16,12 +16,13 @@ from featx.datasets import open_dataset
 from featx.engines.choose import FEW_IMAGES
 from featx.errors import ProbeError, WeightsError
 from featx.extraction.executors import compute_missing, n_decoders, stored_probe
+from featx.extraction.extracting import reasons_for_missing
 from featx.extraction.options import Options
-from featx.extraction.plan import Segment, identify, make_plan, open_store
-from featx.extraction.run import reasons_for_missing
+from featx.extraction.plan import Segment, identify, make_plan
 from featx.extraction.segments import compute_segments
 from featx.images import DecodePool, prepare
 from featx.probe import compare, measure
+from featx.store.opening import open_store
 from featx.store.store import is_cache
 
 if TYPE_CHECKING:

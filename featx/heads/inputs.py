@@ -271,9 +271,17 @@ def _array_rows(head: Any, X: Any, *, reset: bool, maps: bool) -> Samples:
         if not reset and width != head.n_features_in_:
             raise DataError(f"{type(head).__name__} was fitted on {head.n_features_in_} values a row, got {width}.")
         head.n_features_in_ = width
+    elif _is_plain(X) and not hasattr(head, "feature_names_in_") and (reset or X.shape[1] == head.n_features_in_):
+        array, head.n_features_in_ = X, X.shape[1]
     else:
         array = validate_data(head, X, reset=reset, dtype=kinds)
     return Samples(array, array.shape, array.dtype)
+
+
+def _is_plain(X: Any) -> bool:
+    """Whether scikit-learn would find nothing to say of `X`: to ask it, it imports what knows all data frames."""
+    rows = type(X) is np.ndarray and X.dtype in (np.float32, np.float64) and X.ndim == 2 and X.size > 0
+    return rows and bool(np.isfinite(X.sum(dtype=np.float64)))
 
 
 def _table_rows(head: Any, X: Table, limit: int | None, *, maps: bool) -> Samples:

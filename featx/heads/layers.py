@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit, ndtr
+import scipy
 
 from featx.errors import OptionError
 from featx.heads.targets import Array
@@ -260,10 +260,10 @@ def _activate(layer: Layer, X: Array) -> Array:
     functions: dict[str, Callable[[Array], Array]] = {
         "relu": lambda X: np.maximum(X, 0),
         "leaky": lambda X: np.where(X > 0, X, X * X.dtype.type(layer.number)),
-        "gelu": lambda X: X * ndtr(X),
-        "silu": lambda X: X * expit(X),
+        "gelu": lambda X: X * scipy.special.ndtr(X),
+        "silu": lambda X: X * scipy.special.expit(X),
         "elu": lambda X: np.where(X > 0, X, np.expm1(np.minimum(X, 0))),
         "tanh": np.tanh,
-        "sigmoid": expit,
+        "sigmoid": lambda X: scipy.special.expit(X),  # noqa: PLW0108 - which is imported when it is used
     }
     return functions[layer.kind](X)

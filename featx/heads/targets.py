@@ -124,11 +124,14 @@ def _require_targets(head: Any, y: Any) -> None:
 
 def _labels(y: Any, n: int) -> Array:
     """Return one label a row, shape (n,)."""
-    labels: Array = column_or_1d(y, warn=True)
+    # Of a plain column scikit-learn has nothing to say, but to see that, it imports what knows all data frames.
+    plain = type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iu" and y.size > 0
+    labels: Array = y if plain else column_or_1d(y, warn=True)
     if labels.dtype.kind == "f":
         assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)  # of others it only warns, where most classes have a single row
-    check_consistent_length(range(n), labels)
+    if len(labels) != n:
+        check_consistent_length(range(n), labels)
     return labels
 
 
@@ -141,7 +144,8 @@ def _indicators(head: Any, y: Any, n: int) -> Array:
             "heads that take them, for example logreg."
         )
     labels = check_array(y, dtype=None, input_name="y")
-    check_consistent_length(range(n), labels)
+    if len(labels) != n:
+        check_consistent_length(range(n), labels)
     other = np.setdiff1d(labels, (0, 1))
     if len(other):
         raise DataError(

@@ -6,10 +6,15 @@
 
 from __future__ import annotations
 
-from featx.images.decoder import Slab
-from featx.images.policy import POLICIES, READABLE, File, ImageData, Unread, decode, item_id, pixels_of, sniff
-from featx.images.pool import DecodePool
-from featx.images.resizing import fit, prepare
+from typing import TYPE_CHECKING
+
+from featx.importing import later
+
+if TYPE_CHECKING:
+    from featx.images.decoder import Slab
+    from featx.images.policy import POLICIES, READABLE, File, ImageData, Unread, decode, item_id, pixels_of, sniff
+    from featx.images.pool import DecodePool
+    from featx.images.resizing import fit, prepare
 
 __all__ = [
     "POLICIES",
@@ -26,3 +31,14 @@ __all__ = [
     "prepare",
     "sniff",
 ]
+
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
+    __getattr__ = later(
+        __name__,
+        {
+            "featx.images.decoder": "Slab",
+            "featx.images.policy": "POLICIES READABLE File ImageData Unread decode item_id pixels_of sniff",
+            "featx.images.pool": "DecodePool",
+            "featx.images.resizing": "fit prepare",
+        },
+    )

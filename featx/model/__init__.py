@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
+from featx.importing import later
 
 if TYPE_CHECKING:
     from featx.model.fitting import fit
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Accuracy", "FitReport", "Model", "Network", "Predictions", "fit", "load", "write_csv"]
 
-if not TYPE_CHECKING:  # the command line needs the settings alone
-    _HOMES = {"fit": "fitting", "Network": "network", "Predictions": "predictions", "write_csv": "tabulate"}
-    _HOMES |= {"Accuracy": "report", "FitReport": "report", "Model": "model", "load": "model"}
-
-    def __getattr__(name: str) -> Any:
-        if name in __all__:
-            return getattr(importlib.import_module(f"featx.model.{_HOMES[name]}"), name)
-        raise AttributeError(f"module 'featx.model' has no attribute {name!r}")
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
+    __getattr__ = later(
+        __name__,
+        {
+            "featx.model.fitting": "fit",
+            "featx.model.model": "Model load",
+            "featx.model.network": "Network",
+            "featx.model.predictions": "Predictions",
+            "featx.model.report": "Accuracy FitReport",
+            "featx.model.tabulate": "write_csv",
+        },
+    )

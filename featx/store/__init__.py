@@ -14,10 +14,17 @@ remembered hashes), `publish` (from segments to tables), `store` (the `Store`), 
 It works on Linux and macOS: it reads and writes by ``preadv`` and ``pwrite``, and syncs folders, which others cannot.
 """
 
-from featx.files import Disk
-from featx.store.segments import clean_name, segment_name
-from featx.store.store import LIMIT, Store, is_cache
-from featx.store.tables import Table, TableContent, use_table
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featx.importing import later
+
+if TYPE_CHECKING:
+    from featx.files import Disk
+    from featx.store.segments import clean_name, segment_name
+    from featx.store.store import LIMIT, Store, is_cache
+    from featx.store.tables import Table, TableContent, use_table
 
 __all__ = [
     "LIMIT",
@@ -30,3 +37,14 @@ __all__ = [
     "segment_name",
     "use_table",
 ]
+
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
+    __getattr__ = later(
+        __name__,
+        {
+            "featx.files": "Disk",
+            "featx.store.segments": "clean_name segment_name",
+            "featx.store.store": "LIMIT Store is_cache",
+            "featx.store.tables": "Table TableContent use_table",
+        },
+    )

@@ -25,11 +25,12 @@ from featx.extraction.executors import (
     stored_probe,
 )
 from featx.extraction.options import Options, allowed_errors
-from featx.extraction.plan import Plan, make_plan, open_store
+from featx.extraction.plan import Plan, make_plan
 from featx.features import Features
 from featx.machine import n_cores
 from featx.recipe import SET
 from featx.store import TableContent
+from featx.store.opening import last_used, note_last_used, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +41,8 @@ if TYPE_CHECKING:
     from featx.extraction.segments import Tally
     from featx.progress import OnProgress
     from featx.recipe import Recipe, Request, Views
-    from featx.store import Store
 
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "h5py")
-#: Name of the record that remembers which tables were made or found last.
-LAST_USED = "last-used"
 _FORGOTTEN = (
     "The cache cannot be written, so a command without TABLE does not know of this one: name it, featx fit TABLE."
 )
@@ -343,21 +341,6 @@ def _provenance(tally: Tally) -> dict[str, Any]:
         "seconds": round(tally.seconds, 3),
         "n_cores": n_cores(),
     }
-
-
-def note_last_used(store: Store, paths: list[Path]) -> bool:
-    """Remember the tables that a command without TABLE takes; False where the cache cannot be written."""
-    try:
-        store.put_record(LAST_USED, {"tables": [str(path.relative_to(store.root)) for path in paths]})
-    except OSError:
-        return False
-    return True
-
-
-def last_used(store: Store) -> list[Path]:
-    """Return the tables that were made or found last and are still there."""
-    names = (store.record(LAST_USED) or {"tables": []})["tables"]
-    return [store.root / name for name in names if (store.root / name).exists()]
 
 
 def _check_device(options: Options, *, here: bool = True) -> None:
