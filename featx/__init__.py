@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featx.finetuning import FineTuneClassifier as FineTuneClassifier
     from featx.finetuning import finetune as finetune
     from featx.heads.boosted import XGBoostHead as XGBoostHead
+    from featx.heads.boosted import XGBoostRegressor as XGBoostRegressor
     from featx.heads.dense import ConvHead as ConvHead
     from featx.heads.dense import DenseHead as DenseHead
     from featx.heads.linear import LogisticHead as LogisticHead
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from featx.heads.logistic_cv import LogisticHeadCV as LogisticHeadCV
     from featx.heads.neighbors import CentroidHead as CentroidHead
     from featx.heads.neighbors import KNNHead as KNNHead
+    from featx.heads.neighbors import KNNRegressor as KNNRegressor
     from featx.heads.ridge import RidgeHead as RidgeHead
     from featx.heads.ridge import RidgeRegressor as RidgeRegressor
     from featx.model import Model as Model
@@ -55,8 +57,8 @@ _HOMES = {
     "features": ("Features",),
     "finetuning": ("FineTuneClassifier", "finetune"),
     "heads": (
-        *("CentroidHead", "ConvHead", "DenseHead", "KNNHead", "LogisticHead", "LogisticHeadCV", "RidgeHead"),
-        *("RidgeRegressor", "SVMHead", "XGBoostHead"),
+        *("CentroidHead", "ConvHead", "DenseHead", "KNNHead", "KNNRegressor", "LogisticHead", "LogisticHeadCV"),
+        *("RidgeHead", "RidgeRegressor", "SVMHead", "XGBoostHead", "XGBoostRegressor"),
     ),
     "model": ("Model", "Predictions", "fit", "load"),
     "protocols": ("run_protocol",),

@@ -186,8 +186,11 @@ def tree_of(document):
         (lambda b: model_of(b)["tree_info"].__setitem__(0, 1), "tree_info is not in turn"),
         (lambda b: model_of(b)["iteration_indptr"].__setitem__(-1, 40), "iteration_indptr"),
         (lambda b: b["learner"]["gradient_booster"].__setitem__("name", "dart"), "not gbtree"),
-        (lambda b: b["learner"]["objective"].__setitem__("name", "rank:ndcg"), "unknown objective"),
-        (lambda b: b["learner"]["objective"].__setitem__("name", "binary:logistic"), "another number of classes"),
+        (lambda b: b["learner"]["objective"].__setitem__("name", "rank:ndcg"), "the objective is not multi:softprob"),
+        (
+            lambda b: b["learner"]["objective"].__setitem__("name", "binary:logistic"),
+            "the objective is not multi:softprob",
+        ),
         (lambda b: b["learner"]["learner_model_param"].__setitem__("num_class", "11"), "num_class"),
         (lambda b: b["learner"]["learner_model_param"].__setitem__("base_score", "[nan]"), "base_score"),
         (lambda b: b["learner"].__setitem__("feature_names", ["a"] * 5), "feature_names"),
@@ -199,7 +202,7 @@ def test_hostile_trees_are_refused_before_the_library_reads_them(states, change,
     change(booster)
 
     with pytest.raises(ModelFileError, match=complaint):
-        check_booster(booster, n_features=5, n_classes=10)
+        check_booster(booster, n_features=5, objective="multi:softprob", n_outputs=10)
 
 
 def test_a_cycle_is_refused():
@@ -210,7 +213,7 @@ def test_a_cycle_is_refused():
     tree["left_children"][1], tree["parents"][1] = 1, 1
 
     with pytest.raises(ModelFileError, match="hangs on two nodes|cycle"):
-        check_booster(booster, n_features=64, n_classes=2)
+        check_booster(booster, n_features=64, objective="binary:logistic", n_outputs=1)
 
 
 @pytest.mark.parametrize("pruning", [{"gamma": 5.0}, {"max_leaves": 5, "grow_policy": "lossguide"}, {"max_depth": 1}])

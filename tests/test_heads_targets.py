@@ -13,10 +13,11 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, Rid
 from sklearn.multiclass import OneVsRestClassifier
 
 from featx.errors import DataError, ModelFileError, OptionError, UnknownHeadError
+from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import list_heads, make_head
-from featx.heads.neighbors import CentroidHead
+from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
 from featx.heads.ridge import RidgeHead, RidgeRegressor
 from featx.heads.state import export_state, restore_state
 
@@ -25,8 +26,8 @@ X = X / 10
 ROWS, NUMBER = load_diabetes(return_X_y=True)
 NUMBERS = np.column_stack([NUMBER, NUMBER**2, 3000 - ROWS[:, 0]])
 
-CLASSIFIERS = [LogisticHead(), LogisticHeadCV(Cs=3, cv=2), SVMHead(), RidgeHead((0.1, 1))]
-REGRESSORS = [RidgeRegressor((0.1, 1))]
+CLASSIFIERS = [LogisticHead(), LogisticHeadCV(Cs=3, cv=2), SVMHead(), RidgeHead((0.1, 1)), KNNHead(5), XGBoostHead(3)]
+REGRESSORS = [RidgeRegressor((0.1, 1)), KNNRegressor(5), XGBoostRegressor(3)]
 
 
 def name_of(head):
@@ -161,6 +162,33 @@ def test_numbers_far_from_zero_keep_their_digits():
     np.testing.assert_allclose(found, Ridge(0.01).fit(ROWS, years).predict(ROWS), atol=1e-3)
 
 
+@pytest.mark.parametrize("weights", ["uniform", "softmax"])
+def test_neighbours_vote_on_labels_and_numbers(weights):
+    ours, numbers = KNNHead(7, weights=weights).fit(X, LABELS), KNNRegressor(7, weights=weights).fit(X, LABELS)
+    each = [KNNHead(7, weights=weights).fit(X, label).predict_proba(X)[:, 1] for label in LABELS.T]
+
+    np.testing.assert_allclose(ours.predict_proba(X), np.column_stack(each), atol=1e-9)
+    np.testing.assert_allclose(numbers.predict(X), ours.predict_proba(X), atol=1e-9)
+    np.testing.assert_array_equal(ours.predict(X), ours.predict_proba(X) > 0.5)
+
+
+def test_trees_of_several_labels_or_numbers_are_those_of_each():
+    whole = {"components": None, "max_depth": 2, "random_state": 0, "n_jobs": 1}
+    labels, numbers = XGBoostHead(3, **whole).fit(X, LABELS), XGBoostRegressor(3, **whole).fit(ROWS, NUMBERS)
+
+    each = [XGBoostHead(3, **whole).fit(X, label).predict_proba(X)[:, 1] for label in LABELS.T]
+    np.testing.assert_allclose(labels.predict_proba(X), np.column_stack(each), atol=1e-5)
+    each = [XGBoostRegressor(3, **whole).fit(ROWS, number).predict(ROWS) for number in NUMBERS.T]
+    np.testing.assert_allclose(numbers.predict(ROWS), np.column_stack(each), rtol=1e-4)
+
+
+def test_balanced_trees_find_the_rare_class():
+    y = np.where(NUMBER > 270, 1, 0)  # 30 of 442
+    plain, balanced = (XGBoostHead(5, max_depth=2, class_weight=w).fit(ROWS, y) for w in (None, "balanced"))
+
+    assert balanced.predict(ROWS)[y == 1].mean() > plain.predict(ROWS)[y == 1].mean() + 0.2
+
+
 def test_what_a_head_cannot_tell_is_refused_with_what_can():
     with pytest.raises(DataError, match="CentroidHead takes one class a row, got y of shape .300, 5.*logreg"):
         CentroidHead().fit(X, LABELS)
@@ -172,6 +200,8 @@ def test_what_a_head_cannot_tell_is_refused_with_what_can():
         LogisticHead(class_weight={0: 2}).fit(X, LABELS)
     with pytest.raises(OptionError, match="Leave out class_weight, or fit --head logreg"):
         RidgeHead(class_weight="balanced").fit(X, LABELS)
+    with pytest.raises(OptionError, match="XGBoost takes a weight a row"):
+        XGBoostHead(class_weight="balanced").fit(X, LABELS)
     with pytest.raises(ValueError, match="NaN"):
         RidgeRegressor().fit(ROWS, np.where(NUMBER > 300, np.nan, NUMBER))
 
@@ -183,5 +213,5 @@ def test_a_name_and_a_task_make_a_head():
     assert tasks["centroid"] == ("classify",)
     assert type(make_head("ridge", task="regress", alpha="1,10")) is RidgeRegressor
     assert type(make_head("logreg", task="multilabel")) is LogisticHead
-    with pytest.raises(UnknownHeadError, match="Head 'centroid' does not do --task regress. Heads that do: ridge"):
+    with pytest.raises(UnknownHeadError, match="Head 'centroid' does not do --task regress. Heads that do: xgboost"):
         make_head("centroid", task="regress")

@@ -15,7 +15,6 @@ from featx.errors import ModelFileError
 #: Sizes above these are refused.
 MAX_TREES, MAX_NODES = 200_000, 50_000_000
 
-_OBJECTIVES = {"multi:softprob", "binary:logistic"}
 _NODE_ARRAYS = (
     "base_weights",
     "default_left",
@@ -34,7 +33,7 @@ _EMPTY_ARRAYS = ("categories", "categories_nodes", "categories_segments", "categ
 _NO_PARENT = 2**31 - 1
 
 
-def check_booster(document: Any, *, n_features: int, n_classes: int) -> None:
+def check_booster(document: Any, *, n_features: int, objective: str, n_outputs: int) -> None:
     """Check a model as `json.loads` gives it.
 
     Parameters
@@ -43,8 +42,10 @@ def check_booster(document: Any, *, n_features: int, n_classes: int) -> None:
         Parsed JSON of ``Booster.save_raw("json")``.
     n_features : int
         Columns that rows will have at prediction.
-    n_classes : int
-        Labels; two are one score, more are a score each.
+    objective : str
+        Name of the one that it was fitted with, for example ``multi:softprob``.
+    n_outputs : int
+        Scores a row: one a class or label, one for two classes, or one a number.
 
     Raises
     ------
@@ -52,8 +53,7 @@ def check_booster(document: Any, *, n_features: int, n_classes: int) -> None:
         If anything is not what featx itself would have written.
     """
     learner = _field(document, "learner", dict)
-    groups = n_classes if n_classes > 2 else 1
-    _check_learner(learner, n_features, groups, n_classes)
+    _check_learner(learner, n_features, objective, n_outputs)
     gradient_booster = _field(learner, "gradient_booster", dict)
     _require(gradient_booster.get("name") == "gbtree", "the booster is not gbtree")
     model = _field(gradient_booster, "model", dict)
@@ -62,7 +62,7 @@ def check_booster(document: Any, *, n_features: int, n_classes: int) -> None:
     _require(len(trees) <= MAX_TREES, f"more than {MAX_TREES} trees")
     _require(_whole(parameters.get("num_trees")) == len(trees), "num_trees differs from the trees")
     _require(_whole(parameters.get("num_parallel_tree", 1)) == 1, "parallel trees")
-    _check_rounds(model, len(trees), groups)
+    _check_rounds(model, len(trees), n_outputs)
     n_nodes = 0
     for number, tree in enumerate(trees):
         n_nodes += _check_tree(tree, number, n_features)
@@ -71,19 +71,18 @@ def check_booster(document: Any, *, n_features: int, n_classes: int) -> None:
     _require(cats is None or _holds_nothing(cats), "categorical features")
 
 
-def _check_learner(learner: dict[str, Any], n_features: int, groups: int, n_classes: int) -> None:
-    objective = _field(learner, "objective", dict)
-    _require(objective.get("name") in _OBJECTIVES, "unknown objective")
-    _require(
-        (objective["name"] == "multi:softprob") == (n_classes > 2), "the objective is for another number of classes"
-    )
-    if n_classes > 2:
-        softmax = _field(objective, "softmax_multiclass_param", dict)
-        _require(_whole(softmax.get("num_class")) == n_classes, "num_class differs from the classes")
+def _check_learner(learner: dict[str, Any], n_features: int, objective: str, groups: int) -> None:
+    settings = _field(learner, "objective", dict)
+    _require(settings.get("name") == objective, f"the objective is not {objective}")
+    classes = groups if objective == "multi:softprob" else 0
+    if classes:
+        softmax = _field(settings, "softmax_multiclass_param", dict)
+        _require(_whole(softmax.get("num_class")) == classes, "num_class differs from the classes")
     parameters = _field(learner, "learner_model_param", dict)
     _require(_whole(parameters.get("num_feature")) == n_features, f"num_feature is not {n_features}")
-    _require(_whole(parameters.get("num_class")) == (groups if groups > 1 else 0), "num_class differs from the classes")
-    _require(_whole(parameters.get("num_target", 1)) == 1, "several targets")
+    _require(_whole(parameters.get("num_class")) == classes, "num_class differs from the classes")
+    targets = 1 if classes else groups
+    _require(_whole(parameters.get("num_target", 1)) == targets, "num_target differs from the targets")
     _check_base_score(parameters.get("base_score"), groups)
     for names in ("feature_names", "feature_types"):
         _require(learner.get(names, []) in ([], None), f"{names} are given")

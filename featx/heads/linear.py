@@ -7,8 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
@@ -223,7 +223,7 @@ def linear_scores(head: Any, X: Any) -> Array:
 
 def probabilities(head: Head, scores: Array) -> Array:
     """Return what log-odds of a head's classes mean, or of each of its several labels."""
-    return np.asarray(expit(scores)) if head.multilabel_ else softmax(scores)
+    return np.asarray(scipy.special.expit(scores)) if head.multilabel_ else softmax(scores)
 
 
 def softmax(scores: Array) -> Array:

@@ -27,6 +27,8 @@ REGISTRY = {
 
 #: The same of those that tell numbers instead of classes, by the same names.
 REGRESSORS = {
+    "xgboost": "featx.heads.boosted:XGBoostRegressor",
+    "knn": "featx.heads.neighbors:KNNRegressor",
     "ridge": "featx.heads.ridge:RidgeRegressor",
 }
 

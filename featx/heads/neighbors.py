@@ -1,4 +1,4 @@
-"""Heads that hold rows against rows: `KNNHead`, exact nearest neighbours, and `CentroidHead`, nearest class means."""
+"""Heads that hold rows against rows: exact nearest neighbours, and `CentroidHead`, nearest class means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import resolve_device, within_memory
-from featx.heads.estimator import Head
+from featx.heads.estimator import Head, Regressor
 from featx.heads.inputs import Samples, read_rows, read_training
 from featx.heads.linear import softmax
 from featx.heads.losses import module_of, to_numpy
@@ -28,9 +28,91 @@ TILE = 1 << 22
 GPU_TILE = 1 << 26
 
 
+class _FittedNeighbors:
+    """What a fit finds; `KNNHead` documents it."""
+
+    n_features_in_: int
+    units_: Any
+
+
 @dataclass(eq=False, repr=False)
-class KNNHead(Head):
+class _Neighbors(_FittedNeighbors):
+    """What heads share that let the nearest training rows vote; `KNNHead` documents it."""
+
+    k: int = 20
+    _: KW_ONLY
+    weights: str = "softmax"
+    temperature: float = 0.07
+    device: str = "auto"
+
+    def _remember(self, X: Any, y: Any, memory: int | str | None) -> Array:
+        """Keep X (n, d) or Features as rows of length 1, and return their targets."""
+        check_number("k", self.k, least=1, whole=True)
+        check_choice("weights", self.weights, ("softmax", "uniform"))
+        check_number("temperature", self.temperature, above=0)
+        training = read_training(self, X, y, memory=memory)
+        self.units_ = unit_rows(training.source) if isinstance(training.source, np.ndarray) else training
+        return training.targets
+
+    @property
+    def _n_rows(self) -> int:
+        return len(self.units_)
+
+    def kneighbors(self, X: Any, k: int | None = None) -> tuple[Array, NDArray[np.int64]]:
+        """Return cosine similarities (n, k), largest first, and row numbers (n, k) of the nearest training rows."""
+        check_is_fitted(self)
+        k = min(k or self.k, self._n_rows)
+        rows = read_rows(self, X)
+        n_values = max(len(rows), self._n_rows) * self.n_features_in_
+        device = resolve_device(self.device, "device", n_values=n_values)
+        return within_memory(lambda *where: self._search(rows.on(*where), k), device)
+
+    def _search(self, rows: Samples, k: int) -> tuple[Array, NDArray[np.int64]]:
+        """Return what `kneighbors` does, from the device where `rows` are given."""
+        units = self.units_
+        if rows.n_parts == 1 and isinstance(units, np.ndarray):
+            units = rows.placed(units)
+        # Few enough queries at a time that their similarities to a tile of rows stay small.
+        blocks = rows.blocks(QUERIES * rows.row_bytes)
+        found = [self._nearest(rows, unit_rows(block), units, k) for _, block in blocks]
+        return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
+
+    def _votes(self, similarities: Array) -> Array:
+        """Return the share of each neighbour in the vote, shape (n, k), the most similar first."""
+        votes = np.ones_like(similarities)
+        if self.weights == "softmax":
+            votes = np.exp((similarities - similarities[:, :1]) / self.temperature)
+        return np.asarray(votes / votes.sum(axis=1, keepdims=True))
+
+    def _nearest(self, rows: Samples, queries: Array, units: Any, k: int) -> tuple[Array, NDArray[np.int64]]:
+        """Return the k largest similarities and their rows, merged over tiles of the training rows."""
+        best = np.full((len(queries), k), -np.inf, rows.dtype)
+        where = np.zeros((len(queries), k), np.int64)
+        tile = TILE if rows.device == "cpu" else GPU_TILE // rows.n_parts
+        for start, some in _tiles(units, max(k, tile // max(1, len(queries)))):
+            similarities = queries @ (rows.placed(some) if isinstance(some, np.ndarray) else some).T
+            if not start and len(some) > k:
+                best, where = _first(similarities, k)
+                continue
+            found, columns, values = _above(rows.placed(best[:, -1:]), similarities)
+            if len(found):
+                best, where = _merged(best, where, found, values, columns + start)
+        return best, where
+
+
+def _mean_of(targets: Array, votes: Array, indices: NDArray[np.int64]) -> Array:
+    """Return the mean over neighbours (n, k) of their targets (n_train, t), shape (n, t)."""
+    mean = np.zeros((len(votes), targets.shape[1]), np.result_type(votes, np.float32))
+    for vote, index in zip(votes.T, indices.T, strict=True):  # neighbour by neighbour: all at once are k times as much
+        mean += vote[:, None] * targets[index]
+    return mean
+
+
+@dataclass(eq=False, repr=False)
+class KNNHead(_Neighbors, Head):
     """Vote of the k nearest training rows, by cosine similarity; exact.
+
+    Of several labels a row, y (n, t) of 0 or 1, each is voted on.
 
     Parameters
     ----------
@@ -49,8 +131,8 @@ class KNNHead(Head):
     classes_ : ndarray of shape (n_classes,)
     units_ : ndarray of shape (n, d)
         Samples rows of length 1. A table above the memory limit is kept as it is and read at each prediction.
-    codes_ : ndarray of int64, shape (n,)
-        Index of each training row's label in ``classes_``.
+    codes_ : ndarray of int64, shape (n,), or of int8, shape (n, t)
+        Index of each training row's label in ``classes_``; or its labels.
 
     Examples
     --------
@@ -60,50 +142,21 @@ class KNNHead(Head):
     0.96
     """
 
-    k: int = 20
-    _: KW_ONLY
-    weights: str = "softmax"
-    temperature: float = 0.07
-    device: str = "auto"
+    takes_labels = True
 
     def fit(self, X: Any, y: Any = None, *, memory: int | str | None = None) -> Self:
         """Remember X (n, d) or Features with labels y (n,); see `featx.heads.inputs.read_training`."""
-        check_number("k", self.k, least=1, whole=True)
-        check_choice("weights", self.weights, ("softmax", "uniform"))
-        check_number("temperature", self.temperature, above=0)
-        training = read_training(self, X, y, memory=memory)
-        self.codes_ = training.targets
-        self.units_ = unit_rows(training.source) if isinstance(training.source, np.ndarray) else training
+        self.codes_ = self._remember(X, y, memory)
         return self
 
-    def kneighbors(self, X: Any, k: int | None = None) -> tuple[Array, NDArray[np.int64]]:
-        """Return cosine similarities (n, k), largest first, and row numbers (n, k) of the nearest training rows."""
-        check_is_fitted(self)
-        k = min(k or self.k, len(self.codes_))
-        rows = read_rows(self, X)
-        n_values = max(len(rows), len(self.codes_)) * self.n_features_in_
-        device = resolve_device(self.device, "device", n_values=n_values)
-        return within_memory(lambda *where: self._search(rows.on(*where), k), device)
-
-    def _search(self, rows: Samples, k: int) -> tuple[Array, NDArray[np.int64]]:
-        """Return what `kneighbors` does, from the device where `rows` are given."""
-        units = self.units_
-        if rows.n_parts == 1 and isinstance(units, np.ndarray):
-            units = rows.placed(units)
-        # Few enough queries at a time that their similarities to a tile of rows stay small.
-        blocks = rows.blocks(QUERIES * rows.row_bytes)
-        found = [self._nearest(rows, unit_rows(block), units, k) for _, block in blocks]
-        return np.concatenate([s for s, _ in found]), np.concatenate([i for _, i in found])
-
     def predict_proba(self, X: Any) -> Array:
-        """Return each class's share of the weighted votes, shape (n, n_classes)."""
+        """Return each class's share of the weighted votes, shape (n, n_classes); of several labels those for each."""
         return self.shares(*self.kneighbors(X))
 
     def predict(self, X: Any) -> Array:
-        """Return the label with the largest share of votes, shape (n,)."""
-        codes = self.predict_proba(X).argmax(axis=1)
-        labels: Array = self.classes_[codes]
-        return labels
+        """Return the label with the largest share of votes, shape (n,); of several those of more than half, (n, t)."""
+        shares = self.predict_proba(X)
+        return self._decided(shares - 0.5 if self.multilabel_ else shares)
 
     def predict_left_out(self, X: Any, rows: NDArray[np.intp], groups: NDArray[np.intp] | None = None) -> Array:
         """Return labels for training rows X (m, d), shape (m,), each by the vote of rows of other groups than its own.
@@ -134,28 +187,50 @@ class KNNHead(Head):
         similarities, indices : ndarray, shape (n, k)
             As from `kneighbors`, the most similar first.
         """
-        votes = np.ones_like(similarities)
-        if self.weights == "softmax":
-            votes = np.exp((similarities - similarities[:, :1]) / self.temperature)
+        votes = self._votes(similarities)
+        if self.multilabel_:
+            return _mean_of(self.codes_, votes, indices)
         shares = np.zeros((len(votes), len(self.classes_)), votes.dtype)
         np.add.at(shares, (np.arange(len(votes))[:, None], self.codes_[indices]), votes)
-        shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
-    def _nearest(self, rows: Samples, queries: Array, units: Any, k: int) -> tuple[Array, NDArray[np.int64]]:
-        """Return the k largest similarities and their rows, merged over tiles of the training rows."""
-        best = np.full((len(queries), k), -np.inf, rows.dtype)
-        where = np.zeros((len(queries), k), np.int64)
-        tile = TILE if rows.device == "cpu" else GPU_TILE // rows.n_parts
-        for start, some in _tiles(units, max(k, tile // max(1, len(queries)))):
-            similarities = queries @ (rows.placed(some) if isinstance(some, np.ndarray) else some).T
-            if not start and len(some) > k:
-                best, where = _first(similarities, k)
-                continue
-            found, columns, values = _above(rows.placed(best[:, -1:]), similarities)
-            if len(found):
-                best, where = _merged(best, where, found, values, columns + start)
-        return best, where
+
+@dataclass(eq=False, repr=False)
+class KNNRegressor(_Neighbors, Regressor):
+    """Mean of the k nearest training rows, by cosine similarity; exact.
+
+    Parameters
+    ----------
+    k, weights, temperature, device
+        As in `KNNHead`: what counts as a vote there is a weight of the mean here.
+
+    Attributes
+    ----------
+    n_outputs_ : int
+        t, numbers a row.
+    units_ : ndarray of shape (n, d)
+        As in `KNNHead`.
+    targets_ : ndarray of float64, shape (n, t)
+        Numbers of the training rows.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> round(KNNRegressor(k=20, weights="uniform").fit(X[:300], y[:300]).score(X[300:], y[300:]), 2)
+    0.38
+    """
+
+    def fit(self, X: Any, y: Any = None, *, memory: int | str | None = None) -> Self:
+        """Remember X (n, d) or Features with numbers y (n,) or (n, t); see `featx.heads.inputs.read_training`."""
+        self.targets_ = self._remember(X, y, memory)
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return numbers, shape (n,), or (n, t) for several."""
+        similarities, indices = self.kneighbors(X)
+        found = _mean_of(self.targets_, self._votes(similarities).astype(np.float64), indices)
+        return found[:, 0] if self.n_outputs_ == 1 else found
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -222,10 +297,7 @@ class CentroidHead(Head):
 
     def predict(self, X: Any) -> Array:
         """Return the label of each row, shape (n,)."""
-        scores = self.decision_function(X)
-        codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        labels: Array = self.classes_[codes]
-        return labels
+        return self._decided(self.decision_function(X))
 
     def predict_proba(self, X: Any) -> Array:
         """Return the softmax of similarities over `temperature`, shape (n, k): ranked like them, not calibrated."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,11 @@ from featx.heads.inputs import Samples, like, read_training
 from featx.heads.linear import LinearClassifier, linear_scores, probabilities
 from featx.heads.losses import module_of, to_numpy
 from featx.heads.moments import centred, check_room, eigh, mean_row, second_moment
-from featx.heads.targets import Array, ClassWeight
+from featx.heads.targets import Array, ClassWeight, Units
 from featx.settings import check_choice, check_number
+
+#: From indices of rows to what they are regressed on, shape (m, q), in the dtype of the rows.
+Targets = Callable[[Any], Array]
 
 
 @dataclass(eq=False, repr=False)
@@ -142,14 +145,18 @@ class RidgeRegressor(Regressor):
         return self
 
     def _fit(self, training: Samples, alphas: NDArray[np.float64]) -> None:
-        targets = _Numbers(training)
+        units = Units.of(training.targets, training.weights)
+
+        def targets(indices: Any) -> Array:
+            return units.without(training.targets[indices]).astype(training.dtype)
+
         moments, chosen, errors = _Moments.choose(training, targets, alphas)
         self.loo_scores_ = None if errors is None else 1 + errors  # targets have variance 1
         self.alpha_ = float(alphas[chosen])
         coef, intercept = moments.solution(self.alpha_, np.dtype(np.float64))
-        self.coef_ = (coef * targets.scale[:, None]).astype(training.dtype)
+        self.coef_ = (coef * units.scale[:, None]).astype(training.dtype)
         # Large numbers, such as years, lose nothing in an intercept of float64.
-        self.intercept_ = targets.mean + intercept * targets.scale
+        self.intercept_ = units.given(intercept)
 
     def predict(self, X: Any) -> Array:
         """Return numbers, shape (n,), or (n, t) for several."""
@@ -164,12 +171,6 @@ def _alphas(given: float | Sequence[float]) -> NDArray[np.float64]:
     for alpha in alphas:
         check_number("alpha", alpha, least=0)
     return alphas.astype(np.float64)
-
-
-class _Targets(Protocol):
-    """What rows are regressed on: called with indices it returns their targets (m, q), in the dtype of the rows."""
-
-    def __call__(self, indices: Any) -> Array: ...
 
 
 class _Signs:
@@ -197,21 +198,6 @@ class _Signs:
         return right
 
 
-class _Numbers:
-    """Numbers less their mean, over their standard deviation (1 where they do not differ), shape (m, t)."""
-
-    def __init__(self, training: Samples) -> None:
-        self._numbers, self._dtype = training.targets, training.dtype
-        weights = training.weights / training.weights.sum()
-        self.mean = weights @ training.targets
-        variance = weights @ (training.targets - self.mean) ** 2
-        self.scale = np.where(variance > 0, np.sqrt(variance), 1)
-
-    def __call__(self, indices: Any) -> Array:
-        numbers: Array = ((self._numbers[indices] - self.mean) / self.scale).astype(self._dtype)
-        return numbers
-
-
 @dataclass(frozen=True)
 class _Moments:
     """Weighted second moments of rows and targets, factorised.
@@ -231,7 +217,7 @@ class _Moments:
     def choose(
         cls,
         training: Samples,
-        targets: _Targets,
+        targets: Targets,
         alphas: NDArray[np.float64],
         right: Callable[..., Array] | None = None,
     ) -> tuple[_Moments, int, NDArray[np.float64] | None]:
@@ -244,7 +230,7 @@ class _Moments:
         return moments, int(best[np.argmax(alphas[best])]), scores
 
     @classmethod
-    def of(cls, training: Samples, targets: _Targets) -> _Moments:
+    def of(cls, training: Samples, targets: Targets) -> _Moments:
         """Read the rows twice: for the mean, then for the moments about it."""
         n, d = training.shape
         mean, total = mean_row(training), float(training.weights.sum())
@@ -280,7 +266,7 @@ class _Moments:
     def leave_one_out(
         self,
         training: Samples,
-        targets_of: _Targets,
+        targets_of: Targets,
         alphas: NDArray[np.float64],
         right: Callable[..., Array] | None = None,
     ) -> NDArray[np.float64]:

@@ -34,17 +34,21 @@ class _Form:
     """What a fitted class consists of.
 
     `arrays` gives each array's shape in the letters of `Sizes`, where other letters bind to any length;
-    names in `optional` may be missing or None; `values` are kept as JSON.
+    names in `optional` may be missing or None; those in `by_label` have a column a label where there are several;
+    `values` are kept as JSON.
     """
 
     path: str
     arrays: dict[str, str]
     values: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    by_label: tuple[str, ...] = ()
 
 
 _LINEAR = {"coef_": "od", "intercept_": "o"}
 _DESCENT = ("objective_", "gradient_norm_", "n_iter_")
+_PROJECTION, _ROUNDS = {"mean_": "d", "projection_": "dp"}, ("best_iteration_", "history_")
+_UNITS = {"target_mean_": "o", "target_scale_": "o"}
 _NETWORK = ("row_shape_", "history_", "n_iter_")
 
 _FORMS = {
@@ -54,15 +58,12 @@ _FORMS = {
     "RidgeHead": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
     "RidgeRegressor": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
     "CentroidHead": _Form("featx.heads.neighbors", {"centroids_": "kd"}),
-    "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}),
+    "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}, by_label=("codes_",)),
+    "KNNRegressor": _Form("featx.heads.neighbors", {"units_": "nd", "targets_": "no"}),
     "DenseHead": _Form("featx.heads.dense", {}, _NETWORK),
     "ConvHead": _Form("featx.heads.dense", {}, _NETWORK),
-    "XGBoostHead": _Form(
-        "featx.heads.boosted",
-        {"mean_": "d", "projection_": "dp"},
-        ("best_iteration_", "history_"),
-        ("mean_", "projection_"),
-    ),
+    "XGBoostHead": _Form("featx.heads.boosted", _PROJECTION, _ROUNDS, tuple(_PROJECTION)),
+    "XGBoostRegressor": _Form("featx.heads.boosted", _PROJECTION | _UNITS, _ROUNDS, tuple(_PROJECTION)),
 }
 
 
@@ -116,7 +117,7 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
         _export_classes(estimator.classes_, meta, arrays)
     if name in ("DenseHead", "ConvHead"):
         arrays |= {f"state/{key}": np.ascontiguousarray(value) for key, value in estimator.state_.items()}
-    if name == "XGBoostHead":
+    if name in ("XGBoostHead", "XGBoostRegressor"):
         meta["booster"] = json.loads(bytes(estimator.booster_.save_raw("json")))
     return meta, arrays
 
@@ -147,11 +148,12 @@ def restore_state(meta: Meta, arrays: Arrays) -> Any:
     _require(set(meta.get("values", {})) == set(form.values), "its values are not those of its class")
     for key in form.values:
         setattr(estimator, key, _from_json(meta["values"][key]))
+    several = getattr(estimator, "multilabel_", False)
     for key, letters in form.arrays.items():
         array = remaining.pop(key, None)
         _require(array is not None or key in form.optional, f"{key} is missing")
         if array is not None:
-            _check_array(key, array, letters, sizes)
+            _check_array(key, array, letters + "o" * (several and key in form.by_label), sizes)
         setattr(estimator, key, array)
     _SPECIAL.get(name, _nothing)(estimator, meta, remaining, sizes)
     _require(not remaining, f"it holds more than its class has: {', '.join(sorted(remaining)[:3])}")
@@ -189,7 +191,7 @@ def _restore_trees(estimator: Any, meta: Meta, _arrays: Arrays, sizes: Sizes) ->
     projected = estimator.projection_ is not None
     _require((estimator.mean_ is not None) == projected, "its projection is not whole")
     n_features = estimator.projection_.shape[1] if projected else sizes["d"]
-    check_booster(meta.get("booster"), n_features=n_features, n_classes=sizes["k"])
+    check_booster(meta.get("booster"), n_features=n_features, objective=estimator.objective(), n_outputs=sizes["o"])
     rounds = len(meta["booster"]["learner"]["gradient_booster"]["model"]["trees"]) // sizes["o"]
     best = estimator.best_iteration_
     _require(type(best) is int and 0 <= best < rounds, "best_iteration_ is not a round")
@@ -201,7 +203,7 @@ def _restore_trees(estimator: Any, meta: Meta, _arrays: Arrays, sizes: Sizes) ->
 def _restore_neighbors(estimator: Any, _meta: Meta, _arrays: Arrays, sizes: Sizes) -> None:
     codes = estimator.codes_
     _require(codes.dtype.kind == "i" and len(codes) > 0, "codes_ are not whole numbers")
-    _require(codes.min() >= 0 and codes.max() < sizes["k"], "codes_ are out of range")
+    _require(codes.min() >= 0 and codes.max() < (2 if codes.ndim == 2 else sizes["k"]), "codes_ are out of range")
 
 
 def _nothing(estimator: Any, meta: Meta, arrays: Arrays, sizes: Sizes) -> None:
@@ -212,6 +214,7 @@ _SPECIAL: dict[str, Callable[[Any, Meta, Arrays, Sizes], None]] = {
     "DenseHead": _restore_network,
     "ConvHead": _restore_network,
     "XGBoostHead": _restore_trees,
+    "XGBoostRegressor": _restore_trees,
     "KNNHead": _restore_neighbors,
 }
 

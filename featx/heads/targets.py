@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,36 @@ def class_weights(
         sums = np.bincount(targets, weights, minlength=len(classes))
     present = sums > 0
     return np.where(present, weights.sum() / np.where(present, present.sum(0) * sums, 1), 0)
+
+
+@dataclass(frozen=True)
+class Units:
+    """What numbers are measured in: fits see them less their mean, over their standard deviation.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of float64, shape (t,)
+        The scale of numbers that do not differ is 1.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.float64], weights: NDArray[np.float64]) -> Units:
+        """Return the units of numbers (n, t) of rows with weights (n,)."""
+        shares = weights / weights.sum()
+        mean = shares @ numbers
+        variance = shares @ (numbers - mean) ** 2
+        return cls(mean, np.where(variance > 0, np.sqrt(variance), 1))
+
+    def without(self, numbers: Array) -> Array:
+        """Return numbers (n, t) without their units."""
+        return np.asarray((numbers - self.mean) / self.scale)
+
+    def given(self, numbers: Array) -> Array:
+        """Return in these units what `without` has taken them from."""
+        return np.asarray(self.mean + numbers * self.scale)
 
 
 def _require_targets(head: Any, y: Any) -> None:
