@@ -5,6 +5,7 @@ Commands are imported when they are asked for, so that ``featx --help`` answers 
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import importlib
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,26 +131,33 @@ def _stoppable() -> Iterator[None]:
     (`sys.unraisablehook`): such a one is sent again a moment later, when that destructor is through.
     """
     main_thread = threading.get_ident()
-    stoppable = threading.Lock()  # held by who sends: nothing may be sent where SIGTERM means death again
+    sending = threading.Lock()  # nothing is sent any more when SIGTERM means death again
     ended = False
 
     def send() -> None:
-        with stoppable:
+        time.sleep(0.01)
+        with sending:
             if not ended:
                 signal.pthread_kill(main_thread, signal.SIGTERM)
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:
-        if issubclass(what.exc_type, KeyboardInterrupt):
-            threading.Timer(0.01, send).start()
-        else:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
             told(what)
+            return
+        while True:
+            try:
+                _thread.start_new_thread(send, ())  # Thread.start waits, and on a busy machine is interrupted itself
+            except KeyboardInterrupt:  # dropped once more if it left this function
+                continue
+            else:
+                return
 
     told, sys.unraisablehook = sys.unraisablehook, unraisable
     handled = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        with stoppable:
+        with sending:
             ended = True
         signal.signal(signal.SIGTERM, handled)
         sys.unraisablehook = told

@@ -93,17 +93,19 @@ class Struck:
 @click.command
 def destruct():
     Struck()
-    time.sleep(20)
+    time.sleep(2)
 
+sys.setswitchinterval(1e-6)  # as on a busy machine
 cli._COMMANDS["destruct"] = ("__main__", "")
-sys.exit(cli.main(["destruct"]))
+codes = {cli.main(["destruct"]) for _ in range(50)}
+sys.exit(codes.pop() if len(codes) == 1 else f"Exit statuses: {codes}")
 """
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_row_04_a_signal_that_lands_in_a_destructor_ends_the_run_all_the_same(start, sign):
     process = start([sys.executable, "-c", DESTRUCT, str(int(sign))])
-    _, stderr = process.communicate(timeout=15)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 130, stderr
     assert "kept" in stderr
