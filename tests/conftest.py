@@ -12,9 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
 import pytest
-from PIL import Image
+from toy_images import write_photos
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: here they are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,15 +50,8 @@ def own_folder_of_networks(monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of 12 JPEGs of 40 to 62 pixels in three classes: noise tinted blue, green or red."""
-    rng = np.random.default_rng(0)
-    for channel, name in enumerate(["red", "green", "blue"]):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(4):
-            pixels = rng.integers(0, 120, (40 + 2 * i, 56 + 2 * channel, 3), dtype=np.uint8)
-            pixels[..., channel] += 100
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    return tmp_path / "photos"
+    """A folder of its own with those of `toy_images.write_photos`."""
+    return write_photos(tmp_path / "photos")
 
 
 @pytest.fixture

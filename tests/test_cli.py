@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from PIL import Image
+from toy_images import write_photos
 
 from featx.cli import cli, main
 from featx.cli.common import ProgressLine, facts
@@ -36,6 +38,24 @@ def featx_json(capsys, *args):
 
 
 SMALL = ("--image-size", "32", "--workers", "0", "--engine", "eager")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A cache with the rows of `photos`."""
+    folder = tmp_path_factory.mktemp("rows")
+    command = ["extract", write_photos(folder / "photos"), *SMALL, "--cache", folder / "cache", "-q"]
+    assert main(list(map(str, command))) == 0
+    return folder / "cache"
+
+
+@pytest.fixture
+def found(rows, tmp_path):
+    """The rows of `photos` are in the cache, so that their extraction computes nothing."""
+    shutil.copytree(rows, tmp_path / "cache")
+
+
+computed_before = pytest.mark.usefixtures("found")
 
 
 def test_the_whole_line_from_photos_to_labels(capsys, photos, tmp_path):
@@ -78,6 +98,7 @@ def test_the_limit_says_what_a_faster_extraction_would_need(monkeypatch):
     assert module._limit_text(0.5) == f"{advice} --decode draft, images resize faster after pip install 'featx[fast]'."
 
 
+@computed_before
 def test_predict_from_the_table_and_from_the_images_agree(capsys, photos):
     table = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
     featx_json(capsys, "fit", table, "--head", "logreg", "-o", "m.featx")
@@ -91,6 +112,7 @@ def test_predict_from_the_table_and_from_the_images_agree(capsys, photos):
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-4)
 
 
+@computed_before
 def test_predict_in_another_process_prints_label_and_probability(capsys, photos, tmp_path):
     featx_json(capsys, "extract", photos, *SMALL)
     featx_json(capsys, "fit", "--head", "logreg", "-o", "m.featx")
@@ -105,6 +127,7 @@ def test_predict_in_another_process_prints_label_and_probability(capsys, photos,
     assert "%" in done.stdout
 
 
+@computed_before
 def test_predictions_are_written_in_three_csv_forms(capsys, photos, tmp_path):
     featx_json(capsys, "extract", photos, *SMALL)
     featx_json(capsys, "fit", "--head", "centroid", "-o", "m.featx")
@@ -192,6 +215,7 @@ def test_what_cannot_be_fitted_is_refused_before_any_image_is_computed(capsys, p
     assert not (tmp_path / "cache").exists()
 
 
+@computed_before
 def test_evaluation_judges_the_models_own_table_and_fits_go_on_with_theirs(capsys, photos):
     own = featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"]
     featx_json(capsys, "fit", "--head", "centroid", "-o", "model.featx")
@@ -217,6 +241,7 @@ def test_what_a_csv_is_for_needs_a_csv(capsys, tmp_path):
     assert "--csv OUT" in err
 
 
+@computed_before
 def test_a_device_that_is_not_there_is_an_error_even_if_nothing_is_computed(capsys, photos):
     featx_json(capsys, "extract", photos, *SMALL)
 
@@ -231,6 +256,7 @@ def test_export_of_what_is_no_table_says_so(capsys, photos):
     assert (code, err) == (1, f"Error: {photos} is no table. Name its .h5 file; all of them: featx cache list\n")
 
 
+@computed_before
 def test_one_class_and_no_labels_and_unknown_heads_say_so(capsys, photos):
     featx_json(capsys, "extract", photos / "red", *SMALL)
     code, _, err = featx(capsys, "fit", "-q")
@@ -341,7 +367,7 @@ def test_a_flipped_bit_is_found_named_and_repaired(capsys, photos, tmp_path):
 
 
 @pytest.fixture
-def table(capsys, photos):
+def table(capsys, found, photos):
     """A table in the cache."""
     return Path(featx_json(capsys, "extract", photos, *SMALL)["tables"][0]["path"])
 
@@ -387,6 +413,7 @@ def test_off_a_terminal_the_first_results_after_long_preparations_are_said_at_on
     assert capsys.readouterr().err == f"extract {facts(Progress('extract', 128, 60_000, 1.28))}\n"
 
 
+@computed_before
 def test_a_fit_names_images_that_it_learns_from_and_is_scored_on(capsys, photos, tmp_path):
     for split in ("train", "test"):
         for image in photos.glob("*/*"):
@@ -472,7 +499,6 @@ def test_every_option_has_a_help_text():
 
 
 def test_quiet_prints_results_only(capsys, photos, tmp_path):
-    copy = tmp_path / "photos" / "test" / "red" / "again.jpg"
     _, out, err = featx(capsys, "extract", photos, *SMALL, "-q")
     assert err == ""
     assert "images: 12 computed" in out.replace("12 images", "images")
@@ -510,7 +536,7 @@ def test_a_dry_run_names_the_columns(capsys, photos, tmp_path):
 
 
 def test_a_full_disk_behind_the_output_is_one_line():
-    for args in (["backbones", "vgg"], ["backbones", "vgg", "--json"], ["--help"]):
+    for args in (["cache", "path"], ["cache", "path", "--json"], ["--help"]):
         done = subprocess.run(
             ["sh", "-c", 'exec "$0" -m featx "$@" > /dev/full', sys.executable, *args],
             capture_output=True, text=True, check=False,

@@ -778,7 +778,7 @@ def test_a_network_too_large_for_the_gpu_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(choose, "_by_pytorch", full)
     backbone, recipes = resolved()
-    job = choose._Job(backbone, recipes, ["cuda"], None, None, padded=True)
+    job = choose._Job(backbone, recipes, ["cuda"], 4, None, padded=True)
     with pytest.raises(OptionError, match=r"test_resnet does not fit the memory of cuda.*--device cpu"):
         choose._largest_that_fits(job, "eager")
 

@@ -77,8 +77,8 @@ def head_and_numbers(name, device):
 
 def check(name, used, caplog=None):
     """Compute it on the second GPU, and hold it against the CPU and against what it may cost."""
-    if name == "memory":
-        check_memory(caplog)
+    if name.startswith("memory"):
+        check_memory(caplog, name.split()[1:] or HEADS.keys() - {"path"})
     elif name in ("fp32", "bf16"):
         check_engine(used, name)
     else:
@@ -123,8 +123,8 @@ def check_head(used, name):
         assert used[kind] <= all_of_them + a_step * n_steps, kind
 
 
-def check_memory(caplog):
-    for name in HEADS.keys() - {"path"}:
+def check_memory(caplog, names):
+    for name in names:
         expected = on_cpu(name)
         for room, said in ((300_000 if name != "logistic" else 450_000, 1), (0, 4)):
             caplog.clear()
@@ -188,15 +188,14 @@ PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "fe
         (TRAINING + "_step", "self.scaler.update()", "self.scaler.update() or sums.tolist()", "dense"),
         ("featx.heads.neighbors:KNNHead._nearest", "best[:, -1:])", "best[:, -1:]).cpu()", "neighbors"),
         ("featx.heads.moments:second_moment", "gram += A.T @ A", "gram += like(to_numpy(A.T @ A), A)", "ridge"),
-        ("featx.devices:within_memory", 'compute("cpu", 1)', "compute(device, 1)", "memory"),
+        ("featx.devices:within_memory", 'compute("cpu", 1)', "compute(device, 1)", "memory ridge"),
         ("featx.devices:within_memory", 'with arithmetic(torch.device(device), "fp32")', "if True", "ridge"),
-        ("featx.devices:within_memory", "log.warning(", "log.debug(", "memory"),
-        ("featx.heads.dense:_TableBatches.__init__", PLACE, "device", "memory"),
+        ("featx.devices:within_memory", "log.warning(", "log.debug(", "memory ridge"),
+        ("featx.heads.dense:_TableBatches.__init__", PLACE, "device", "memory dense"),
     ],
 )
 def test_broken_code_is_caught(monkeypatch, used, caplog, where, old, new, what):
-    for name in HEADS.keys() - {"path"} if what == "memory" else {what}:
-        on_cpu(name)
+    on_cpu(what.removeprefix("memory "))
     mutate(monkeypatch, where, old, new)
     with pytest.raises((AssertionError, RuntimeError, TypeError, UserWarning)):
         check(what, used, caplog)

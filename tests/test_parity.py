@@ -98,18 +98,18 @@ CASES = {
         "vgg19", models.vgg19, "block5_pool", "auto", 32, "features.36", lambda y: y.mean((2, 3)), 512, (1, 7, 32),
     ),
     "resnet50 global max": (
-        "resnet50", models.resnet50, "layer4", "max", None, "layer4", lambda y: y.amax((2, 3)), 2048, (1, 7),
+        "resnet50", models.resnet50, "layer4", "max", 96, "layer4", lambda y: y.amax((2, 3)), 2048, (1, 7),
     ),
     "inception_v3": (
         "inception_v3", lambda: models.inception_v3(init_weights=False), None, "auto", None,
         "avgpool", lambda y: y.flatten(1), 2048, (1, 7),
     ),
     "inception_resnet_v2": (
-        "timm/inception_resnet_v2", lambda: timm.create_model("inception_resnet_v2"), None, "auto", 331,
+        "timm/inception_resnet_v2", lambda: timm.create_model("inception_resnet_v2"), None, "auto", 139,
         "global_pool", lambda y: y, 1536, (1, 7),
     ),
     "resnet50v2 max_pool": (
-        "resnet50v2", lambda: timm.create_model("resnetv2_50"), "max_pool", "auto", None,
+        "resnet50v2", lambda: timm.create_model("resnetv2_50"), "max_pool", "auto", 96,
         "norm", lambda y: y.amax((2, 3)), 2048, (1, 7),
     ),
     "vit_b_32 class token": (

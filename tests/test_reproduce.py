@@ -52,11 +52,11 @@ def cifar10(root):
 
 def animals(root):
     names = ["dog", "cat", "butterfly", "chicken", "cow", "elephant", "horse", "sheep", "spider", "squirrel"]
-    write_folders(root, names, 4)
+    write_folders(root, names, 2)
 
 
 def lights(root):
-    write_folders(root / "train", ["red", "green", "yellow"], 4)
+    write_folders(root / "train", ["red", "green", "yellow"], 3)
     write_folders(root / "test", ["red", "green", "yellow"], 1)
 
 
@@ -65,7 +65,7 @@ def dogs(root):
     breeds = ["beagle", "boxer", "collie"]
     for folder in ("train", "test"):
         (root / folder).mkdir(parents=True)
-    rows = [(f"{breed[:2]}{i}f", breed) for breed in breeds for i in range(4)]
+    rows = [(f"{breed[:2]}{i}f", breed) for breed in breeds for i in range(3)]
     for name, breed in rows:
         picture(breeds.index(breed), (97, 71)).save(root / "train" / f"{name}.jpg")
     for name in ("0a", "1b"):
