@@ -11,8 +11,8 @@ import numpy as np
 from featx.errors import DataError, OptionError
 from featx.evaluation import find_mislabelled, held_out
 from featx.evaluation.on_table import known_content
+from featx.plots.points import project
 from featx.reporting.choice import Choice, choose, duplicates, sample_rows
-from featx.reporting.projection import project
 from featx.reporting.sizes import Sizes, accuracy_by_size
 from featx.reporting.thumbnails import Thumbnails, make_thumbnails, open_images
 
