@@ -12,9 +12,10 @@ from featx.importing import later
 
 if TYPE_CHECKING:
     from featx.images.decoder import Slab
-    from featx.images.policy import POLICIES, READABLE, File, ImageData, Unread, decode, item_id, pixels_of, sniff
+    from featx.images.policy import POLICIES, File, ImageData, Unread, decode, item_id, pixels_of
     from featx.images.pool import DecodePool
     from featx.images.resizing import fit, prepare
+    from featx.images.sniffing import READABLE, sniff
 
 __all__ = [
     "POLICIES",
@@ -37,8 +38,9 @@ if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
         __name__,
         {
             "featx.images.decoder": "Slab",
-            "featx.images.policy": "POLICIES READABLE File ImageData Unread decode item_id pixels_of sniff",
+            "featx.images.policy": "POLICIES File ImageData Unread decode item_id pixels_of",
             "featx.images.pool": "DecodePool",
             "featx.images.resizing": "fit prepare",
+            "featx.images.sniffing": "READABLE sniff",
         },
     )
