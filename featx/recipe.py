@@ -234,7 +234,7 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing(Seeded):
+class PreprocessingOptions(Seeded):
     """Which weights a network has, and how images become what it takes."""
 
     weights: str = option(
@@ -273,8 +273,8 @@ class Preprocessing(Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions(Preprocessing):
-    """`Preprocessing`, and how exactly features are computed and stored."""
+class FeatureOptions(PreprocessingOptions):
+    """`PreprocessingOptions`, and how exactly features are computed and stored."""
 
     precision: str = option("fp32", "Of products, as computed.", choices=PRECISIONS)
     dtype: str = option("float32", "Of features, as stored.", choices=DTYPES)
@@ -335,7 +335,7 @@ class Request(BackboneOptions, FeatureOptions):
     layers : tuple of str
         Native or Keras names, `DEFAULT_LAYER`, or `SET` and one of `LAYER_SETS`; empty for the default one.
     weights, image_size, resize, normalize, interpolation, background, decode, white, seed, version
-        As in `Preprocessing`. A ``package.module:function`` is not cached without a version.
+        As in `PreprocessingOptions`. A ``package.module:function`` is not cached without a version.
     precision, dtype : str
         As in `Recipe`.
     """

@@ -9,7 +9,7 @@ import click
 
 from featx.cli.common import Console, common, table
 from featx.cli.options import settings_options
-from featx.recipe import Preprocessing
+from featx.recipe import PreprocessingOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def backbones(console: Console, cache: Path, pattern: str) -> None:  # noqa: ARG
 
 @click.command()
 @click.argument("backbone")
-@settings_options(Preprocessing, only=["image_size"])
+@settings_options(PreprocessingOptions, only=["image_size"])
 @common
 def layers(console: Console, cache: Path, backbone: str, image_size: int | None) -> None:  # noqa: ARG001
     """List the layers of BACKBONE: name, Keras name, output shape, parameters and share of the forward so far.

@@ -63,12 +63,12 @@ def finetune(data: Any, settings: FineTune) -> Model:
     >>> model.report["n_parameters"], len(model.predict(images[:3], workers=0))
     (2103010, 3)
     """
-    from featx.finetuning.run import Run
+    from featx.finetuning.run import FineTuning
 
     started = time.perf_counter()
     path = None if settings.checkpoint is None else Path(settings.checkpoint)
     _check_checkpoint(path, resume=settings.resume)
-    model = Run(settings, settings.open(data)).finetune(path)
+    model = FineTuning(settings, settings.open(data)).finetune(path)
     return model.with_report(seconds=round(time.perf_counter() - started, 3))
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from featx.recipe import Recipe, Request, Views
 
 
-class Run:
+class FineTuning:
     """One call of `featx.finetune`.
 
     Parameters

@@ -14,7 +14,7 @@ from featx.errors import OptionError
 from featx.extraction import ErrorOptions, MachineOptions, Options
 from featx.heads.training import MONITORS, OPTIMIZERS, TrainConfig
 from featx.progress import OnProgress
-from featx.recipe import PRECISIONS, LayerOptions, Preprocessing, Request
+from featx.recipe import PRECISIONS, LayerOptions, PreprocessingOptions, Request
 from featx.settings import Seeded, check, option, part_of
 from featx.targets import check_classes
 
@@ -162,7 +162,7 @@ def _own_layers(backbone: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSettings(Settings, Preprocessing, LayerOptions):
+class NetworkSettings(Settings, PreprocessingOptions, LayerOptions):
     """Which network is trained on what input, and how: all that decides what comes out, beside the data."""
 
     @property
