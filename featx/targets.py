@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: One class an image, several labels an image, or numbers.
 TASKS = ("classify", "multilabel", "regress")
 
+#: What the numbers are called that classes are called by.
+AS_NUMBERS = "target"
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -75,6 +78,10 @@ class Targets:
     def select(self, rows: NDArray[np.intp]) -> Targets:
         """Return those of some rows."""
         return Targets(self.task, self.names, self.array[rows])
+
+    def columns(self, which: NDArray[np.intp]) -> Targets:
+        """Return some of them."""
+        return Targets(self.task, tuple(self.names[k] for k in which.tolist()), self.array[:, which])
 
     @property
     def y(self) -> NDArray[np.float32]:
@@ -138,7 +145,7 @@ def classes_as_numbers(y: NDArray[np.int64], classes: Sequence[str], source: str
                 "name a column of numbers: --label-column COLUMN"
             ) from None
     values = np.array([*numbers, np.nan], np.float32)[y]  # -1 is the last
-    return Targets("regress", ("target",), values[:, None])
+    return Targets("regress", (AS_NUMBERS,), values[:, None])
 
 
 def check_classes(task: str, what: str) -> None:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
-    "datasets", "backbones", "probe", "engines", "store", "features", "heads", "extraction", "transformer", "model",
+    "datasets", "backbones", "probe", "engines", "store", "features", "heads", "extraction", "transformer", "metrics", "model",
     "evaluation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "testing", "cli",
 ]  # fmt: skip
 PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]

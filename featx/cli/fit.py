@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from featx.errors import OptionError
 from featx.extraction import Extract
 from featx.model.settings import Fit, Saving
 from featx.settings import options_of
+
+if TYPE_CHECKING:
+    from featx.model.report import Alternative
 
 
 @click.command()
@@ -95,7 +98,8 @@ def check_fit(how: Fit, protocol: str | None, saving: Saving) -> None:
             {field.name for field in options_of(Fit)} - {"memory", "seed", "test"} | {"settings", "augment"}
         ):
             raise OptionError(f"--protocol decides what {flag} is for. Leave out one of them.")
-    check_savable(make_head(how.head, **how.settings or {}), unsafe_pickle=saving.unsafe_pickle)
+    task = "classify" if how.task == "auto" else how.task
+    check_savable(make_head(how.head, task=task, **how.settings or {}), unsafe_pickle=saving.unsafe_pickle)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -121,19 +125,26 @@ def show_fit(console: Console, report: dict[str, Any], lines: list[str]) -> None
 
 def fit_lines(report: dict[str, Any]) -> list[str]:
     """Return what a fit came to, in a few lines."""
+    from featx.model.outputs import TargetScore
+    from featx.model.report import Alternative
+
     lines = protocol_lines(report["protocol"]) if report.get("protocol") else []
     for split in ("train", "val", "test"):
-        if scores := report.get(split):
+        if (scores := report.get(split)) and "accuracy" not in scores:
+            lines.append(f"{split:5}  {TargetScore.from_dict(scores)}")
+        elif scores:
             of = f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
             if worth := scores.get("n_effective"):
                 of += f" (in groups, worth {worth:,.0f} by themselves)"
             lines.append(f"{split:5}  {_accuracy(scores)}  {of}")
     if cv := report.get("cv"):
-        folds = " ".join(f"{100 * accuracy:.2f}" for accuracy in cv["accuracies"])
-        lines.append(f"{'cv':5}  {_mean(cv)}  over {len(cv['accuracies'])} folds of train: {folds}")
+        trial = Alternative.from_dict(cv)
+        folds = " ".join(_score(score, trial.metric) for score in trial.scores)
+        lines.append(f"{'cv':5}  {_mean(trial)}  over {len(trial.scores)} folds of train: {folds}")
     if search := report.get("search"):
-        rows = [[_settings(trial["settings"]), _mean(trial)] for trial in search]
-        lines.append(table(rows, [f"{len(rows)} alternatives", "accuracy where it chose"], "lr"))
+        trials = [Alternative.from_dict(trial) for trial in search]
+        rows = [[_settings(trial.settings), _mean(trial)] for trial in trials]
+        lines.append(table(rows, [f"{len(rows)} alternatives", f"{trials[0].metric} where it chose"], "lr"))
     views = (
         [f"{report['views']} views of each training image ({report['augment']})"] if report.get("views", 1) > 1 else []
     )
@@ -157,9 +168,13 @@ def _accuracy(scores: dict[str, Any]) -> str:
     return f"{100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _mean(trial: dict[str, Any]) -> str:
-    sd = f" ± {100 * trial['sd']:.2f}" if trial.get("sd") is not None else ""
-    return f"{100 * trial['accuracy']:6.2f} %{sd}"
+def _mean(trial: Alternative) -> str:
+    sd = f" ± {_score(trial.sd, trial.metric)}" if trial.sd is not None else ""
+    return f"{_score(trial.score, trial.metric):>6}{' %' * (trial.metric == 'accuracy')}{sd}"
+
+
+def _score(score: float, metric: str) -> str:
+    return f"{100 * score:.2f}" if metric == "accuracy" else f"{score:.3f}"
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def refuse_extraction_options(what: str) -> None:
     """
     from featx.extraction import ComputeOptions, Extract, ViewOptions
 
-    later = {field.name for field in dataclasses.fields(ComputeOptions)} | {"val", "seed"}
+    later = {field.name for field in dataclasses.fields(ComputeOptions)} | {"val", "seed", "task"}
     later |= {field.name for field in dataclasses.fields(ViewOptions)}
     ours = {field.name for field in options_of(Extract)} - later
     for flag in typed_of(ours):

@@ -14,14 +14,16 @@ from featx.cli.options import settings_options, taken
 from featx.cli.report import typed_command
 from featx.cli.tables import find_table, is_table
 from featx.datasets import Source
-from featx.errors import DataError
+from featx.errors import DataError, OptionError
 from featx.extraction import ComputeOptions, Extract, Options
 from featx.model.settings import Averaging, Classify, Evaluating, Guesses, Loading
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
+    from featx.evaluation import Evaluation, TargetEvaluation
     from featx.features import Features
     from featx.model import Model, Predictions
+    from featx.model.target_predictions import LabelPredictions, NumberPredictions
 
 #: Endings of files that hold more than one image.
 _CONTAINERS = {".h5", ".hdf5", ".csv", ".tsv", ".npz", ".parquet", ".tar", ".gz", ".tgz"}
@@ -92,7 +94,11 @@ def predict(
         if filled:
             console.note(f"{len(filled)} images could not be read: equal probabilities stand for them")
     if page is not None:
+        from featx.model import Predictions
         from featx.reporting import report_predictions
+
+        if not isinstance(found, Predictions):
+            raise OptionError("--report is of predicted classes. Of labels and numbers: --csv OUT")
 
         console.note(f"The report: {report_predictions(found, source).save(page)}")
     console.result(found.to_dict(k), _text(found, csv_path))
@@ -114,10 +120,18 @@ def _source(subjects: tuple[str, ...], how: Source) -> Any:
     return open_dataset(subjects[0], **vars(how))
 
 
-def _text(found: Predictions, csv_path: Path | None) -> str:
+def _text(found: Predictions | LabelPredictions | NumberPredictions, csv_path: Path | None) -> str:
+    from featx.model import Predictions
+
     if csv_path is not None:
         return f"{len(found):,} rows, {len(found.errors):,} of them not readable: {csv_path}"
     rows = []
+    if not isinstance(found, Predictions):
+        header, cells = found.columns()
+        for i, (name, row) in enumerate(zip(found.ids, cells, strict=True)):
+            words = [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row]
+            rows.append([name, *words, f"not read: {found.errors[i]}" if i in found.errors else ""])
+        return table(rows, ["image", *header, ""], "l" + "".join("l" if h == "labels" else "r" for h in header) + "l")
     for i, (name, label, top) in enumerate(zip(found.ids, found.labels, found.top(3), strict=True)):
         if i in found.errors:
             rows.append([name, "–", "", f"not read: {found.errors[i]}"])
@@ -152,6 +166,8 @@ def evaluate(
 ) -> None:
     """Print accuracy with its interval, per-class scores, and what is confused with what.
 
+    Of a model of labels, mAP, F1 and the scores of each; of one of numbers, R² and mean errors.
+
     \b
     featx evaluate model.featx --report report.html
     featx evaluate model.featx --csv photos.csv --mislabelled doubts.csv
@@ -161,7 +177,7 @@ def evaluate(
     """
     if tta and page is not None:
         raise click.UsageError("--report shows images as they are, --tta averages over views: one of the two.")
-    from featx.evaluation import find_mislabelled, held_out
+    from featx.evaluation import find_mislabelled, held_out, held_out_targets
     from featx.model import load
     from featx.model.tabulate import check_destination, write_rows
     from featx.reporting import report
@@ -174,12 +190,21 @@ def evaluate(
             rows = own_table(classifier)
         else:
             rows = find_table(console, source, cache, Extract(**options), request, remember=False)
-    images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})
-    held = held_out(classifier, rows, split)
-    found = held.evaluate(classifier, images, **how)
+    found: Evaluation | TargetEvaluation
+    if classifier.outputs is None:
+        images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})
+        held = held_out(classifier, rows, split)
+        found = held.evaluate(classifier, images, **how)
+        records = held.records(found)
+    elif tta or mislabelled is not None:
+        raise OptionError(f"{'--tta' if tta else '--mislabelled'} is of classes, and this model predicts others.")
+    else:
+        of_targets = held_out_targets(classifier, rows, split)
+        found = of_targets.evaluate(classifier)
+        records = of_targets.records(found)
     if sheet is not None:
-        write_rows(sheet, *held.records(found), raw=raw)
-        console.note(f"{len(found.y_true):,} photos, the most surely wrong first: {sheet}")
+        write_rows(sheet, *records, raw=raw)
+        console.note(f"{len(records[1]):,} photos, the most surely wrong first: {sheet}")
     if mislabelled is not None:
         doubts = find_mislabelled(classifier, rows)
         write_rows(mislabelled, *doubts.records(), raw=raw)

@@ -31,7 +31,7 @@ from featx.extraction import run as extract
 from featx.files.atomic import read_record, write_record
 from featx.files.disk import Disk
 from featx.heads.state import is_exportable
-from featx.model import Accuracy, fit
+from featx.model import Accuracy, Predictions, fit
 from featx.model.rows import given_groups
 from featx.model.search import outcomes
 from featx.recipe import DEFAULT_LAYER
@@ -344,6 +344,7 @@ def _train(context: ComparisonContext, trial: Trial) -> Fitted:
         **how | dict(trial.settings),
     )
     found = model.classify(select(context.dataset, context.evaluated), device=options.device, workers=options.workers)
+    assert isinstance(found, Predictions)
     facts = {"layer": None, "pool": None, "extract_seconds": None, "extract_seconds_now": 0.0}
     return Fitted(model, found.ids, found.best, model.report["seconds"], facts)
 

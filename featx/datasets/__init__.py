@@ -13,7 +13,7 @@ from featx.importing import later
 if TYPE_CHECKING:
     from featx.datasets.dataset import UNLABELLED, Dataset
     from featx.datasets.opening import open_dataset
-    from featx.datasets.settings import Source, ValidationOptions
+    from featx.datasets.settings import Source, TaskOptions, ValidationOptions
     from featx.datasets.splits import (
         DEFAULT_VAL,
         ValidationShare,
@@ -29,6 +29,7 @@ __all__ = [
     "Dataset",
     "ImageData",
     "Source",
+    "TaskOptions",
     "ValidationOptions",
     "ValidationShare",
     "draw_validation",
@@ -44,7 +45,7 @@ if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
         {
             "featx.datasets.dataset": "UNLABELLED Dataset",
             "featx.datasets.opening": "open_dataset",
-            "featx.datasets.settings": "Source ValidationOptions",
+            "featx.datasets.settings": "Source TaskOptions ValidationOptions",
             "featx.datasets.splits": "DEFAULT_VAL ValidationShare draw_validation shared_across_splits split_warnings",
             "featx.images": "ImageData item_id",
         },

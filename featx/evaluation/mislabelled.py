@@ -14,6 +14,7 @@ from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
 from featx.model.rows import row_groups
 from featx.model.scaling import FeatureScaler
+from featx.targets import check_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,6 +138,7 @@ def out_of_fold(model: Model, table: Features, *, folds: int = 5, seed: int = 0)
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    check_classes(table.task, "Doubting labels")
     y = table.y
     n_of = np.bincount(y[y >= 0], minlength=len(table.classes))
     positions = np.flatnonzero((y >= 0) & (n_of[y] >= 2))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
+    from featx.evaluation.targets import TargetEvaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,25 +114,57 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     DataError
         If no row has a label that is one of the model's classes, or all rows were trained on.
     """
+    wanted, split = wanted_rows(features, features.y >= 0, split)
+    y_model, unknown = _in_classes_of(model, features, wanted)
+    positions = np.flatnonzero(wanted & (y_model >= 0))
+    kept, trained_on, n_chosen_on = not_trained_on(model, features, positions, split)
+    return HeldOut(
+        kept, features.select(kept), y_model[kept], trained_on=trained_on, n_chosen_on=n_chosen_on, unknown=unknown
+    )
+
+
+def wanted_rows(
+    features: Features, labelled: NDArray[np.bool_], split: str | None
+) -> tuple[NDArray[np.bool_], str | None]:
+    """Return which of the labelled rows are of a split, bool of shape (n,), and its name: test where there is one.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
     if split is None and (features.splits == "test").any():
         split = "test"
-    wanted = features.y >= 0
     if split is not None and not (features.splits != "").any():
         raise DataError(
             f"There is no split {split!r}: the table has none, and the fit drew its validation rows itself. "
             "Leave --split out: rows that the model was trained on are left out by their content."
         )
+    wanted = labelled
     if split is not None:
         features.select(split)  # refuses a split without rows
-        wanted &= features.splits == split
+        wanted = labelled & (features.splits == split)
     if not wanted.any():
         raise DataError(
             "None of these rows has a label to evaluate on. Give images in class folders, or name the labels: "
             "--label-column COLUMN"
         )
-    y_model, unknown = _in_classes_of(model, features, wanted)
-    positions = np.flatnonzero(wanted & (y_model >= 0))
-    part, y = features.select(positions), y_model[positions]
+    return wanted, split
+
+
+def not_trained_on(
+    model: Model, features: Features, positions: NDArray[np.intp], split: str | None
+) -> tuple[NDArray[np.intp], tuple[str, ...], int]:
+    """Return the rows among `positions` whose content `model` was not trained on, ids of the others, and a number.
+
+    The number is that of rows on which the model's settings were chosen.
+
+    Raises
+    ------
+    DataError
+        If none is left.
+    """
+    part = features.select(positions)
     trained_on = known_content(part.item_ids, model.trained_on)
     if len(part) and trained_on.all():
         rows = "rows" if split is None else f"rows of split {split!r}"
@@ -139,15 +172,8 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
             f"The model was trained on all {len(part):,} {rows}: nothing is left to evaluate on. "
             f"{'Give it other images: featx evaluate MODEL DATA' if split is None else 'Leave --split out.'}"
         )
-    kept = part.select(np.flatnonzero(~trained_on))
-    return HeldOut(
-        positions[~trained_on],
-        kept,
-        y[~trained_on],
-        trained_on=tuple(part.ids[trained_on].tolist()),
-        n_chosen_on=int(known_content(kept.item_ids, model.chosen_on).sum()),
-        unknown=unknown,
-    )
+    n_chosen_on = int(known_content(part.item_ids[~trained_on], model.chosen_on).sum())
+    return positions[~trained_on], tuple(part.ids[trained_on].tolist()), n_chosen_on
 
 
 @dataclass(frozen=True)
@@ -161,7 +187,7 @@ class _Evaluate(ComputeOptions, Evaluating, _OnTable):
 
 
 @keywords(_Evaluate)
-def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation:
+def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation | TargetEvaluation:
     """Evaluate `model` on the labelled rows of a table that it was not trained on (see `held_out`).
 
     Parameters
@@ -200,6 +226,10 @@ def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation:
         raise DataError("The table that the model was fitted on is not there. Name one: featx.evaluate(model, table)")
     if not isinstance(table, Features):
         table = Features.open(table)
+    if classifier.outputs is not None:
+        from featx.evaluation.targets import held_out_targets
+
+        return held_out_targets(classifier, table, how.split).evaluate(classifier)
     computed = vars(part_of(ComputeOptions, how))
     return held_out(classifier, table, how.split).evaluate(classifier, how.images, **computed)
 

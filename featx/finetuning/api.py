@@ -138,6 +138,9 @@ class FineTuneClassifier(ClassifierMixin, BaseEstimator):
         """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
         check_is_fitted(self)
         found = self.model_.classify(X, workers=self.workers, device=self.device)
+        from featx.model import Predictions
+
+        assert isinstance(found, Predictions)
         if found.errors:
             first = min(found.errors)
             raise DataError(

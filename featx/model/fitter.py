@@ -128,6 +128,11 @@ class HeadFitter:
     origin: Positions | None = None
 
     @property
+    def metric(self) -> str:
+        """What `score` is called."""
+        return "accuracy"
+
+    @property
     def block_bytes(self) -> int:
         """What is read at a time: with its scaled and double-precision copies, well under the limit."""
         return BLOCK_BYTES if self.memory is None else min(BLOCK_BYTES, max(1 << 16, self.memory // 16))
@@ -140,17 +145,33 @@ class HeadFitter:
         takes = inspect.signature(estimator.fit).parameters
         if "memory" not in takes:
             X = scaler.transform(self._whole(taught, estimator))
-            return Fitted(self.table, scaler, estimator.fit(X, part.y), self.block_bytes, self.origin)
+            return self.fitted(scaler, estimator.fit(X, self.labels(taught)))
         options: dict[str, Any] = {"memory": self.memory}
-        # A class without a training row is unknown to the head, and cannot guide it.
-        known = val[np.isin(self.table.y[val], part.y)]
+        known = self.guiding(val, taught)
         if "X_val" in takes and len(known):
             options["X_val"] = ScaledTable(self.table.select(known), scaler)
+            if "y_val" in takes:
+                options["y_val"] = self.labels(known)
         elif "groups" in takes:
             groups = row_groups(self.table, taught if self.origin is None else self.origin[taught])
             if len(np.unique(groups)) < len(groups):
                 options["groups"] = groups
-        head = estimator.fit(ScaledTable(part, scaler), part.y, **options)
+        return self.fitted(scaler, estimator.fit(ScaledTable(part, scaler), self.labels(taught), **options))
+
+    def labels(self, positions: Positions) -> NDArray[Any]:
+        """Return what heads learn of rows: their classes."""
+        return self.table.y[positions]
+
+    def strata(self, positions: Positions) -> NDArray[np.int64]:
+        """Return what rows count as when they are cut into folds: their classes."""
+        return self.table.y[positions]
+
+    def guiding(self, val: Positions, taught: Positions) -> Positions:
+        """Return those of the rows `val` that may guide a head: a class without a training row is unknown to it."""
+        return val[np.isin(self.table.y[val], self.table.y[taught])]
+
+    def fitted(self, scaler: FeatureScaler, head: Any) -> Fitted:
+        """Return a fitted head behind its scaling."""
         return Fitted(self.table, scaler, head, self.block_bytes, self.origin)
 
     def try_settings(self, estimator: Any, rows: Parts, search: str | None, cv: int | None) -> Tried:
@@ -170,15 +191,15 @@ class HeadFitter:
             folds = [(rows.train, rows.val)]
         else:
             raise OptionError("--search chooses on validation rows, and there are none. Give --val 0.1 or --cv 5.")
-        trials = grid_search(self._accuracy, estimator, grid, folds)
-        best = max(trials, key=lambda trial: trial.accuracy)  # of equals the first
+        trials = grid_search(self.score, estimator, grid, folds, self.metric)
+        best = max(trials, key=lambda trial: trial.score)  # of equals the first
         return Tried(
             best.settings,
             search=None if search is None else tuple(trials),
             cv=None if cv is None else best,
         )
 
-    def _accuracy(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
+    def score(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
         """Return the accuracy on the second rows of `fold`, after a fit on the first and on all their views."""
         fitted, held = fold
         found = self.fit(estimator, fitted, held[:0]).accuracy(held)
@@ -189,7 +210,7 @@ class HeadFitter:
         """Cut plain rows into `k` stratified folds of positions; rows of one group or of one content share a fold."""
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-        y = self.table.y[train]
+        y = self.strata(train)
         rarest = int(np.bincount(y)[np.unique(y)].min())
         if not 2 <= k <= rarest:
             raise OptionError(

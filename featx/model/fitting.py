@@ -12,21 +12,22 @@ from sklearn.base import clone
 
 from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
-from featx.features import Features
-from featx.heads.boosted import XGBoostHead
+from featx.features import Features, in_task, targets_of
+from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead
 from featx.heads.linear import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
-from featx.heads.neighbors import CentroidHead, KNNHead
+from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
 from featx.heads.state import is_exportable
 from featx.model.fitter import HeadFitter
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled
 from featx.model.rows import Parts, choose_rows
 from featx.model.scaling import FeatureScaler
-from featx.model.scores import OODScore
+from featx.model.scores import Calibration, OODScore
 from featx.model.settings import Fit
+from featx.model.target_fitting import FittedTargets, TargetFitter, learnable
 from featx.settings import keywords, parse_bytes
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.model.fitter import Fitted
-    from featx.model.scores import Calibration
+    from featx.model.outputs import Outputs
     from featx.recipe import Request, Views
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
-_AUTO_SCALE = {KNNHead: "l2", CentroidHead: "l2", XGBoostHead: "none", ConvHead: "none"}
+_AUTO_SCALE = {
+    KNNHead: "l2", KNNRegressor: "l2", CentroidHead: "l2",
+    XGBoostHead: "none", XGBoostRegressor: "none", ConvHead: "none",
+}  # fmt: skip
 #: Settings that some heads choose by themselves, and then keep in an attribute of that name and "_".
 _CHOSEN = ("C", "alpha")
 
@@ -85,9 +89,15 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
     """
     started, seed = time.perf_counter(), how.seed
     table = features if isinstance(features, Features) else Features.open(features)
-    name, estimator = _make_head(how.head, how.settings or {}, seed)
+    given, table = table, in_task(table, how.task)
+    name, estimator = _make_head(how.head, how.settings or {}, seed, table.task)
     scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale)
-    rows, unknown_classes = _of_known_classes(table, choose_rows(table, how.val, seed))
+    targets = targets_of(table)
+    rows = choose_rows(table, how.val, seed, targets)
+    if targets is None:
+        rows, said = _of_known_classes(table, rows)
+    else:
+        kept, said = learnable(targets, rows)
     _check_numbers(table, rows.train_and_val)
     if how.test and not len(rows.test):
         raise OptionError("--test needs a test split, and the table has none. Leave out --test.")
@@ -95,8 +105,10 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
     used = _views(table, how.views)
     viewed, origin = table.all_views(used.n) if used else (table, None)
     fitter = HeadFitter(viewed, scaler, name, limit, seed, origin)
+    if (of_views := targets_of(viewed)) is not None:
+        fitter = TargetFitter(viewed, scaler, name, limit, seed, origin, targets=of_views.columns(kept))
     if name == "logreg" and "C" not in (how.settings or {}) and how.search is None and len(rows.val):
-        estimator = make_head("logreg-cv", **how.settings or {})
+        estimator = make_head("logreg-cv", task=table.task, **how.settings or {})
     tried = fitter.try_settings(estimator, rows, how.search, how.cv)
     estimator.set_params(**tried.best)
     first = last = fitter.fit(estimator, rows.train, rows.val)
@@ -104,15 +116,16 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
     if how.refit and len(rows.val):
         last = fitter.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
     taught = rows.train if last is first else rows.train_and_val
-    model = make_model(table, name, last, taught, rows.val, first.calibration(rows.val), seed, used)
+    outputs = first.learned(rows.val) if isinstance(first, FittedTargets) else None
+    calibration = Calibration() if outputs else first.calibration(rows.val)
+    model = make_model(table, name, last, taught, rows.val, calibration, seed, used)
     report = FitReport(
         head=name,
-        table=None if table.path is None else str(table.path),
+        table=None if given.path is None else str(given.path),
+        task=table.task,
         views=used.n if used else 1,
         augment=used.augment if used else None,
-        train=first.train_accuracy(rows.train, seed),
-        val=first.accuracy(rows.val),
-        test=last.accuracy(rows.test) if how.test else None,
+        **_scores(first, last, rows if how.test else dataclasses.replace(rows, test=rows.test[:0]), outputs, seed),
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
         chosen=spelled(tried.best | own_choice),
@@ -124,11 +137,23 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
         path=_path(first.head),
         history=getattr(first.head, "history_", {}),
         warnings=(
-            *unknown_classes,
+            *said,
             *_leaks(table, rows if how.test else dataclasses.replace(rows, test=rows.test[:0])),
         ),
     )
-    return _with_classes_of_train(dataclasses.replace(model, report=report))
+    model = dataclasses.replace(model, report=report, outputs=outputs)
+    return model if outputs else _with_classes_of_train(model)
+
+
+def _scores(first: Fitted, last: Fitted, rows: Parts, outputs: Outputs | None, seed: int) -> dict[str, Any]:
+    """Return scores on train and validation of the fit that chose, on test of the last one; None for no rows."""
+    if outputs is not None and isinstance(first, FittedTargets) and isinstance(last, FittedTargets):
+        # The nearest neighbour of a training row is that row.
+        taught = rows.train[:0] if hasattr(first.head, "units_") else rows.train
+        parts = {"train": (first, taught), "val": (first, rows.val), "test": (last, rows.test)}
+        return {name: fitted.score(positions, outputs) for name, (fitted, positions) in parts.items()}
+    train, val, test = first.train_accuracy(rows.train, seed), first.accuracy(rows.val), last.accuracy(rows.test)
+    return {"train": train, "val": val, "test": test}
 
 
 def make_model(
@@ -208,10 +233,10 @@ def _views(table: Features, n: int | None) -> Views | None:
     return dataclasses.replace(table.augmentation, n=n or table.views)
 
 
-def _make_head(head: Any, settings: dict[str, Any], seed: int) -> tuple[str, Any]:
+def _make_head(head: Any, settings: dict[str, Any], seed: int, task: str) -> tuple[str, Any]:
     """Return the name and an unfitted copy of a head, seeded where it draws anything."""
     if isinstance(head, str):
-        name, estimator = head, make_head(head, **settings)
+        name, estimator = head, make_head(head, task=task, **settings)
     elif settings:
         raise OptionError("settings belong to a head given by name; set those of an instance on the instance.")
     else:
@@ -241,7 +266,7 @@ def _own_choice(estimator: Any, head: Any) -> dict[str, Any]:
 
 def _rounds(head: Any) -> dict[str, int]:
     """Return how many rounds validation left of a boosted head."""
-    return {"n_estimators": head.best_iteration_ + 1} if isinstance(head, XGBoostHead) else {}
+    return {"n_estimators": head.best_iteration_ + 1} if isinstance(head, XGBoostHead | XGBoostRegressor) else {}
 
 
 def _same(given: Any, chosen: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from featx.augment import Augmentation
 from featx.errors import ModelFileError, OptionError
+from featx.model.outputs import METRIC_NAMES, Outputs
 from featx.model.report import FitReport
 from featx.model.schema import (
     FLAG,
@@ -23,6 +24,7 @@ from featx.model.schema import (
     among,
     check,
     dict_of,
+    either,
     list_of,
     number,
     optional,
@@ -33,6 +35,7 @@ from featx.model.schema import (
 )
 from featx.model.scores import Calibration
 from featx.recipe import DTYPES, INTERPOLATIONS, POOLS, PRECISIONS, RESIZES, Recipe, Request, Views
+from featx.targets import TASKS
 
 #: Version of the form that is written. `_READERS` says which are read.
 FORMAT = 1
@@ -59,6 +62,16 @@ _FIELDS = {
     "report": dict_of(PLAIN),
     "network_file": optional(text(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.(pth|safetensors)")),
     "views": optional(record({"n": whole(2, 1000), "augment": text(".+"), "seed": whole()})),
+    "outputs": optional(
+        record(
+            {
+                "task": among(*TASKS[1:]),
+                "names": list_of(TEXT),
+                "thresholds": list_of(number(0, 1)),
+                "margins": list_of(optional(number(0))),
+            }
+        )
+    ),
     "members": dict_of(record({"size": _COUNT, "sha256": _DIGEST})),
 }
 _RECIPE = {
@@ -98,12 +111,18 @@ _REQUEST = {
     "version": optional(TEXT),
 }
 _ACCURACY = {"n": whole(1), "accuracy": _SHARE, "ci95": list_of(_SHARE, 2), "n_effective": number(1, 2**53)}
-_TRIAL = {
-    "settings": dict_of(PLAIN),
-    "accuracy": _SHARE,
-    "sd": optional(number(0)),
-    "accuracies": Kind("a list of shares", lambda x: list_of(_SHARE).holds(x) and len(x) > 0),
-}
+_METRICS = dict.fromkeys(METRIC_NAMES, optional(number()))
+_SCORE = either(
+    record(_ACCURACY | {"left_out": FLAG}, "left_out", "n_effective"),
+    record({"n": whole(1), "ci95": optional(list_of(number(), 2)), **_METRICS}, *_METRICS),
+)
+_TRIED = {"settings": dict_of(PLAIN), "sd": optional(number(0)), "k": whole(2)}
+_SHARES = Kind("a list of shares", lambda x: list_of(_SHARE).holds(x) and len(x) > 0)
+_SCORES = Kind("a list of numbers", lambda x: list_of(number()).holds(x) and len(x) > 0)
+_TRIAL = either(
+    record(_TRIED | {"accuracy": _SHARE, "accuracies": _SHARES}, "k"),
+    *(record(_TRIED | {metric: number(), "scores": _SCORES}, "k") for metric in ("map", "r2")),
+)
 
 
 def _are_curves(value: Any) -> bool:
@@ -118,9 +137,8 @@ _CURVES = Kind("columns of numbers, an entry a step", _are_curves)
 _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),
-    **dict.fromkeys(
-        ("train", "val", "test"), optional(record(_ACCURACY | {"left_out": FLAG}, "left_out", "n_effective"))
-    ),
+    "task": among(*TASKS),
+    **dict.fromkeys(("train", "val", "test"), optional(_SCORE)),
     "seconds": number(0, 1e12),
     "n_parameters": _COUNT,
     "chosen": dict_of(PLAIN),
@@ -130,8 +148,8 @@ _REPORT = {
     "views": whole(1),
     "augment": optional(TEXT),
     "refit": FLAG,
-    "search": optional(list_of(record(_TRIAL))),
-    "cv": optional(record(_TRIAL | {"k": whole(2)})),
+    "search": optional(list_of(_TRIAL)),
+    "cv": optional(_TRIAL),
     "path": optional(list_of(record({"C": number(0), "score": number()}))),
     "warnings": list_of(TEXT),
     "protocol": optional(
@@ -183,6 +201,8 @@ class Manifest:
         Name of the weights file whose content is in ``network.safetensors``.
     views : Views or None
         Augmented views that it was fitted on.
+    outputs : Outputs or None
+        Labels or numbers that it says, in place of classes.
     """
 
     featx: str
@@ -196,10 +216,14 @@ class Manifest:
     report: FitReport
     network_file: str | None = None
     views: Views | None = None
+    outputs: Outputs | None = None
 
     def to_json(self, members: Mapping[str, bytes]) -> bytes:
         """Return ``model.json`` for a file whose other members are `members`."""
-        fields = {
+        # A classifier's file is one that a featx without tasks reads.
+        left_out = {"seconds", "task"} if self.outputs is None else {"seconds"}
+        outputs = {} if self.outputs is None else {"outputs": dataclasses.asdict(self.outputs)}
+        fields = outputs | {
             "format": FORMAT,
             "featx": self.featx,
             "recipe": self.recipe and json.loads(self.recipe.to_json()),
@@ -210,7 +234,7 @@ class Manifest:
             "head": self.head,
             "temperature": self.calibration.temperature,
             "floor": self.calibration.floor,
-            "report": {name: value for name, value in self.report.items() if name != "seconds"},
+            "report": {name: value for name, value in self.report.items() if name not in left_out},
             "network_file": self.network_file,
             "views": self.views and dataclasses.asdict(self.views),
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
@@ -237,14 +261,14 @@ class Manifest:
 
 def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
     """Read format 1, which all versions of featx up to this one write."""
-    check(fields, _FIELDS, "model.json", "views", "network_file")
+    check(fields, _FIELDS, "model.json", "views", "network_file", "outputs")
     if fields["members"].keys() != members.keys():
         raise ModelFileError("model.json lists other members than the file has")
     for name, content in members.items():
         if fields["members"][name] != {"size": len(content), "sha256": _sha256(content)}:
             raise ModelFileError(f"{name} is not the one that model.json describes")
-    classes = fields["classes"]
-    if not classes or len(set(classes)) != len(classes):
+    classes, outputs = fields["classes"], _outputs(fields.get("outputs"))
+    if bool(classes) == bool(outputs) or len(set(classes)) != len(classes):
         raise ModelFileError("its classes are not a list of different names")
     network_file = fields.get("network_file")
     if "network.safetensors" in members and network_file is None:
@@ -261,6 +285,7 @@ def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
         report=_report(fields["report"]),
         network_file=network_file if "network.safetensors" in members else None,
         views=fields.get("views") and _views(fields["views"]),
+        outputs=outputs,
     )
 
 
@@ -302,11 +327,21 @@ def _views(fields: dict[str, Any]) -> Views:
     return Views(**fields)
 
 
+def _outputs(fields: dict[str, Any] | None) -> Outputs | None:
+    if fields is None:
+        return None
+    names, labels = fields["names"], fields["task"] == "multilabel"
+    given = [len(fields[name]) for name in ("thresholds", "margins")]
+    if not names or len(set(names)) != len(names) or given != [len(names) * labels, len(names) * (not labels)]:
+        raise ModelFileError("its outputs are not as featx writes them")
+    return Outputs(fields["task"], tuple(names), tuple(fields["thresholds"]), tuple(fields["margins"]))
+
+
 def _report(fields: dict[str, Any]) -> FitReport:
     check(fields, _REPORT, "its report", *_REPORT)
     for part in ("train", "val", "test"):
         found = fields.get(part)
-        if found is not None:
+        if found is not None and "accuracy" in found:
             n_correct = found["accuracy"] * found["n"]
             if abs(n_correct - round(n_correct)) > 1e-6 * max(1, n_correct):
                 raise ModelFileError(f"the accuracy on {part} of its report is of no number of its rows")

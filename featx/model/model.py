@@ -19,6 +19,7 @@ from featx.model.predictions import Predictions, check_familiarity
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
 from featx.model.settings import Classify, Loading, Predict, Saving, Top
+from featx.model.target_predictions import LabelPredictions, NumberPredictions
 from featx.settings import check_choice, keywords, part_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Model(ModelParts):
         The weights of the backbone, if they travel with the model.
     views : Views or None
         The augmented views it was fitted on, which ``tta=True`` averages over.
+    outputs : Outputs or None
+        Names, thresholds and margins of the labels or numbers that it predicts in place of classes, which are none.
     """
 
     def table(self) -> Features | None:
@@ -87,8 +90,10 @@ class Model(ModelParts):
         return table if self.recipe is None or table.key == self.recipe.key else None
 
     @keywords(Classify)
-    def classify(self, source: Any, how: Classify) -> Predictions:
+    def classify(self, source: Any, how: Classify) -> Predictions | LabelPredictions | NumberPredictions:
         """Predict images or a table, with a reason for every row that cannot be predicted.
+
+        What comes back is of classes, labels or numbers, as the model is.
 
         Parameters
         ----------
@@ -119,19 +124,24 @@ class Model(ModelParts):
             reasons: dict[int, str] = {}
         else:
             ids, probabilities, familiarity, reasons = self._predict_images(source, how)
-        return Predictions(
-            ids=ids,
-            classes=self.classes,
-            probabilities=probabilities,
-            errors=reasons,
-            familiarity=None if self.ood is None else familiarity,
-            min_probability=how.min_probability,
-            min_familiarity=how.min_familiarity,
-        )
+        found: dict[str, Any] = {
+            "ids": ids,
+            "errors": reasons,
+            "familiarity": None if self.ood is None else familiarity,
+            "min_probability": how.min_probability,
+            "min_familiarity": how.min_familiarity,
+        }
+        if self.outputs is not None:
+            kind = LabelPredictions if self.outputs.task == "multilabel" else NumberPredictions
+            return kind(outputs=self.outputs, array=probabilities, **found)
+        return Predictions(classes=self.classes, probabilities=probabilities, **found)
 
     @keywords(Predict)
-    def predict(self, source: Any, how: Predict) -> NDArray[np.object_]:
+    def predict(self, source: Any, how: Predict) -> NDArray[Any]:
         """Return the label of each row, object array of shape (n,); None where the model abstains.
+
+        Of a model of several labels it is a tuple of those that each row has; of one of numbers these, float64 of shape
+        (n,) or, of several, (n, t), NaN where the model abstains.
 
         Parameters
         ----------
@@ -150,18 +160,28 @@ class Model(ModelParts):
             If an image cannot be read, unless they are to be masked; and whatever `classify` raises.
         """
         found = self.classify(source, **vars(part_of(Classify, how)))
-        return _readable(found, np.array(found.labels, dtype=object), how.errors)
+        if isinstance(found, NumberPredictions):
+            numbers = found.numbers
+            return _readable(found, numbers[:, 0] if numbers.shape[1] == 1 else numbers, how.errors)
+        labels = np.empty(len(found), dtype=object)
+        labels[:] = found.labels
+        return _readable(found, labels, how.errors)
 
     @keywords(Predict)
     def predict_proba(self, source: Any, how: Predict) -> NDArray[np.float64]:
-        """Return probabilities, float64 of shape (n, k), columns in the order of `classes`. See `predict`."""
+        """Return probabilities, float64 of shape (n, k), columns in the order of `columns`. See `predict`."""
         found = self.classify(source, **vars(part_of(Classify, how)))
-        return _readable(found, found.probabilities, how.errors)
+        if isinstance(found, NumberPredictions):
+            raise OptionError("This model predicts numbers, which have no probabilities: model.predict(source)")
+        return _readable(found, found.array if isinstance(found, LabelPredictions) else found.probabilities, how.errors)
 
     @keywords(Top)
     def top(self, source: Any, how: Top) -> list[list[tuple[str, float]]]:
         """Return the `k` most probable (label, probability) of each row, best first. See `classify`."""
-        return self.classify(source, **vars(part_of(Classify, how))).top(how.k)
+        found = self.classify(source, **vars(part_of(Classify, how)))
+        if isinstance(found, NumberPredictions):
+            raise OptionError("This model predicts numbers, of which there are no guesses: model.predict(source)")
+        return found.top(how.k)
 
     def extract_options(self) -> dict[str, Any]:
         """Return the options of ``featx extract`` that make a table for this model, none if it has no recipe."""
@@ -202,8 +222,15 @@ class Model(ModelParts):
         """Say what it is in one line."""
         on = f" on {self.recipe.backbone} {self.recipe.layer}" if self.recipe else ""
         parts = [("val", self.report.val), ("test", self.report.test)]
-        scores = [f"{name} {100 * found.value:.2f} %" for name, found in parts if found]
-        return f"<Model: {', '.join([f'{self.head_name}{on}', f'{len(self.classes)} classes', *scores])}>"
+        if self.outputs is not None:
+            told = [
+                f"{self.outputs.task}: {', '.join(self.columns[:5])}",
+                *(f"{name} {one}" for name, one in parts if one),
+            ]
+        else:
+            scores = [f"{name} {100 * found.value:.2f} %" for name, found in parts if found]
+            told = [f"{len(self.classes)} classes", *scores]
+        return f"<Model: {', '.join([f'{self.head_name}{on}', *told])}>"
 
     def _repr_html_(self) -> str:
         """Show what the model is and how it fared in a notebook."""
@@ -213,21 +240,27 @@ class Model(ModelParts):
         facts = [
             ("head", self.head_name),
             ("on", f"{self.recipe.backbone} {self.recipe.layer} {self.recipe.pool}" if self.recipe else "arrays"),
-            ("classes", f"{len(self.classes):,}: {', '.join(self.classes[:10])}{', …' * (len(self.classes) > 10)}"),
+            (
+                "classes" if self.outputs is None else self.outputs.task,
+                f"{len(self.columns):,}: {', '.join(self.columns[:10])}{', …' * (len(self.columns) > 10)}",
+            ),
             ("parameters", f"{self.n_parameters:,}"),
-            *((name, f"{found.value:.1%} of {found.n:,}") for name, found in parts if found),
+            *((name, str(found)) for name, found in parts if found),
         ]
         return facts_html("Model", facts)
 
     def _predict_rows(self, X: NDArray[Any]) -> tuple[Floats, Floats]:
         """Return probabilities (n, k) and familiarity (n,) of rows; NaN for the latter where the model has none."""
         rows = self.scaler.transform(X)
-        found = np.zeros((len(X), len(self.classes)))  # a class that train did not have is never predicted
+        familiarity = np.full(len(X), np.nan) if self.ood is None else self.ood.familiarity(rows)
+        if self.outputs is not None:
+            return self.outputs.of(self.head, rows), familiarity
+        found = np.zeros((len(X), len(self.columns)))  # a class that train did not have is never predicted
         scores = relative_scores(self.head, rows)
         found[:, np.asarray(self.head.classes_, dtype=np.intp)] = self.calibration.probabilities(scores)
         if not np.isfinite(found).all():
             raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
-        return found, np.full(len(X), np.nan) if self.ood is None else self.ood.familiarity(rows)
+        return found, familiarity
 
     def _predict_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
         if table.key != (self.recipe.key if self.recipe else ""):
@@ -245,7 +278,7 @@ class Model(ModelParts):
         return np.mean([probabilities, *(self._predict_blocks(view)[0] for view in views)], axis=0), familiarity
 
     def _predict_blocks(self, table: Features) -> tuple[Floats, Floats]:
-        probabilities, familiarity = np.empty((len(table), len(self.classes))), np.empty(len(table))
+        probabilities, familiarity = np.empty((len(table), len(self.columns))), np.empty(len(table))
         for indices, X in table.blocks(BLOCK_BYTES):
             probabilities[indices], familiarity[indices] = self._predict_rows(X)
         return probabilities, familiarity
@@ -269,7 +302,7 @@ class Model(ModelParts):
             dataset, views=views, cache=how.cache, **vars(part_of(ComputeOptions, how))
         )
         n = len(dataset)
-        probabilities, familiarity = np.full((n, len(self.classes)), np.nan), np.full(n, np.nan)
+        probabilities, familiarity = np.full((n, len(self.columns)), np.nan), np.full(n, np.nan)
         good = np.array([i for i in range(n) if i not in reasons], dtype=np.intp)
         if len(good):
             of_views = [self._predict_rows(X[good]) for X in rows]
@@ -303,7 +336,7 @@ class Model(ModelParts):
         )
 
 
-def _readable(found: Predictions, values: Found, errors: str) -> Found:
+def _readable(found: Predictions | LabelPredictions | NumberPredictions, values: Found, errors: str) -> Found:
     """Return `values` of the rows of `found`, masked or with complaint where an image could not be read."""
     check_choice("errors", errors, ("raise", "mask"))
     if errors == "mask":

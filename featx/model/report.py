@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.model.outputs import TargetScore
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -133,30 +135,41 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One combination of settings, and the accuracy on the held-out rows of each fold."""
+    """One combination of settings, and its score on the held-out rows of each fold.
+
+    Attributes
+    ----------
+    settings : dict
+    scores : tuple of float
+    metric : str
+        What they are: ``accuracy``, ``map`` or ``r2``.
+    """
 
     settings: dict[str, Any]
-    accuracies: tuple[float, ...]
+    scores: tuple[float, ...]
+    metric: str = "accuracy"
 
     @property
-    def accuracy(self) -> float:
+    def score(self) -> float:
         """Mean over folds."""
-        return float(np.mean(self.accuracies))
+        return float(np.mean(self.scores))
 
     @property
     def sd(self) -> float | None:
         """Standard deviation over folds; None for a single one."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        scores = {"accuracy": self.accuracy, "sd": self.sd, "accuracies": list(self.accuracies)}
+        each = "accuracies" if self.metric == "accuracy" else "scores"
+        scores = {self.metric: self.score, "sd": self.sd, each: list(self.scores)}
         return {"settings": spelled(self.settings), **scores}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Alternative:
         """Rebuild it from `to_dict`."""
-        return cls(fields["settings"], tuple(fields["accuracies"]))
+        (metric,) = {"accuracy", "map", "r2"} & fields.keys()
+        return cls(fields["settings"], tuple(fields["accuracies" if metric == "accuracy" else "scores"]), metric)
 
 
 def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,8 +196,11 @@ class FitReport(Mapping[str, Any]):
         Name of the head; of a fine-tuned network its layers.
     table : str or None
         Path of the table that was fitted on.
-    train, val, test : Accuracy or None
-        On each part; None for one without rows, and for a test split that was not asked for.
+    task : {"classify", "multilabel", "regress"}
+        What the head tells of a row.
+    train, val, test : Accuracy, TargetScore or None
+        On each part, the latter of labels and numbers; None for one without rows, and for a test split that was not
+        asked for.
     seconds : float or None
         The fit took. A model file does not keep it, so that equal fits give equal bytes; None after loading.
     n_parameters : int
@@ -221,9 +237,10 @@ class FitReport(Mapping[str, Any]):
 
     head: str = ""
     table: str | None = None
-    train: Accuracy | None = None
-    val: Accuracy | None = None
-    test: Accuracy | None = None
+    task: str = "classify"
+    train: Accuracy | TargetScore | None = None
+    val: Accuracy | TargetScore | None = None
+    test: Accuracy | TargetScore | None = None
     seconds: float | None = None
     n_parameters: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)
@@ -252,10 +269,10 @@ class FitReport(Mapping[str, Any]):
             left_out = (*left_out, "protocol")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         for name, value in fields.items():
-            if isinstance(value, Accuracy | Alternative):
+            if isinstance(value, Accuracy | TargetScore | Alternative):
                 fields[name] = value.to_dict()
         if "cv" in fields and self.cv is not None:
-            fields["cv"] = {"k": len(self.cv.accuracies), **fields["cv"]}
+            fields["cv"] = {"k": len(self.cv.scores), **fields["cv"]}
         if "search" in fields and self.search is not None:
             fields["search"] = [trial.to_dict() for trial in self.search]
         if "warnings" in fields:
@@ -268,7 +285,7 @@ class FitReport(Mapping[str, Any]):
         found = dict(fields)
         for part in ("train", "val", "test"):
             if found.get(part) is not None:
-                found[part] = Accuracy.from_dict(found[part])
+                found[part] = (Accuracy if "accuracy" in found[part] else TargetScore).from_dict(found[part])
         if found.get("search") is not None:
             found["search"] = tuple(map(Alternative.from_dict, found["search"]))
         if found.get("cv") is not None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featx.targets import Targets
+
 
 class Grouped(Protocol):
     """Contents and groups of n rows: of a table, or of images that are no table yet."""
@@ -64,7 +66,9 @@ class Parts:
         return np.sort(np.concatenate([self.train, self.val]))
 
 
-def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 0) -> Parts:
+def choose_rows(
+    features: Labelled, val: float | str | None = None, seed: int = 0, targets: Targets | None = None
+) -> Parts:
     """Divide the labelled rows of a table.
 
     Parameters
@@ -76,15 +80,19 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
         last ones, 0 for none. By default the table's own validation split, else `DEFAULT_VAL`.
     seed : int
         Of the draw.
+    targets : Targets, optional
+        What the rows are labelled with, where that is not one class each.
 
     Raises
     ------
     DataError
-        If there are no labels, no rows to train on, or fewer than two classes among them.
+        If there are no labels, no rows to train on, or fewer than two classes (of targets, rows) among them.
     OptionError
         If `val` is no share, or the table has a validation split and `val` is given as well.
     """
-    labelled, splits = features.y >= 0, np.asarray(features.splits)
+    labels = features.y if targets is None else targets.strata
+    classes = features.classes if targets is None else targets.strata_names
+    labelled, splits = labels >= 0, np.asarray(features.splits)
     if not labelled.any():
         raise DataError(
             "The table has no labels to learn from. Extract class folders, or name them: --label-column COLUMN"
@@ -104,17 +112,19 @@ def choose_rows(features: Labelled, val: float | str | None = None, seed: int = 
         drawn = draw_validation(
             share,
             splits=np.full(len(at), "train"),
-            labels=features.y[at],
-            classes=features.classes,
+            labels=labels[at],
+            classes=classes,
             item_ids=features.item_ids[at],
             ids=at.astype(str) if names is None else np.asarray(names)[at],
             groups=None if features.groups is None else features.groups[at],
         )
         chosen = at[drawn == "val"]
         train[chosen] = False
-    names = [features.classes[j] for j in np.unique(features.y[train])]
-    if len(names) < 2:
+    names = [classes[j] for j in np.unique(labels[train])]
+    if targets is None and len(names) < 2:
         raise DataError(f"A classifier needs at least two classes to train on, got one: {names[0]!r}.")
+    if train.sum() < 2:
+        raise DataError("There is one row to train on, and at least two are needed. Give more images.")
     return Parts(np.flatnonzero(train), chosen, np.flatnonzero(test))
 
 

@@ -29,6 +29,7 @@ from featx.recipe import HANDED_OVER
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featx.model.outputs import Outputs
     from featx.recipe import Recipe, Request, Views
 
     Arrays = dict[str, NDArray[Any]]
@@ -59,6 +60,12 @@ class ModelParts:
     chosen_on: NDArray[np.uint8] = field(default_factory=_no_items)
     network: Network | None = None
     views: Views | None = None
+    outputs: Outputs | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what the head says of a row: the classes, or else the labels or numbers."""
+        return self.classes if self.outputs is None else self.outputs.names
 
 
 Parts = TypeVar("Parts", bound=ModelParts)
@@ -108,6 +115,7 @@ def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle:
         report=parts.report,
         network_file=None if network is None else network.file,
         views=parts.views,
+        outputs=parts.outputs,
     )
     archive.write(path, {"model.json": manifest.to_json(members), **members})
     return path
@@ -170,6 +178,7 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
         trained_on=items["trained_on"],
         chosen_on=items["chosen_on"],
         views=manifest.views,
+        outputs=manifest.outputs,
         network=None if file is None else Network(members["network.safetensors"], file),
     )
     if "head.pickle" not in members:
@@ -208,12 +217,17 @@ def _restore_head(manifest: Manifest, arrays: Arrays, members: dict[str, bytes],
     if "head.json" in members:
         meta["booster"] = parse_json(members["head.json"])
     head = restore_state(meta, arrays)
-    known = np.asarray(head.classes_)
-    if known.dtype.kind not in "iu" or known.min() < 0 or known.max() >= len(manifest.classes):
-        raise ModelFileError("its head knows classes that the model does not")
+    if manifest.outputs is None:
+        _check_classes(manifest, head)
     if manifest.recipe is not None and head.n_features_in_ != math.prod(manifest.recipe.shape):
         raise ModelFileError("its head is for rows of another length")
     return head
+
+
+def _check_classes(manifest: Manifest, head: Any) -> None:
+    known = np.asarray(head.classes_)
+    if known.dtype.kind not in "iu" or known.min() < 0 or known.max() >= len(manifest.classes):
+        raise ModelFileError("its head knows classes that the model does not")
 
 
 def _restore_probe(manifest: Manifest, members: dict[str, bytes]) -> Arrays:
@@ -256,7 +270,11 @@ def _try_once(model: ModelParts) -> None:
     """Score a row of zeros: settings of the wrong kind show now, not at the user's first image."""
     shape = getattr(model.head, "row_shape_", (model.head.n_features_in_,))
     with np.errstate(all="ignore"):
-        scores = relative_scores(model.head, model.scaler.transform(np.zeros((1, *shape), dtype=np.float32)))
+        rows = model.scaler.transform(np.zeros((1, *shape), dtype=np.float32))
+        if model.outputs is not None:
+            model.outputs.of(model.head, rows)  # refuses what are no finite numbers
+            return
+        scores = relative_scores(model.head, rows)
     if scores.shape != (1, len(model.head.classes_)) or not np.isfinite(scores).all():
         raise ModelFileError("its head gives no finite scores")
 

@@ -58,6 +58,11 @@ def optional(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or nothing", lambda x: x is None or kind.holds(x))
 
 
+def either(*kinds: Kind) -> Kind:
+    """Values of any of some kinds."""
+    return Kind(" or ".join(kind.words for kind in kinds), lambda x: any(kind.holds(x) for kind in kinds))
+
+
 def list_of(kind: Kind, *lengths: int) -> Kind:
     """Take lists, of one of some lengths if any are named."""
     return Kind(

@@ -49,20 +49,22 @@ def parse_search(spec: str, defaults: Mapping[str, Any] | None = None) -> Grid:
 
 
 def grid_search(
-    accuracy: Callable[[Any, Fold], float], estimator: Any, grid: Grid, folds: Sequence[Fold]
+    score: Callable[[Any, Fold], float], estimator: Any, grid: Grid, folds: Sequence[Fold], metric: str = "accuracy"
 ) -> list[Alternative]:
     """Score every combination of `grid` on every fold, on whatever joblib backend is set: see `outcomes`.
 
     Parameters
     ----------
-    accuracy : callable
-        From an unfitted head and a fold to the accuracy on the rows it holds out; sent to the workers.
+    score : callable
+        From an unfitted head and a fold to its score on the rows that are held out; sent to the workers.
     estimator : classifier
         Unfitted; has the settings of `grid`.
     grid : dict of str to list
         From `parse_search`; empty for the estimator as it is.
     folds : sequence of (ndarray of int, ndarray of int)
         Positions that fit, and positions that choose.
+    metric : str
+        What `score` is called.
     """
     from sklearn.base import clone
     from sklearn.model_selection import ParameterGrid
@@ -70,12 +72,14 @@ def grid_search(
     combinations = list(ParameterGrid(grid))
     heads = [clone(estimator).set_params(**settings) for settings in combinations]
     scores: list[float] = []
-    for found in outcomes(accuracy, itertools.product(heads, folds)):
+    for found in outcomes(score, itertools.product(heads, folds)):
         if isinstance(found, Exception):
             raise found
         scores.append(float(found))
     n = len(folds)
-    return [Alternative(settings, tuple(scores[i * n : (i + 1) * n])) for i, settings in enumerate(combinations)]
+    return [
+        Alternative(settings, tuple(scores[i * n : (i + 1) * n]), metric) for i, settings in enumerate(combinations)
+    ]
 
 
 def outcomes(work: Callable[..., Made], calls: Iterable[tuple[Any, ...]]) -> Iterator[Made | Exception]:

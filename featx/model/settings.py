@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from featx.datasets import ValidationOptions
+from featx.datasets import TaskOptions, ValidationOptions
 from featx.extraction.options import ComputeOptions, NumberOfViews
 from featx.settings import Seeded, check, option, parse_bytes
 
@@ -15,7 +15,7 @@ SCALES = ("none", "standard", "l2")
 
 
 @dataclass(frozen=True)
-class Fit(NumberOfViews, ValidationOptions, Seeded):
+class Fit(NumberOfViews, TaskOptions, ValidationOptions, Seeded):
     """How a head is fitted on a table."""
 
     head: Any = option("mlp", "A name of `featx heads`, or package.module:Class.", positional=True)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from featx.errors import DataError, MissingDataError, MissingExtraError, OptionError
 from featx.files import whole_file
+from featx.model.predictions import Predictions
+from featx.model.target_predictions import LabelPredictions, NumberPredictions
 from featx.settings import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from featx.model.predictions import Predictions
 
 FORMATS = ("photos", "long", "wide", "submission")
 Row = list[Any]
@@ -101,7 +101,7 @@ def _quoted(value: Any) -> Any:
 
 
 def write_csv(
-    predictions: Predictions,
+    predictions: Predictions | LabelPredictions | NumberPredictions,
     path: str | Path,
     *,
     form: str = "photos",
@@ -119,7 +119,8 @@ def write_csv(
     path : path-like
         Where to.
     form : {"photos", "long", "wide", "submission"}
-        ``photos``: a row for each, ``file, predicted, probability, error``.
+        ``photos``: a row for each, ``file, predicted, probability, error``; of several labels ``file, labels``, a
+        probability for each, ``error``; of numbers ``file``, these, ``error``. The other forms are of classes.
         ``long``: ``id, rank, label, probability, error``, the `top` guesses of each row below one another; of a row
         on which the model abstains the highest probability alone.
         ``wide``: ``id, label, probability, error`` and a column of probabilities for each class.
@@ -150,6 +151,10 @@ def write_csv(
     uniform: tuple[str, ...] = ()
     if form == "photos":
         header, rows = _photos(predictions, beside)
+    elif isinstance(predictions, LabelPredictions | NumberPredictions):
+        raise OptionError(
+            f"--format {form} is of classes, and this model predicts others. Leave it out: a row a photo."
+        )
     elif form == "long":
         header, rows = ["id", "rank", "label", "probability", "error"], list(_long(predictions, top))
     elif form == "wide":
@@ -162,14 +167,22 @@ def write_csv(
     return uniform
 
 
-def _photos(predictions: Predictions, beside: str | Path | None) -> tuple[list[str], list[Row]]:
+def _photos(
+    predictions: Predictions | LabelPredictions | NumberPredictions, beside: str | Path | None
+) -> tuple[list[str], list[Row]]:
     """Return one row a photo, after the columns of the CSV that named it if there is one."""
-    found = zip(predictions.ids, predictions.labels, predictions.confidence.tolist(), strict=True)
-    own = ["predicted", "probability", "error"]
-    told: list[Row] = [
-        ["", "", predictions.errors[i]] if i in predictions.errors else [label or "", probability, ""]
-        for i, (_, label, probability) in enumerate(found)
-    ]
+    if isinstance(predictions, Predictions):
+        own = ["predicted", "probability"]
+        cells: list[Row] = [
+            [label or "", "" if i in predictions.errors else probability]
+            for i, (label, probability) in enumerate(
+                zip(predictions.labels, predictions.confidence.tolist(), strict=True)
+            )
+        ]
+    else:
+        own, cells = predictions.columns()
+    own.append("error")
+    told: list[Row] = [[*row, predictions.errors.get(i, "")] for i, row in enumerate(cells)]
     if beside is None:
         return ["file", *own], [[name, *row] for name, row in zip(predictions.ids, told, strict=True)]
     header, given = _read_csv(beside)
@@ -180,7 +193,8 @@ def _photos(predictions: Predictions, beside: str | Path | None) -> tuple[list[s
     rows: list[Row] = []
     for row in given:
         at = exact.get(row[key]) or loose.get(row[key], [])
-        rows.append([*row, *(told[at[0]] if len(at) == 1 else ["", "", "not among the photos predicted"])])
+        nothing = [*[""] * (len(own) - 1), "not among the photos predicted"]
+        rows.append([*row, *(told[at[0]] if len(at) == 1 else nothing)])
     return [*header, *(f"{name}_by_model" if name in header else name for name in own)], rows
 
 

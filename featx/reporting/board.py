@@ -67,7 +67,7 @@ def row_of(model: Model) -> Row:
         "head": model.head_name,
         "image_size": recipe.frame.height if recipe else None,
         **{f"{part}_accuracy": found and found.value for part, found in parts.items()},
-        "ci95": scored and list(scored.ci95),
+        "ci95": list(scored.ci95) if scored and scored.ci95 else None,
         "fit_seconds": report.seconds,
         "n_parameters": report.n_parameters,
         "settings": dict(report.settings or report.chosen),
