@@ -73,7 +73,7 @@ def test_a_report_is_made_without_torch(folder):
 
 
 @pytest.mark.skipif(not openvino.installed(), reason="openvino is not installed")
-def test_a_photo_is_predicted_without_torch_where_its_network_was_converted(photos, tmp_path):
+def test_a_photo_is_predicted_without_torch_where_its_network_was_converted(photos, tmp_path, monkeypatch):
     options = {"backbone": "timm/test_resnet", "weights": "none", "image_size": 32}
     table = featx.extract(photos, cache=tmp_path / "cache", workers=0, engine="eager", **options)
     model = featx.fit(table, head="ridge", val=0)
@@ -91,3 +91,10 @@ def test_a_photo_is_predicted_without_torch_where_its_network_was_converted(phot
     assert model._row_maker._engine.name == "openvino"
     expected = model.predict_proba([image], workers=0, engine="eager")
     assert np.abs(found - expected).max() < 1e-5
+    model.save(tmp_path / "whole.featx", bundle=True)
+    monkeypatch.setenv("FEATX_NETWORKS", str(tmp_path / "never-seen"))
+    words = words.replace("m.featx", "whole.featx")
+    assert imported(HEAVY, f"predict {words} -q", folder=tmp_path) == set()
+    assert imported(HEAVY, f"predict {words} -q --engine openvino", folder=tmp_path) == set()
+    np.testing.assert_allclose(featx.load(tmp_path / "whole.featx").predict_proba([image], workers=0), found, atol=1e-6)
+    assert not (tmp_path / "never-seen").exists()  # what somebody else has converted is this model's alone

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +21,7 @@ from featx.errors import OptionError
 from featx.machine import n_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -56,6 +57,7 @@ def open_engine(
     batch_size: int | None = None,
     n_images: int | None = None,
     networks: Path | None = None,
+    converted: Mapping[str, bytes] | None = None,
     padded: bool = True,
 ) -> Engine:
     """Make the engine that computes `recipes`, all in one pass.
@@ -80,6 +82,9 @@ def open_engine(
         How many images will come: a conversion must pay for itself.
     networks : Path, optional
         Folder that keeps converted networks for the next time, `featx.engines.kept.folder` as a rule.
+    converted : mapping of str to bytes, optional
+        Files of the network as it was converted elsewhere, by name, as `converted_files` returns them: taken where
+        `networks` has none, and kept nowhere. Whoever gives them must hold what comes out against a probe.
     padded : bool
         Whether requests have one shape, as their bits depend on that: the rows of a resumed run then equal those of an
         uninterrupted one bit for bit (tier A). Without, a few images take the time of a few, and their features
@@ -105,11 +110,11 @@ def open_engine(
         raise OptionError(f"--batch-size must be at least 1, got {batch_size}.")
     named = [device] if isinstance(device, str) else device
     devices = [device_for(name, engine, recipes[0].precision) for name in named]
-    job = _Job(backbone, recipes, devices, batch_size, networks, padded, n_images or 0)
+    job = _Job(backbone, recipes, devices, batch_size, networks, padded, n_images or 0, converted or {})
     if ":" in recipes[0].backbone:
         job.backbone  # noqa: B018 - the user's function is called
     if engine == "openvino":
-        return _converted(job, "openvino was asked for")
+        return (_found(job) if converted else None) or _converted(job, "openvino was asked for")
     if job.kind == "cuda":
         return _largest_that_fits(job, engine)
     if engine == "auto" and job.kind == "cpu":
@@ -128,6 +133,7 @@ class _Job:
     networks: Path | None
     padded: bool
     n_images: int = 0
+    converted: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -238,15 +244,40 @@ def _by_openvino(job: _Job, network: openvino.CompiledNetwork, together: int, wh
 def _found(job: _Job) -> Engine | None:
     """Open the network that was converted before, if there is one and eager was not faster; without torch."""
     found = kept.find(job.networks, openvino.decides(job.recipes, job.together)) if openvino.installed() else None
-    if found is None or found.slower or not openvino.supports(job.recipes[0].precision):
+    there = not found.slower if found else bool(job.converted) and openvino.installed()
+    if not there or not openvino.supports(job.recipes[0].precision):
         return None
+    if found:
+        return _reopened(job, found.path, "openvino has a network that was converted before")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in job.converted.items():
+            (Path(folder) / name).write_bytes(content)
+        return _reopened(job, Path(folder) / kept.FILES[0], "the model has the network as openvino reads it")
+
+
+def _reopened(job: _Job, path: Path, why: str) -> Engine | None:
     for together in dict.fromkeys((1, job.together) if job.is_brief else (job.together,)):
         try:
-            network = openvino.reopen(found.path, job.recipes, together)
-        except OptionError:  # its graph holds for one number of images
+            network = openvino.reopen(path, job.recipes, together)
+        except (OptionError, RuntimeError):  # its graph holds for one number of images, or is of another version
             continue
-        return _by_openvino(job, network, together, "openvino has a network that was converted before")
+        return _by_openvino(job, network, together, why)
     return None
+
+
+def converted_files(backbone: Backbone, recipes: list[Recipe]) -> dict[str, bytes]:
+    """Return the files of a network as openvino reads it, by name; none where that is not there, or cannot have it."""
+    if not openvino.installed():
+        return {}
+    job = _Job(backbone, recipes, ["cpu"], None, None, padded=True)
+    decides = openvino.decides(recipes, job.together)
+    with tempfile.TemporaryDirectory() as folder:
+        found = kept.find(kept.folder(), decides)
+        if found is None:
+            with contextlib.suppress(OptionError):  # it cannot be converted
+                openvino.build(backbone, recipes, job.together, Path(folder))
+            found = kept.find(Path(folder), decides)
+        return {name: found.path.with_name(name).read_bytes() for name in kept.FILES} if found else {}
 
 
 def _automatic(job: _Job) -> Engine:

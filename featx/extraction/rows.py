@@ -81,6 +81,8 @@ class RowMaker:
         What it must come to: a backbone with other weights is refused.
     probe : mapping, optional
         What this machine must compute for the probe images, as stored with the model.
+    converted : mapping of str to bytes
+        As `featx.engines.open_engine` takes it; not used without a probe, which tells whether it computes the same.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class RowMaker:
         requested: Callable[[], AbstractContextManager[Request]],
         recipe: Recipe,
         probe: Mapping[str, np.ndarray] | None = None,
+        converted: Mapping[str, bytes] | None = None,
     ) -> None:
         self._requested, self._recipe, self._probe = requested, recipe, probe
+        self._converted = converted if probe is not None else None
         self._backbone: Backbone | None = None
         self._engine: Engine | None = None
         self._asked: tuple[Any, ...] = ()
@@ -214,6 +218,7 @@ class RowMaker:
                 batch_size=options.batch_size,
                 n_images=n,
                 networks=kept.folder(),
+                converted=self._converted,
                 padded=False,
             )
             if self._probe is not None:

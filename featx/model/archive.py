@@ -39,6 +39,8 @@ MEMBERS = {
     "items.safetensors": 1024 * _MIB,
     "familiarity.safetensors": 16 * _MIB,
     "network.safetensors": 3072 * _MIB,
+    "network.xml": 64 * _MIB,
+    "network.bin": 3072 * _MIB,
 }
 #: Plain ZIP counts bytes with 32 bits; ZIP64 would be one more thing that can lie.
 _MAX_BYTES = 2**32 - 1

@@ -316,7 +316,8 @@ class Model(ModelParts):
         from featx.extraction import RowMaker
 
         assert self.recipe is not None
-        return RowMaker(self.loadable_request, self.recipe, self.probe or None)
+        converted = self.network.converted if self.network else {}
+        return RowMaker(self.loadable_request, self.recipe, self.probe or None, converted)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open network behind: a copy in another process opens its own."""

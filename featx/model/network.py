@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +35,13 @@ class Network:
         As safetensors.
     file : str
         Name of the weights file. The libraries tell by it what preprocessing belongs to the weights.
+    converted : dict of str to bytes
+        The files of the same as OpenVINO reads it, cut behind the model's layer; empty if there are none.
     """
 
     tensors: bytes
     file: str = "network.safetensors"
+    converted: dict[str, bytes] = field(default_factory=dict)
 
 
 def bundled(recipe: Recipe | None, request: Request | None) -> Network:
@@ -52,6 +55,7 @@ def bundled(recipe: Recipe | None, request: Request | None) -> Network:
     if recipe is None or request is None:
         raise ModelFileError("A model of rows without a recipe has no backbone to bundle. Leave out --bundle.")
     from featx import backbones
+    from featx.engines.choose import converted_files
 
     backbone = backbones.load(request)
     if backbone.weights_digest != recipe.weights_digest:
@@ -59,7 +63,7 @@ def bundled(recipe: Recipe | None, request: Request | None) -> Network:
             f"The weights of {request.backbone} are no longer those that the model was fitted on, so they cannot "
             "be bundled. Extract and fit again: featx extract, featx fit --bundle"
         )
-    return network_of(backbone)
+    return dataclasses.replace(network_of(backbone), converted=converted_files(backbone, [recipe]))
 
 
 def network_of(backbone: Backbone, used: Collection[str] | None = None) -> Network:

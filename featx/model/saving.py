@@ -102,7 +102,7 @@ def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle:
         members["familiarity.safetensors"] = save_safetensors(vars(parts.ood))
     network = bundled(parts.recipe, parts.request) if bundle and parts.network is None else parts.network
     if network is not None:
-        members["network.safetensors"] = network.tensors
+        members |= {"network.safetensors": network.tensors} | network.converted
     manifest = Manifest(
         featx=featx.__version__,
         recipe=parts.recipe,
@@ -179,7 +179,7 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
         chosen_on=items["chosen_on"],
         views=manifest.views,
         outputs=manifest.outputs,
-        network=None if file is None else Network(members["network.safetensors"], file),
+        network=None if file is None else _restore_network(members, file),
     )
     if "head.pickle" not in members:
         _try_once(model)
@@ -277,6 +277,15 @@ def _try_once(model: ModelParts) -> None:
         scores = relative_scores(model.head, rows)
     if scores.shape != (1, len(model.head.classes_)) or not np.isfinite(scores).all():
         raise ModelFileError("its head gives no finite scores")
+
+
+def _restore_network(members: dict[str, bytes], file: str) -> Network:
+    from featx.engines import kept
+
+    converted = {name: members[name] for name in kept.FILES if name in members}
+    if len(converted) not in (0, len(kept.FILES)):
+        raise ModelFileError("a part of its converted network is missing")
+    return Network(members["network.safetensors"], file, converted)
 
 
 def _is_hashes(array: NDArray[Any]) -> bool:

@@ -42,7 +42,9 @@ class Fit(NumberOfViews, TaskOptions, ValidationOptions, Seeded):
 class Saving:
     """What goes into a model file."""
 
-    bundle: bool = option(False, "Put the backbone's weights into the model file, so that it needs none elsewhere.")
+    bundle: bool = option(
+        False, "Put the backbone into the model file, also as openvino reads it, so that it is not needed elsewhere."
+    )
     unsafe_pickle: bool = option(
         False, "Pickle a head that has no data-only form: whoever loads it runs whatever is in it."
     )
