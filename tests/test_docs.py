@@ -40,7 +40,7 @@ def workplace(tmp_path_factory):
     """A folder with what the pages speak of: photos in classes, a CSV over the same images, a cache with their rows."""
     folder = tmp_path_factory.mktemp("workplace")
     rng = np.random.default_rng(0)
-    lines = ["file,species,part"]
+    lines = ["file,species,part,weight,length"]
     (folder / "plates").mkdir()
     for channel, name in enumerate(["red", "green", "blue"]):
         (folder / "photos" / name).mkdir(parents=True)
@@ -49,7 +49,7 @@ def workplace(tmp_path_factory):
             pixels[..., channel] += 100
             Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.jpg")
             shutil.copy(folder / "photos" / name / f"{i}.jpg", folder / "plates" / f"{name}{i}.jpg")
-            lines.append(f"{name}{i}.jpg,{name},{'test' if i > 5 else 'train'}")
+            lines.append(f"{name}{i}.jpg,{name},{'test' if i > 5 else 'train'},{channel + i / 8},{i}")
     (folder / "plates.csv").write_text("\n".join(lines))
     for copy in ("new-photo.jpg", "a.jpg", "b.jpg", "new-photos/1.jpg", "unlabelled/1.jpg"):
         (folder / copy).parent.mkdir(exist_ok=True)

@@ -183,6 +183,54 @@ def test_other_labels_over_the_same_images_cost_no_forward_pass(photos, cache, t
     assert "multilabel: cat, dog" in repr(tagged)
 
 
+@pytest.fixture(scope="module")
+def tagged(photos, cache, tmp_path_factory):
+    """Files of a model of labels and of one of numbers, from the command line."""
+    folder = tmp_path_factory.mktemp("models")
+    say = [f"--{name.replace('_', '-')}={value}" for name, value in (HOW | {"cache": cache}).items()]
+    for name, how in {"tags": ["--label-separator", ";"], "rooms,price": []}.items():
+        words = ["fit", str(photos), "--label-column", name, *how, "--val", "0.3", "--head", "ridge"]
+        assert main([*words, "-o", str(folder / f"{name}.featx"), *say, "-q"]) == 0
+    return folder
+
+
+def test_models_of_the_command_line_predict_and_are_evaluated(photos, cache, tagged, tmp_path, capsys):
+    say = ["--cache", str(cache), "-q"]
+    numbers, labels = tagged / "rooms,price.featx", tagged / "tags.featx"
+    assert main(["predict", str(numbers), str(photos.parent), "--csv", str(tmp_path / "p.csv"), *say]) == 0
+    assert main(["predict", str(labels), str(photos), "--csv", str(tmp_path / "l.csv"), *say]) == 0
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines[0] == "file,rooms,price,error"
+    assert len(lines) == N + 1
+    assert [float(cell) for cell in lines[1].split(",")[1:3]]
+    header, first, *_ = (tmp_path / "l.csv").read_text().splitlines()
+    assert header == "file,site,tags,cat,dog,price,rooms,labels,cat_by_model,dog_by_model,error"
+    assert first.startswith("00.png,s0,cat;dog,0,1,0.0,0,")
+    capsys.readouterr()
+    assert main(["predict", str(labels), str(photos.parent / "00.png"), "--json", *say]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert set(found["labels"]) <= {"cat", "dog"}
+    assert main(["predict", str(numbers), str(photos.parent / "00.png"), *say]) == 0
+    assert "rooms" in capsys.readouterr().out
+    assert main(["evaluate", str(numbers), "--json", "--csv", str(tmp_path / "e.csv"), *say]) == 0
+    assert json.loads(capsys.readouterr().out)["per_target"][1]["name"] == "price"
+    assert (tmp_path / "e.csv").read_text().startswith("file,rooms,rooms_predicted,price,price_predicted")
+    for words in (["predict", str(labels), str(photos), "--csv", str(tmp_path / "x.csv"), "--format", "wide"],
+                  ["predict", str(numbers), str(photos), "--min-probability", "0.5"],
+                  ["evaluate", str(labels), "--mislabelled", str(tmp_path / "x.csv")]):  # fmt: skip
+        assert main([*words, *say]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_reports_show_scores_pictures_and_images(tagged, tmp_path):
+    labels, numbers = (featx.report(tagged / f"{name}.featx") for name in ("tags", "rooms,price"))
+    assert [d.name for d in numbers.drawings] == ["predicted-0", "residuals-0", "predicted-1", "residuals-1"]
+    assert "Predicted against true rooms" in numbers.html
+    assert "average precision" in labels.html
+    assert labels.html.count('class="shot"') == labels.html.count("<img data-thumb") > 0
+    assert len(numbers.save_figures(tmp_path)) == 8
+
+
 def test_tables_of_classes_have_nothing_new_in_their_file(photos, cache):
     table = featx.extract(photos, label_column="rooms", cache=cache, **HOW)
     h5py = pytest.importorskip("h5py")

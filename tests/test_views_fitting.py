@@ -108,7 +108,7 @@ def folded(rows, labels, origin):
     """Accuracy of the nearest neighbour over four folds of the plain rows, which come first."""
     fitter = HeadFitter(Features.from_arrays(rows, labels[origin]), FeatureScaler("none"), "knn", None, 0, origin)
     nobody = np.arange(0)
-    return fitter.try_settings(featx.KNNHead(k=1), Parts(np.arange(len(labels)), nobody, nobody), None, 4).cv.accuracy
+    return fitter.try_settings(featx.KNNHead(k=1), Parts(np.arange(len(labels)), nobody, nobody), None, 4).cv.score
 
 
 def test_no_view_of_an_image_is_on_the_other_side_of_a_fold():

@@ -14,6 +14,7 @@ from featx.plots.bars import plot_class_counts, plot_class_scores, plot_leaderbo
 from featx.plots.confusion import plot_confusion
 from featx.plots.curves import plot_history, plot_reliability, plot_shots, plot_training_size
 from featx.plots.images import plot_images
+from featx.plots.numbers import plot_predicted, plot_residuals
 from featx.plots.points import plot_map
 from featx.plots.style import INK, RULE, SERIES, styled
 
@@ -28,7 +29,9 @@ __all__ = [
     "plot_images",
     "plot_leaderboard",
     "plot_map",
+    "plot_predicted",
     "plot_reliability",
+    "plot_residuals",
     "plot_shots",
     "plot_training_size",
     "styled",

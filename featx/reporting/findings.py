@@ -15,7 +15,6 @@ from featx.plots.points import project
 from featx.reporting.choice import Choice, choose, duplicates, sample_rows
 from featx.reporting.sizes import Sizes, accuracy_by_size
 from featx.reporting.thumbnails import Thumbnails, make_thumbnails, open_images
-from featx.targets import check_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +128,6 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
     data : optional
         Where the images are, if not where the table says.
     """
-    check_classes(model.report.task, "A report")
     name, held = _hold_out(model, table, split)
     evaluation = held.evaluate(model)
     choice = choose(evaluation)

@@ -17,6 +17,7 @@ from featx.reporting.classifier_page import classifier_page
 from featx.reporting.drawings import drawings
 from featx.reporting.findings import Findings, find_on_table
 from featx.reporting.predictions_page import predictions_drawings, predictions_page
+from featx.reporting.targets_page import targets_page
 from featx.reporting.thumbnails import reopen
 from featx.settings import keywords
 
@@ -145,6 +146,9 @@ def report(subject: Any, how: _Reported) -> Report:
                 raise
             notes = [*notes, f"Not evaluated: {error}"]
         else:
+            if model.outputs is not None:
+                about: dict[str, Any] = {"title": _title(rows, model), "split": how.split, "data": how.data}
+                return Report(*targets_page(model, found, command=how.command, **about))
             on_table = find_on_table(model, found, how.split, how.data)
             notes = [*notes, *filter(None, [on_table.images_note])]
     findings = Findings(

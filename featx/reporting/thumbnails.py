@@ -24,7 +24,7 @@ MAX_BYTES = 3_400_000
 _QUALITY = 78
 
 #: What a dataset's source says beside where its data are.
-_ABOUT = ("images", "image_column", "label_column", "split_column")
+_ABOUT = ("images", "image_column", "label_column", "split_column", "label_separator", "task")
 
 #: Row → JPEG.
 Thumbnails = dict[int, bytes]
