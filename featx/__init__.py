@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featx.evaluation import evaluate as evaluate
     from featx.extraction import extract as extract
     from featx.features import Features as Features
+    from featx.features import join as join
     from featx.finetuning import FineTuneClassifier as FineTuneClassifier
     from featx.finetuning import finetune as finetune
     from featx.heads.boosted import XGBoostHead as XGBoostHead
@@ -54,7 +55,7 @@ _HOMES = {
     "errors": ("FeatxError",),
     "evaluation": ("Evaluation", "evaluate"),
     "extraction": ("extract",),
-    "features": ("Features",),
+    "features": ("Features", "join"),
     "finetuning": ("FineTuneClassifier", "finetune"),
     "heads": (
         *("CentroidHead", "ConvHead", "DenseHead", "KNNHead", "KNNRegressor", "LogisticHead", "LogisticHeadCV"),

@@ -200,6 +200,19 @@ class Recipe:
         return recipe
 
 
+def joined_key(keys: Sequence[str]) -> str:
+    """Return the key of rows that recipes of such keys make side by side: of one recipe its own.
+
+    Examples
+    --------
+    >>> joined_key([]), joined_key(["ab"]), joined_key(["ab", "cd"])[:8]
+    ('', 'ab', '41b72d4b')
+    """
+    if len(keys) < 2:
+        return "".join(keys)
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples; frozen dataclasses hold nothing else."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
@@ -392,12 +405,17 @@ class Request(BackboneOptions, FeatureOptions):
         (('set:stages',), ('conv1', 'conv2'))
         """
         alone = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
-        words = layers.split(",") if isinstance(layers, str) else layers
-        several = tuple(f"{SET}{word}" if word in LAYER_SETS else word for word in filter(None, words))
+        several = Request.several(layers)
         if alone and several:
             raise OptionError("--layer and --layers both say which layers. Leave out one of them.")
         names = alone or several
         return () if names == (DEFAULT_LAYER,) else names
+
+    @staticmethod
+    def several(layers: str | Sequence[str]) -> tuple[str, ...]:
+        """Return names and sets of layers as a request has them."""
+        words = layers.split(",") if isinstance(layers, str) else layers
+        return tuple(f"{SET}{word}" if word in LAYER_SETS else word for word in filter(None, words))
 
     def to_json(self) -> str:
         """Return the request as JSON with sorted keys, the form that tables and models carry."""

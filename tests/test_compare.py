@@ -261,9 +261,14 @@ def test_runs_of_earlier_versions_are_found_under_the_same_names():
     recipe = types.SimpleNamespace(key="k" * 64)
     request = featx.Request(backbone="toy")
     frozen = Trial(kind="frozen", backbone="toy", head="mlp", request=request, layer="default", pool="auto",
-                   settings={"hidden": 8}, shots=5, seed=1, recipe=recipe)  # fmt: skip
+                   settings={"hidden": 8}, shots=5, seed=1, recipes=(recipe,))  # fmt: skip
     tuned = Trial(
-        kind="finetune", backbone="toy", head="one dense layer", request=request, settings={"lr": 0.1}, recipe=recipe
+        kind="finetune",
+        backbone="toy",
+        head="one dense layer",
+        request=request,
+        settings={"lr": 0.1},
+        recipes=(recipe,),
     )
 
     with pytest.MonkeyPatch.context() as patch:

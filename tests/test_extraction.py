@@ -388,7 +388,7 @@ def test_a_model_takes_the_rows_that_a_cache_has_and_computes_the_others(photos,
 
     (table,) = run(photos / "red", tmp_path / "cache").tables
     forwards, start = [], Engine.start
-    maker = extraction.RowMaker(lambda: contextlib.nullcontext(SMALL), table.recipe, table.probe)
+    maker = extraction.RowMaker(lambda: contextlib.nullcontext([SMALL]), [table.recipe], [table.probe])
     monkeypatch.setattr(Engine, "start", lambda self, pixels: forwards.append(len(pixels)) or start(self, pixels))
 
     def rows(folder, cache):
@@ -416,7 +416,7 @@ def test_rows_of_a_cache_that_disagrees_with_the_models_probe_are_not_taken(phot
     images = extraction.open_dataset(photos / "red")
     store = extraction.open_store(tmp_path / "other")
     store.commit(table.key, table.item_ids, rows)
-    maker = extraction.RowMaker(lambda: contextlib.nullcontext(SMALL), table.recipe, table.probe)
+    maker = extraction.RowMaker(lambda: contextlib.nullcontext([SMALL]), [table.recipe], [table.probe])
     how = {"cache": tmp_path / "other", "workers": 0, "engine": "eager"}
     store.require_writable()
 

@@ -88,7 +88,7 @@ def test_a_photo_is_predicted_without_torch_where_its_network_was_converted(phot
     eager = imported(["torch", "torch._dynamo"], f"predict {words} --engine eager", folder=tmp_path)
     assert eager == {"torch"}  # without its compiler
     found = model.predict_proba([image], workers=0)
-    assert model._row_maker._engine.name == "openvino"
+    assert model._row_maker._makers[0][1]._engine.name == "openvino"
     expected = model.predict_proba([image], workers=0, engine="eager")
     assert np.abs(found - expected).max() < 1e-5
     model.save(tmp_path / "whole.featx", bundle=True)

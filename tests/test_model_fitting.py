@@ -465,7 +465,7 @@ def test_a_few_right_rows_do_not_make_certainty():
 
 def test_a_model_says_in_one_line_what_it_is(features):
     assert re.fullmatch(
-        r"<Model: ridge on torchvision/alexnet features, 10 classes, val \d+\.\d\d %>", repr(fit(features, "ridge"))
+        r"<Model: ridge on torchvision/alexnet features avg, 10 classes, val \d+\.\d\d %>", repr(fit(features, "ridge"))
     )
 
 

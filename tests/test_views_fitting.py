@@ -217,8 +217,7 @@ def test_views_in_a_model_file_are_not_believed(table, views):
     model = fit(table, "ridge")
     card = Manifest(
         featx="0",
-        recipe=None,
-        request=None,
+        inputs=(),
         classes=model.classes,
         scale="none",
         head_name="ridge",

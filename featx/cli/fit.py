@@ -11,10 +11,10 @@ import click
 
 from featx.cli.common import Console, common, seconds_text, table
 from featx.cli.options import Parallel, output_option, refuse_extraction_options, settings_options, taken, typed_of
-from featx.cli.tables import find_table, is_table
+from featx.cli.tables import find_table, is_table, one_source
 from featx.errors import OptionError
 from featx.extraction import Extract
-from featx.model.settings import Fit, Saving
+from featx.model.settings import Backbones, Fit, Saving
 from featx.settings import options_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="[TABLE|DATA]", required=False)
+@click.argument("sources", metavar="[TABLE...|DATA]", nargs=-1)
 @settings_options(Fit)
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the head; repeatable.")
 @click.option(
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 )
 @settings_options(Saving)
 @output_option("model.featx", "Where the model goes.")
+@settings_options(Backbones)
 @settings_options(Parallel, Extract, without=[field.name for field in options_of(Fit)])
 @common
 def fit(
     console: Console,
     cache: Path,
-    source: str | None,
+    sources: tuple[str, ...],
     protocol: str | None,
     output: Path,
     settings: tuple[str, ...],
@@ -47,13 +48,16 @@ def fit(
 
     \b
     featx fit --head logreg -o model.featx
+    featx fit photos/ --layers stages --head logreg
+
+    Several tables, layers or backbones stand side by side, rows matched by the content of their images.
 
     It is fitted on train and chosen on validation (a tenth of train where there is no such split); both are
     reported. The test split is looked at with --test only, and by a --protocol, which always reports it.
     With --jobs 4 or --backend ray the fits of --search and --cv are done side by side, with the same result.
     """
-    asked = taken(Extract, dict(options))
-    on_table = source is None or is_table(source)
+    asked, backbones, source = taken(Extract, dict(options)), taken(Backbones, options).backbones, one_source(sources)
+    on_table = not isinstance(source, str) or is_table(source)
     saving, parallel = taken(Saving, options), taken(Parallel, options)
     how = dataclasses.replace(
         taken(Fit, options),
@@ -70,7 +74,9 @@ def fit(
             raise OptionError(
                 "--augment makes views of DATA; a table has those it has. Leave it out, or name the DATA."
             )
-    features = find_table(console, source, cache, asked)
+    features = find_table(
+        console, source, cache, asked, [dataclasses.replace(asked, backbone=b).request for b in backbones]
+    )
     if protocol:
         from featx.protocols import run_protocol
 
@@ -81,7 +87,7 @@ def fit(
         with parallel.context():
             model = fit_model(features, **vars(how))
     path = model.save(output, **vars(saving))
-    report = {"model": str(path), "table": str(features.path), **model.report}
+    report = {"model": str(path), **model.report}
     show_fit(console, report, fit_lines(report))
 
 
@@ -151,8 +157,8 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
     facts = [f"{report['n_parameters']:,} parameters", *views]
     facts += [*filter(None, [_settings(report["chosen"])]), seconds_text(report["seconds"])]
     lines.append(f"{report['head']}: {', '.join(facts)}")
-    if report.get("table"):
-        lines.append(f"Fitted on {report['table']}")
+    if report.get("tables") or report.get("table"):
+        lines.append(f"Fitted on {', '.join(report.get('tables') or [report['table']])}")
     return [*lines, f"Saved {report['model']}. Next: featx predict {shlex.quote(report['model'])} IMAGE"]
 
 

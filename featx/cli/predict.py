@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from featx.cli.common import Console, common, table
 from featx.cli.options import settings_options, taken
 from featx.cli.report import typed_command
-from featx.cli.tables import find_table, is_table
+from featx.cli.tables import find_table, is_table, one_source
 from featx.datasets import Source
 from featx.errors import DataError, OptionError
 from featx.extraction import ComputeOptions, Extract, Options
@@ -143,7 +142,7 @@ def _text(found: Predictions | LabelPredictions | NumberPredictions, csv_path: P
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("source", metavar="[TABLE|DATA]", required=False)
+@click.argument("sources", metavar="[TABLE...|DATA]", nargs=-1)
 @settings_options(Evaluating)
 @click.option("--csv", "sheet", type=click.Path(path_type=Path), metavar="OUT", help="A row a photo: right or wrong.")
 @click.option("--mislabelled", type=click.Path(path_type=Path), metavar="OUT", help="Photos whose label looks wrong.")
@@ -155,7 +154,7 @@ def evaluate(
     console: Console,
     cache: Path,
     model: Path,
-    source: str | None,
+    sources: tuple[str, ...],
     split: str | None,
     tta: bool,
     page: Path | None,
@@ -184,12 +183,12 @@ def evaluate(
 
     for path in filter(None, (sheet, mislabelled)):
         check_destination(path)
-    classifier = load(model, **vars(taken(Loading, options)))
-    with classifier.loadable_request() if classifier.request else nullcontext() as request:
+    classifier, source = load(model, **vars(taken(Loading, options))), one_source(sources)
+    with classifier.loadable_requests() as requests:
         if source is None:
             rows = own_table(classifier)
         else:
-            rows = find_table(console, source, cache, Extract(**options), request, remember=False)
+            rows = find_table(console, source, cache, Extract(**options), requests, remember=False)
     found: Evaluation | TargetEvaluation
     if classifier.outputs is None:
         images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})
@@ -212,7 +211,8 @@ def evaluate(
     if page is not None:
         made = report(classifier, table=rows, split=split, command=typed_command())
         console.note(f"The report: {made.save(page)}")
-    console.result(found.to_dict() | {"table": str(rows.path)}, f"{rows.path}\n{found}")
+    names = [str(part.path) for part in rows.tables]
+    console.result(found.to_dict() | {"table": ", ".join(names)}, "\n".join([*names, str(found)]))
 
 
 def own_table(classifier: Model) -> Features:

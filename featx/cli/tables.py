@@ -14,6 +14,8 @@ from featx.errors import DataError, OptionError
 from featx.features.export import Export
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from featx.extraction import Extract
     from featx.features import Features
     from featx.recipe import Request
@@ -26,17 +28,17 @@ def is_table(source: str | None) -> bool:
 
 def find_table(
     console: Console,
-    source: str | None,
+    source: str | Sequence[str] | None,
     cache: Path,
     settings: Extract | None,
-    request: Request | None = None,
+    requests: Sequence[Request] = (),
     *,
     remember: bool = True,
 ) -> Features:
     """Open the table that `source` names, or the one used last, or extract the data that `source` names.
 
-    Data are extracted as `request` says, or without one as `settings` do; no settings, no data. With `remember` the
-    table is the one used last from now on.
+    Several tables, and several layers of data, are put side by side. Data are extracted as `requests` say, or without
+    any as `settings` do; no settings, no data. With `remember` the table is the one used last from now on.
 
     Raises
     ------
@@ -46,16 +48,46 @@ def find_table(
     from featx.features import Features
     from featx.store.opening import last_used, note_last_used, open_store
 
-    if source is not None and not is_table(source):
+    if isinstance(source, str) and not is_table(source):
         if settings is None:
             raise DataError(f"{source} is no table. Name its .h5 file; all of them: featx cache list")
-        return _extracted(console, source, cache, settings, request, remember=remember)
+        return _extracted(console, source, cache, settings, requests, remember=remember)
     store = open_store(cache)
-    path = Path(source) if source is not None else _only(last_used(store), cache)
-    table = Features.open(path)
-    if remember and path.is_relative_to(store.root):
-        note_last_used(store, [path])
-    console.note(f"Reading {' × '.join(f'{n:,}' for n in table.shape)} features from {path}")
+    if source is None:
+        paths = [_only(last_used(store), cache)]
+    else:
+        paths = [Path(source)] if isinstance(source, str) else list(map(Path, source))
+    table = _joined(console, list(map(Features.open, paths)))
+    if remember and all(path.is_relative_to(store.root) for path in paths):
+        note_last_used(store, paths)
+    names = ", ".join(map(str, paths))
+    console.note(f"Reading {' × '.join(f'{n:,}' for n in table.shape)} features from {names}")
+    return table
+
+
+def one_source(sources: Sequence[str]) -> str | Sequence[str] | None:
+    """Return what the arguments of a command name: nothing, DATA or a table, or several tables.
+
+    Raises
+    ------
+    click.UsageError
+        For several that are not all tables.
+    """
+    if len(sources) < 2:
+        return sources[0] if sources else None
+    if not all(map(is_table, sources)):
+        raise click.UsageError("Several arguments are tables, .h5 files of the same images. DATA is one argument.")
+    return sources
+
+
+def _joined(console: Console, tables: list[Features]) -> Features:
+    from featx.features import join
+
+    table = join(tables)
+    lost = table.errors[len(tables[0].errors) :]
+    if lost:
+        image, reason = lost[0]
+        console.note(f"{len(lost):,} images are not in all tables and left out, the first {image}: {reason}")
     return table
 
 
@@ -66,31 +98,37 @@ def _only(paths: list[Path], cache: Path) -> Path:
         )
     if len(paths) > 1:
         names = shlex.join(map(str, paths))
-        raise DataError(f"{len(paths)} layers were extracted last; name the table to take: {names}")
+        raise DataError(f"{len(paths)} layers were extracted last; name the table to take, or several: {names}")
     return paths[0]
 
 
 def _extracted(
-    console: Console, source: str, cache: Path, settings: Extract, known: Request | None, *, remember: bool
+    console: Console, source: str, cache: Path, settings: Extract, known: Sequence[Request], *, remember: bool
 ) -> Features:
     from featx.extraction import run
+    from featx.store.opening import note_last_used, open_store
 
-    request = known or settings.request
-    if not request.is_one:
-        raise OptionError("One layer at a time here: give --layer once, or make the tables first with featx extract.")
-    with console.progress() as progress:
-        done = run(
-            settings.open(source),
-            request,
-            cache=cache,
-            options=settings.options,
-            on_progress=progress,
-            views=settings.asked_views,
-            remember=remember,
-        )
-    (table,) = done.tables
-    console.note(*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {table.path}")
-    return table
+    requests, tables = known or [settings.request], []
+    if settings.asked_views and not (len(requests) == 1 and requests[0].is_one):
+        raise OptionError("Views go with one layer and pooling, not with several side by side. Leave out --views.")
+    dataset = settings.open(source)
+    for request in requests:
+        with console.progress() as progress:
+            done = run(
+                dataset,
+                request,
+                cache=cache,
+                options=settings.options,
+                on_progress=progress,
+                views=settings.asked_views,
+                remember=remember,
+            )
+        paths = ", ".join(str(table.path) for table in done.tables)
+        console.note(*done.notes, f"{done.computed:,} images computed, {done.reused:,} reused: {paths}")
+        tables += done.tables
+    if remember and len(requests) > 1:  # the last of them is remembered alone
+        note_last_used(open_store(cache), [table.path for table in tables if table.path])
+    return _joined(console, tables)
 
 
 @click.command()

@@ -89,7 +89,9 @@ def compare(data: Any, asked: Compare) -> Comparison:
     opened = open_dataset(data, **vars(part_of(Source, asked)))
     tuned = {name: features[name] for name in features.keys() - _FROZEN_ONLY} | dict(asked.ft or {})
     requests = [
-        Request(backbone=name, layers=layers_of(name, asked.layers, asked.backbones), pool=pool, **features)
+        Request(
+            backbone=name, layers=Request.several(layers_of(name, asked.layers, asked.backbones)), pool=pool, **features
+        )
         for name in asked.backbones
         for pool in asked.pools
     ]

@@ -14,7 +14,7 @@ from featx.errors import OptionError, UnknownBackboneError, UnknownNameError
 from featx.extraction import resolved_recipes
 from featx.finetuning.settings import INDIVIDUAL, NetworkSettings, head_name
 from featx.heads.names import make_head
-from featx.recipe import DEFAULT_LAYER, Recipe, Request
+from featx.recipe import DEFAULT_LAYER, SET, Recipe, Request
 from featx.settings import options_of, parse_setting, types_of
 
 _KERAS = {"optimizer": "adamax", "eps": 1e-7, "weight_decay": 0.0, "schedule": "none", "batch_size": 32}
@@ -47,8 +47,8 @@ class Trial:
         Training images a class; None for all.
     seed : int
         Of the subset, and of whatever the fit draws.
-    recipe : Recipe or None
-        Of the layer; None before `resolve`, and where there is a `fault`.
+    recipes : tuple of Recipe
+        Of the layer, or of those of a set, side by side; none before `resolve`, and where there is a `fault`.
     fault : Exception or None
         Why the request cannot be had.
     """
@@ -62,11 +62,13 @@ class Trial:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shots: int | None = None
     seed: int = 0
-    recipe: Recipe | None = None
+    recipes: tuple[Recipe, ...] = ()
     fault: Exception | None = None
 
     def __str__(self) -> str:
-        return name_of({**vars(self), "images_per_class": self.shots})
+        return name_of(
+            {**vars(self), "layer": self.layer and self.layer.removeprefix(SET), "images_per_class": self.shots}
+        )
 
 
 def frozen_trials(
@@ -148,7 +150,7 @@ def resolve(trials: Iterable[Trial], seeds: Sequence[int], cache: str | Path | N
     UnknownNameError
         For a backbone or layer that does not exist; whatever else is wrong is the trial's ``fault``.
     """
-    found: dict[Request, tuple[Request, dict[str | None, Recipe]] | Exception] = {}
+    found: dict[Request, tuple[Request, dict[str | None, tuple[Recipe, ...]]] | Exception] = {}
     planned = []
     for trial in trials:
         if trial.request not in found:
@@ -158,17 +160,22 @@ def resolve(trials: Iterable[Trial], seeds: Sequence[int], cache: str | Path | N
             known: dict[str, Any] = {"fault": outcome}
         else:
             request, recipes = outcome
-            known = {"request": request, "recipe": recipes[trial.layer]}
+            known = {"request": request, "recipes": recipes[trial.layer]}
         planned += [dataclasses.replace(trial, seed=seed, **known) for seed in check_seeds(seeds)]
     return planned
 
 
-def _recipes(request: Request, cache: str | Path | None) -> tuple[Request, dict[str | None, Recipe]] | Exception:
-    """Return the request as extraction takes it, and the recipe of each layer as it was asked for."""
+def _recipes(
+    request: Request, cache: str | Path | None
+) -> tuple[Request, dict[str | None, tuple[Recipe, ...]]] | Exception:
+    """Return the request as extraction takes it, and the recipes of each layer as it was asked for."""
     try:
         named = dataclasses.replace(request, layers=Request.named(request.layers))
         asked: Sequence[str | None] = request.layers or (None,)
-        return named, dict(zip(asked, resolved_recipes(named, cache=cache), strict=True))
+        if len(named.pools) == 1 and not any(layer.startswith(SET) for layer in named.layers):
+            return named, {n: (recipe,) for n, recipe in zip(asked, resolved_recipes(named, cache=cache), strict=True)}
+        alone = {layer: dataclasses.replace(request, layers=Request.named(layer)) for layer in asked}
+        return named, {layer: tuple(resolved_recipes(one, cache=cache)) for layer, one in alone.items()}
     except UnknownNameError:
         raise
     except Exception as error:  # noqa: BLE001 - the rows of this request say it

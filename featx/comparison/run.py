@@ -28,13 +28,14 @@ from featx.datasets.dataset import select
 from featx.errors import CacheError
 from featx.extraction import Options
 from featx.extraction import run as extract
+from featx.features import join
 from featx.files.atomic import read_record, write_record
 from featx.files.disk import Disk
 from featx.heads.state import is_exportable
 from featx.model import Accuracy, Predictions, fit
 from featx.model.rows import given_groups
 from featx.model.search import outcomes
-from featx.recipe import DEFAULT_LAYER
+from featx.recipe import DEFAULT_LAYER, SET, joined_key
 from featx.store import clean_name
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ class ComparisonContext:
         return np.asarray(self.dataset.labels)[self.evaluated]
 
     def key(self, trial: Trial) -> str:
-        """Return the name under which the run of a trial with a recipe is kept."""
-        assert trial.recipe is not None
+        """Return the name under which the run of a trial with recipes is kept."""
+        key = joined_key([recipe.key for recipe in trial.recipes])
         asked = {name: getattr(trial, name) for name in ("kind", "backbone", "layer", "pool", "head", "shots", "seed")}
         if trial.kind == "frozen":
             asked |= {"settings": trial.settings, "views": self.views and dataclasses.asdict(self.views)}
@@ -141,7 +142,7 @@ class ComparisonContext:
             # What the head of a network in training was called when the first folders were written.
             head = "own" if trial.kind == "scratch" else trial.settings.get("head_layers") or "linear"
             asked |= {"options": trial.settings, "head": head}
-        return key_of(data=self.fingerprint, judge=self.split, recipe=trial.recipe.key, **asked)
+        return key_of(data=self.fingerprint, judge=self.split, recipe=key, **asked)
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def _fit_side_by_side(context: ComparisonContext, trials: Sequence[Trial]) -> It
         return
     n_views = context.views.n if context.views else 1
     views = {"views": n_views, "augment": context.views.augment} if context.views else {}
-    own = [tables[trial.recipe.key] for trial in trials if trial.recipe]
+    own = [join([tables[recipe.key] for recipe in trial.recipes]) for trial in trials]
     calls = [
         (
             _training_rows(context, table, trial),
@@ -249,15 +250,18 @@ def _fit_side_by_side(context: ComparisonContext, trials: Sequence[Trial]) -> It
         if isinstance(fitted, Exception):
             yield fitted
             continue
-        assert trial.recipe is not None
         facts = {
-            "layer": trial.recipe.layer if trial.layer == DEFAULT_LAYER else trial.layer,
-            "pool": trial.recipe.pool,
+            "layer": trial.recipes[0].layer if trial.layer == DEFAULT_LAYER else _set_name(trial),
+            "pool": "+".join(dict.fromkeys(recipe.pool for recipe in trial.recipes)),
             "extract_seconds": cold_seconds(table),
             "extract_seconds_now": seconds_now,
             "settings": {**trial.settings, **views},
         }
         yield dataclasses.replace(fitted, facts=facts)
+
+
+def _set_name(trial: Trial) -> str | None:
+    return trial.layer and trial.layer.removeprefix(SET)
 
 
 def _extract(context: ComparisonContext, request: Request) -> tuple[dict[str, Features], float]:
@@ -382,8 +386,7 @@ def _record(context: ComparisonContext, trial: Trial, fitted: Fitted) -> Run:
     if context.split == "test" and readable.any():
         groups = given_groups(context, context.evaluated[readable])
         model = model.with_report(test=Accuracy.of((classes == context.truth)[readable], groups))
-    assert model.recipe is not None
-    frame, report = model.recipe.frame, {"settings": {}, **model.report}
+    frame, report = model.inputs[0].recipe.frame, {"settings": {}, **model.report}
     fields = {
         **{name: report[name] for name in ("train", "val", "test", "n_parameters", "history")},
         **fitted.facts,

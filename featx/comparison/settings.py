@@ -22,8 +22,8 @@ class Compared:
     layers: Sequence[str] = option(
         ("default",),
         "Names of `featx layers`; backbone:layer is for that backbone alone, default is where one is tapped if none "
-        "is named.",
-        metavar="L,M",
+        "is named. Of stages, quarters and all, each stands side by side in one row.",
+        metavar="L,M|stages|quarters|all",
     )
     pools: Sequence[str] = option(("auto",), "How a layer's output becomes a row; each with each layer.", metavar="P,Q")
     heads: Sequence[str] = option(("logreg", "mlp"), "Names of `featx heads`, or none.", metavar="X,Y|none")

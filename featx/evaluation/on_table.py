@@ -13,13 +13,15 @@ from featx.datasets.dataset import select
 from featx.errors import DataError, ImageError
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
 from featx.extraction import ComputeOptions
-from featx.features import Features
+from featx.features import Features, opened
 from featx.model import Model, load
 from featx.model.rows import given_groups
 from featx.model.settings import Evaluating
 from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
@@ -178,7 +180,7 @@ def not_trained_on(
 
 @dataclass(frozen=True)
 class _OnTable:
-    features: Features | str | Path | None = None
+    features: Features | str | Path | Sequence[Features | str | Path] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +196,7 @@ def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation | TargetEv
     ----------
     model : Model or path
         To evaluate; the path of a model file that holds data only.
-    features : Features or path, optional
+    features : Features or path, or several of them, optional
         A table of the model's recipe, by default the one that it was fitted on. Classes are matched by name; rows of
         a class that the model does not know are left out and counted.
     {options}
@@ -224,8 +226,7 @@ def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation | TargetEv
     table = classifier.table() if how.features is None else how.features
     if table is None:
         raise DataError("The table that the model was fitted on is not there. Name one: featx.evaluate(model, table)")
-    if not isinstance(table, Features):
-        table = Features.open(table)
+    table = opened(table)
     if classifier.outputs is not None:
         from featx.evaluation.targets import held_out_targets
 

@@ -66,7 +66,7 @@ def cached_rows(
 
 
 class RowMaker:
-    """Rows of one recipe from any images: those that a cache has are read, the others computed here and kept nowhere.
+    """Rows of a network's recipes from any images: those that a cache has are read, others computed and kept nowhere.
 
     The network is loaded when the first image needs it; its engine and one decoder stay open from call to call, and a
     few images take the time of a few. Their features are within 1e-5 (tier B at fp32) of those in any other company.
@@ -75,25 +75,26 @@ class RowMaker:
     Parameters
     ----------
     requested : callable
-        Returns a context manager that gives the `Request` for the backbone: its weights file may be there only for the
-        length of a block.
-    recipe : Recipe
-        What it must come to: a backbone with other weights is refused.
-    probe : mapping, optional
-        What this machine must compute for the probe images, as stored with the model.
+        Returns a context manager that gives each `Request` to make of one network: its weights file may be there only
+        for the length of a block.
+    recipes : sequence of Recipe
+        What they must come to: a backbone with other weights is refused.
+    probes : sequence of mapping or None
+        What this machine must compute of each recipe for the probe images, as stored with the model.
     converted : mapping of str to bytes
-        As `featx.engines.open_engine` takes it; not used without a probe, which tells whether it computes the same.
+        As `featx.engines.open_engine` takes it; not used without all probes, which tell whether it computes the same.
     """
 
     def __init__(
         self,
-        requested: Callable[[], AbstractContextManager[Request]],
-        recipe: Recipe,
-        probe: Mapping[str, np.ndarray] | None = None,
+        requested: Callable[[], AbstractContextManager[Sequence[Request]]],
+        recipes: Sequence[Recipe],
+        probes: Sequence[Mapping[str, np.ndarray] | None],
         converted: Mapping[str, bytes] | None = None,
     ) -> None:
-        self._requested, self._recipe, self._probe = requested, recipe, probe
-        self._converted = converted if probe is not None else None
+        self._requested, self._recipes, self._probes = requested, list(recipes), list(probes)
+        self._frame = self._recipes[0].frame
+        self._converted = converted if all(probe is not None for probe in self._probes) else None
         self._backbone: Backbone | None = None
         self._engine: Engine | None = None
         self._asked: tuple[Any, ...] = ()
@@ -120,7 +121,7 @@ class RowMaker:
         Returns
         -------
         rows : list of ndarray of shape (n, …)
-            Of each view, the plain one first; NaN where there is none.
+            Of each recipe, for the plain image; then those of each further view. NaN where there is none.
         reasons : dict of int to str
             Why, by position.
 
@@ -132,9 +133,9 @@ class RowMaker:
             If this machine computes other features than the probe says.
         """
         options, n = Options(**how), len(dataset)
-        own = self._recipe
-        recipes = [own, *(views.recipe(own, number) for number in views.numbers)] if views else [own]
-        rows = [np.full((n, *own.shape), np.nan, dtype=own.dtype) for _ in recipes]
+        recipes = [*self._recipes]
+        recipes += [views.recipe(own, number) for number in views.numbers for own in self._recipes] if views else []
+        rows = [np.full((n, *recipe.shape), np.nan, dtype=recipe.dtype) for recipe in recipes]
         with self._turn:
             known = () if cache is None else self._read(dataset, recipes, rows, Path(cache))
             missing = np.setdiff1d(np.arange(n), known)
@@ -151,21 +152,24 @@ class RowMaker:
         item_ids, unreadable = identify(dataset, store)
         found = np.logical_and.reduce([store.find(recipe.key, item_ids) for recipe in recipes])
         found[list(unreadable)] = False
-        if not found.any() or not self._agrees(stored_probe(store, self._recipe)):
+        if not found.any() or not self._agrees([stored_probe(store, recipe) for recipe in self._recipes]):
             return ()
         for recipe, all_rows in zip(recipes, rows, strict=True):
             all_rows[found] = store.read(recipe.key, item_ids[found])
         return np.flatnonzero(found).tolist()
 
-    def _agrees(self, cached: Mapping[str, np.ndarray] | None) -> bool:
-        """Say whether the cache's rows were computed as those that the model was fitted on."""
-        if cached is None or self._probe is None:
-            return True
+    def _agrees(self, found: Sequence[Mapping[str, np.ndarray] | None]) -> bool:
+        """Say whether rows with such probes were computed as those that the model was fitted on."""
         try:
-            compare(self._probe, cached, self._recipe.precision)
+            self._check(found)
         except ProbeError:
             return False
         return True
+
+    def _check(self, found: Sequence[Mapping[str, np.ndarray] | None]) -> None:
+        for mine, other, recipe in zip(self._probes, found, self._recipes, strict=True):
+            if mine is not None and other is not None:
+                compare(mine, other, recipe.precision)
 
     def _compute(
         self,
@@ -188,11 +192,11 @@ class RowMaker:
     def _decoding(self, n_workers: int | None) -> Iterator[DecodePool]:
         """Open a pool of decoders; a single one stays from call to call, since its start takes longer than an image."""
         if n_workers != 1:
-            with DecodePool(self._recipe.frame, n_workers=n_workers) as pool:
+            with DecodePool(self._frame, n_workers=n_workers) as pool:
                 yield pool
             return
         if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = os.getpid(), DecodePool(self._recipe.frame, n_workers=1)
+            self._pool = os.getpid(), DecodePool(self._frame, n_workers=1)
             weakref.finalize(self, _close, *self._pool)
         try:
             yield self._pool[1]
@@ -212,7 +216,7 @@ class RowMaker:
         if self._engine is None or asked != self._asked or (longer and not stays):
             engine = open_engine(
                 self._load,
-                [self._recipe],
+                self._recipes,
                 engine=options.engine,
                 device=options.device,
                 batch_size=options.batch_size,
@@ -221,9 +225,8 @@ class RowMaker:
                 converted=self._converted,
                 padded=False,
             )
-            if self._probe is not None:
-                (measured,) = measure(prepare, engine, self._recipe.frame)
-                compare(self._probe, measured, self._recipe.precision)
+            if any(probe is not None for probe in self._probes):
+                self._check(measure(prepare, engine, self._frame))
             self._engine, self._asked, self._largest = engine, asked, n
         return self._engine
 
@@ -231,9 +234,11 @@ class RowMaker:
         if self._backbone is None:
             from featx import backbones
 
-            with self._requested() as request:
-                backbone, recipes = backbones.resolve(request)
-            _check_same(self._recipe, recipes, request)
+            with self._requested() as requests:
+                backbone, found = backbones.resolve(requests[0])
+                found += [recipe for request in requests[1:] for recipe in backbone.recipes(request)]
+            for recipe in self._recipes:
+                _check_same(recipe, found, requests[0])
             self._backbone = backbone
         return self._backbone
 

@@ -1,6 +1,7 @@
-"""One finished table of features: `Features`, read lazily, larger than memory if need be."""
+"""Finished tables of features: `Features`, read lazily, larger than memory if need be; `join`, several side by side."""
 
 from featx.features.features import Features
+from featx.features.joining import join, joined_if_tables, opened
 from featx.features.tasks import in_task, targets_of
 
-__all__ = ["Features", "in_task", "targets_of"]
+__all__ = ["Features", "in_task", "join", "joined_if_tables", "opened", "targets_of"]

@@ -231,22 +231,30 @@ class Features:
 
     @property
     def recipe(self) -> Recipe | None:
-        """What made the rows; None for arrays of one's own."""
+        """What made the rows; None for arrays of one's own, and for several `tables` side by side."""
         return Recipe.from_json(self._table.recipe) if self._table.recipe else None
 
     @property
     def request(self) -> Request | None:
-        """What was asked for when the rows were made; None for arrays of one's own."""
+        """What was asked for when the rows were made; None where there is no one `recipe`."""
         return Request.from_json(self._table.request) if self._table.request else None
 
     @property
     def key(self) -> str:
-        """Key of the recipe, empty for arrays of one's own."""
+        """Key of the recipe, or of those of its `tables`; empty for arrays of one's own."""
         return self._table.key
 
     @property
+    def tables(self) -> tuple[Features, ...]:
+        """The tables that stand side by side in its rows, see `featx.join`; of any other table itself alone."""
+        table = self._table
+        if not isinstance(table, ArrayTable) or not table.blocks:
+            return (self,)
+        return tuple(Features(table.of_block(block), self._rows) for block in table.blocks)
+
+    @property
     def path(self) -> Path | None:
-        """The file; None in memory."""
+        """The file; None in memory, and for several side by side."""
         return self._table.path
 
     @property
@@ -486,12 +494,12 @@ class Features:
         """Show what the table holds in a notebook."""
         from featx.features.export import facts_html
 
-        recipe = self.recipe
+        recipes = [table.recipe for table in self.tables if table.recipe]
         facts = [
             ("rows", " × ".join(f"{length:,}" for length in self.shape) + f" {self.dtype}"),
             ("splits", " · ".join(f"{name} {n:,}" for name, n in self._split_counts().items() if name)),
             ("classes", f"{len(self.classes):,}: {', '.join(self.classes[:10])}{', …' * (len(self.classes) > 10)}"),
-            ("made by", f"{recipe.backbone} {recipe.layer} {recipe.pool}" if recipe else "arrays"),
+            ("made by", ", ".join(f"{one.backbone} {one.layer} {one.pool}" for one in recipes) or "arrays"),
             ("errors", f"{len(self.errors):,}" if self.errors else ""),
             ("file", self.path or "in memory"),
         ]

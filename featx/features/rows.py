@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from featx.store import Table
 from featx.store.catalog import DigestIndex
 from featx.store.rows import Indices, RowReader, gather
 from featx.targets import Targets
+
+if TYPE_CHECKING:
+    from featx.features.features import Features
 
 #: Rows that stay together when blocks are shuffled, in bytes.
 _SHUFFLED_BYTES = 1 << 20
@@ -73,9 +77,42 @@ class PickedRows:
         return self._tables[number].rows.take(rows, out, mapped=mapped)
 
 
+class JoinedRows:
+    """The vectors of several tables side by side, read from each when they are asked for.
+
+    Parameters
+    ----------
+    blocks : sequence of Features
+        Of one length, each of shape (n, d).
+    """
+
+    def __init__(self, blocks: Sequence[Features]) -> None:
+        self._blocks = blocks
+        ends = np.cumsum([block.shape[1] for block in blocks]).tolist()
+        self._columns = [slice(end - block.shape[1], end) for block, end in zip(blocks, ends, strict=True)]
+        self.shape: tuple[int, ...] = (blocks[0].shape[0], ends[-1])
+        self.dtype = np.result_type(*(block.dtype for block in blocks))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``."""
+        return self.take(np.arange(start, stop))
+
+    def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
+        """Return any rows in any order."""
+        del mapped  # each block knows best
+        if out is None:
+            out = np.empty((len(rows), self.shape[1]), self.dtype)
+        for block, columns in zip(self._blocks, self._columns, strict=True):
+            out[:, columns] = block[rows]
+        return out
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArrayTable:
-    """What `featx.store.Table` offers, for arrays in memory."""
+    """What `featx.store.Table` offers, for arrays in memory, and for the `blocks` of a join side by side."""
 
     rows: RowReader
     y: npt.NDArray[np.int64]
@@ -83,7 +120,7 @@ class ArrayTable:
     classes: tuple[str, ...]
     splits: npt.NDArray[np.str_]
     item_ids: npt.NDArray[np.uint8]
-    path: None = None
+    path: Path | None = None
     key: str = ""
     recipe: str = ""
     request: str = ""
@@ -94,6 +131,21 @@ class ArrayTable:
     views: list[str] = field(default_factory=list)
     groups: npt.NDArray[np.str_]
     targets: Targets | None = None
+    blocks: tuple[Features, ...] = ()
+
+    def of_block(self, block: Features) -> ArrayTable:
+        """Return the columns of one block of a join alone, with the names and labels of the join."""
+        return replace(
+            self,
+            rows=JoinedRows([block]),
+            key=block.key,
+            recipe=block.recipe.to_json() if block.recipe else "",
+            request=block.request.to_json() if block.request else "",
+            probe=block.probe,
+            provenance=block.provenance,
+            path=block.path,
+            blocks=(),
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from featx.finetuning.settings import head_name
 from featx.finetuning.training import computed
 from featx.images import prepare
 from featx.model import Accuracy, FitReport, Model
-from featx.model.network import network_of
+from featx.model.inputs import Input
+from featx.model.network import network_of, unpacked
 from featx.model.rows import given_groups
 from featx.model.scaling import FeatureScaler
 from featx.model.scores import MOST_REFERENCES, MOST_ROWS, Calibration, OODScore
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from featx.heads import ConvHead, DenseHead
     from featx.heads.training import Trainer
     from featx.model.rows import Parts
+    from featx.recipe import Request
 
 #: Points that curves over iterations keep; of more, neighbours are averaged.
 MOST_POINTS = 2000
@@ -79,7 +81,6 @@ def make_model(
         scaler=FeatureScaler("none"),
         calibration=_calibration(scores.get("val"), source.y[rows.val], head.classes_),
         ood=ood,
-        request=asked.request,
         trained_on=source.item_ids[rows.train],
         chosen_on=source.item_ids[rows.val],
         network=network_of(trainable.backbone, trainable.used()),
@@ -95,16 +96,16 @@ def make_model(
         history=trainer.state.history,
         iterations=thinned(trainer.state.iterations),
     )
-    return dataclasses.replace(_with_recipe(model, str(trainer.device)), report=report)
+    return dataclasses.replace(_with_input(model, asked.request, str(trainer.device)), report=report)
 
 
-def _with_recipe(model: Model, device: str) -> Model:
+def _with_input(model: Model, asked: Request, device: str) -> Model:
     """Return `model` with what its own network comes to when it is loaded, and computes for the probe images."""
-    with model.loadable_request() as request:
+    with unpacked(asked, model.network) as request:
         saved, (recipe,) = backbones.resolve(request)
     (probe,) = measure(prepare, open_engine(saved, [recipe], engine="eager", device=device, n_images=1), recipe.frame)
     contiguous = {name: np.ascontiguousarray(array) for name, array in probe.items()}  # a file holds no strides
-    return dataclasses.replace(model, recipe=recipe, probe=contiguous)
+    return dataclasses.replace(model, inputs=(Input(recipe, asked, contiguous),))
 
 
 def _accuracy(

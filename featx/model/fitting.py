@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
-from featx.features import Features, in_task, targets_of
+from featx.features import Features, in_task, opened, targets_of
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead
 from featx.heads.linear import LogisticHead
@@ -21,6 +21,7 @@ from featx.heads.names import make_head
 from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
 from featx.heads.state import is_exportable
 from featx.model.fitter import HeadFitter
+from featx.model.inputs import inputs_of
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled
 from featx.model.rows import Parts, choose_rows
@@ -31,13 +32,14 @@ from featx.model.target_fitting import FittedTargets, TargetFitter, learnable
 from featx.settings import keywords, parse_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from featx.model.fitter import Fitted
     from featx.model.outputs import Outputs
-    from featx.recipe import Request, Views
+    from featx.recipe import Views
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
 _AUTO_SCALE = {
@@ -49,13 +51,13 @@ _CHOSEN = ("C", "alpha")
 
 
 @keywords(Fit, hint="A setting of the head goes into settings={{'{name}': {value!r}}}.")
-def fit(features: Features | str | Path, how: Fit) -> Model:
+def fit(features: Features | str | Path | Sequence[Features | str | Path], how: Fit) -> Model:
     """Fit a head on a table.
 
     Parameters
     ----------
-    features : Features or path
-        A labelled table.
+    features : Features or path, or several of them
+        A labelled table. Several are put side by side, see `featx.join`.
     {options}
     settings : dict, optional
         Constructor arguments of a head given by name.
@@ -88,7 +90,7 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
     (1618, 179, True)
     """
     started, seed = time.perf_counter(), how.seed
-    table = features if isinstance(features, Features) else Features.open(features)
+    table = opened(features)
     given, table = table, in_task(table, how.task)
     name, estimator = _make_head(how.head, how.settings or {}, seed, table.task)
     scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale)
@@ -122,6 +124,7 @@ def fit(features: Features | str | Path, how: Fit) -> Model:
     report = FitReport(
         head=name,
         table=None if given.path is None else str(given.path),
+        tables=_paths(given),
         task=table.task,
         views=used.n if used else 1,
         augment=used.augment if used else None,
@@ -176,9 +179,7 @@ def make_model(
         ood=OODScore.learn(
             table, fitted.scaler, trained_on, np.setdiff1d(chosen_on, trained_on, assume_unique=True), seed
         ),
-        recipe=table.recipe,
-        request=_request(table),
-        probe=dict(table.probe),
+        inputs=inputs_of(table),
         trained_on=table.item_ids[trained_on],
         chosen_on=table.item_ids[chosen_on],
         views=views,
@@ -288,9 +289,7 @@ def as_chosen(estimator: Any, choice: dict[str, Any]) -> Any:
     return LogisticHead(**shared, **choice)
 
 
-def _request(table: Features) -> Request | None:
-    """Return what makes this very table again: one of several layers extracted together has its own name."""
-    request, recipe = table.request, table.recipe
-    if request is None or recipe is None or request.is_one:
-        return request
-    return dataclasses.replace(request, layers=(recipe.layer or "output",), pool=recipe.pool)
+def _paths(table: Features) -> tuple[str, ...]:
+    """Return the files that stand side by side in `table`; none where it is one, or one of them is in memory."""
+    paths = [part.path for part in table.tables]
+    return tuple(map(str, paths)) if len(paths) > 1 and all(paths) else ()

@@ -14,6 +14,7 @@ import numpy as np
 
 from featx.augment import Augmentation
 from featx.errors import ModelFileError, OptionError
+from featx.model.inputs import Input
 from featx.model.outputs import METRIC_NAMES, Outputs
 from featx.model.report import FitReport
 from featx.model.schema import (
@@ -73,6 +74,7 @@ _FIELDS = {
         )
     ),
     "members": dict_of(record({"size": _COUNT, "sha256": _DIGEST})),
+    "beside": list_of(record({"recipe": dict_of(PLAIN), "request": optional(dict_of(PLAIN))})),
 }
 _RECIPE = {
     "format": whole(),
@@ -137,6 +139,7 @@ _CURVES = Kind("columns of numbers, an entry a step", _are_curves)
 _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),
+    "tables": list_of(TEXT),
     "task": among(*TASKS),
     **dict.fromkeys(("train", "val", "test"), optional(_SCORE)),
     "seconds": number(0, 1e12),
@@ -183,8 +186,8 @@ class Manifest:
     ----------
     featx : str
         Version that wrote the file.
-    recipe, request : Recipe, Request or None
-        How its rows are made from images; None for a model of rows that came from elsewhere.
+    inputs : tuple of Input
+        How its rows are made from images, without probes; none for a model of rows that came from elsewhere.
     classes : tuple of str
         Names of the classes, in the order of the columns of ``predict_proba``.
     scale : {"none", "standard", "l2"}
@@ -206,8 +209,7 @@ class Manifest:
     """
 
     featx: str
-    recipe: Recipe | None
-    request: Request | None
+    inputs: tuple[Input, ...]
     classes: tuple[str, ...]
     scale: str
     head_name: str
@@ -218,16 +220,23 @@ class Manifest:
     views: Views | None = None
     outputs: Outputs | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a row; empty for rows that came from elsewhere."""
+        if len(self.inputs) == 1:
+            return self.inputs[0].recipe.shape
+        return (sum(made.recipe.shape[0] for made in self.inputs),) if self.inputs else ()
+
     def to_json(self, members: Mapping[str, bytes]) -> bytes:
         """Return ``model.json`` for a file whose other members are `members`."""
+        first, *others = map(_described, self.inputs or (None,))
         # A classifier's file is one that a featx without tasks reads.
         left_out = {"seconds", "task"} if self.outputs is None else {"seconds"}
         outputs = {} if self.outputs is None else {"outputs": dataclasses.asdict(self.outputs)}
         fields = outputs | {
             "format": FORMAT,
             "featx": self.featx,
-            "recipe": self.recipe and json.loads(self.recipe.to_json()),
-            "request": self.request and json.loads(self.request.to_json()),
+            **first,
             "classes": list(self.classes),
             "scale": self.scale,
             "head_name": self.head_name,
@@ -239,6 +248,8 @@ class Manifest:
             "views": self.views and dataclasses.asdict(self.views),
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
         }
+        if others:  # a file of one input is one that every version reads
+            fields["beside"] = others
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False, default=_as_json).encode()
 
     @classmethod
@@ -261,7 +272,7 @@ class Manifest:
 
 def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
     """Read format 1, which all versions of featx up to this one write."""
-    check(fields, _FIELDS, "model.json", "views", "network_file", "outputs")
+    check(fields, _FIELDS, "model.json", "views", "network_file", "outputs", "beside")
     if fields["members"].keys() != members.keys():
         raise ModelFileError("model.json lists other members than the file has")
     for name, content in members.items():
@@ -275,8 +286,7 @@ def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
         raise ModelFileError("its network_file is no name of a weights file")
     return Manifest(
         featx=fields["featx"],
-        recipe=None if fields["recipe"] is None else _recipe(fields["recipe"]),
-        request=None if fields["request"] is None else _request(fields["request"]),
+        inputs=_inputs([fields, *fields.get("beside", [])]),
         classes=tuple(classes),
         scale=fields["scale"],
         head_name=fields["head_name"],
@@ -300,6 +310,24 @@ def _as_json(value: Any) -> Any:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _described(made: Input | None) -> dict[str, Any]:
+    if made is None:
+        return {"recipe": None, "request": None}
+    request = made.request and json.loads(made.request.to_json())
+    return {"recipe": json.loads(made.recipe.to_json()), "request": request}
+
+
+def _inputs(described: list[dict[str, Any]]) -> tuple[Input, ...]:
+    found = []
+    for made in described:
+        request = None if made["request"] is None else _request(made["request"])
+        if made["recipe"] is not None:
+            found.append(Input(_recipe(made["recipe"]), request))
+    if len(described) > 1 and any(len(made.recipe.shape) != 1 for made in found):
+        raise ModelFileError("rows that are no vectors stand side by side in it")
+    return tuple(found)
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:

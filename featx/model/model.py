@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from featx.errors import DataError, OptionError
 from featx.extraction.options import ComputeOptions
 from featx.heads.state import export_state, is_exportable
+from featx.model.inputs import ImageRows, described, in_one_pass, inputs_of, loadable_requests
 from featx.model.network import unpacked
 from featx.model.predictions import Predictions, check_familiarity
 from featx.model.saving import ModelParts, read, write
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.extraction import RowMaker
     from featx.features import Features
     from featx.recipe import Request
 
@@ -63,12 +64,10 @@ class Model(ModelParts):
         From the head's scores to probabilities, fitted on the validation rows.
     ood : OODScore or None
         How far from the training rows others lie; None where there were too few to tell.
-    recipe, request : Recipe, Request or None
-        How rows are made from images; None for a model of rows that came from elsewhere.
+    inputs : tuple of Input
+        How rows are made from images, a block of columns each; none for a model of rows that came from elsewhere.
     report : FitReport
         What the fit came to; also reads as the JSON form of ``featx fit``: ``report["val"]["accuracy"]``.
-    probe : dict of str to ndarray
-        What this recipe made of the built-in images where the model was fitted.
     trained_on, chosen_on : ndarray of uint8, shape (n, 32)
         Content hashes of the training and of the validation rows.
     network : Network or None
@@ -81,13 +80,13 @@ class Model(ModelParts):
 
     def table(self) -> Features | None:
         """Return the table that the head was fitted on; None if that is not there any more."""
-        from featx.features import Features
+        from featx.features import Features, join
 
-        path = self.report.table
-        if not path or not Path(path).exists():
+        paths = self.report.tables or [self.report.table or ""]
+        if not all(path and Path(path).exists() for path in paths):
             return None
-        table = Features.open(path)
-        return table if self.recipe is None or table.key == self.recipe.key else None
+        table = join([Features.open(path) for path in paths])
+        return table if not self.inputs or table.key == self.key else None
 
     @keywords(Classify)
     def classify(self, source: Any, how: Classify) -> Predictions | LabelPredictions | NumberPredictions:
@@ -98,8 +97,8 @@ class Model(ModelParts):
         Parameters
         ----------
         source : Features, path, sequence of paths or PIL images, uint8 array (n, h, w[, c]), or Dataset
-            A table of the model's own recipe (`featx.Features` or the path of an ``.h5`` file), or anything
-            that `featx.extract` takes.
+            A table of the model's own recipe (`featx.Features` or the path of an ``.h5`` file), a list of the tables
+            that it was fitted on side by side, or anything that `featx.extract` takes.
         {options}
         cache : path-like, optional
             A cache folder, whose rows of these images are read instead of computed. Nothing is written.
@@ -113,14 +112,13 @@ class Model(ModelParts):
         ProbeError
             If this machine computes other features than the one the model was fitted on.
         """
-        from featx.features import Features
+        from featx.features import joined_if_tables
 
         check_familiarity(how, known=self.ood is not None)
-        if isinstance(source, str | Path) and Path(source).suffix in (".h5", ".hdf5"):
-            source = Features.open(source)
-        if isinstance(source, Features):
-            probabilities, familiarity = self._predict_table(source, tta=how.tta)
-            ids = tuple(source.ids)
+        table = joined_if_tables(source)
+        if table is not None:
+            probabilities, familiarity = self._predict_table(table, tta=how.tta)
+            ids = tuple(table.ids)
             reasons: dict[int, str] = {}
         else:
             ids, probabilities, familiarity, reasons = self._predict_images(source, how)
@@ -188,6 +186,12 @@ class Model(ModelParts):
         return {f.name: getattr(self.request, f.name) for f in dataclasses.fields(self.request)} if self.request else {}
 
     @property
+    def made_of(self) -> str:
+        """Backbone, layer and pooling of each input; empty for rows of one's own."""
+        recipes = [made.recipe for made in self.inputs]
+        return ", ".join(f"{recipe.backbone} {recipe.layer} {recipe.pool}" for recipe in recipes)
+
+    @property
     def n_parameters(self) -> int:
         """Number of values that the head has learned; see `count_parameters`."""
         return count_parameters(self.head)
@@ -218,9 +222,15 @@ class Model(ModelParts):
         assert self.request is not None
         return unpacked(self.request, self.network)
 
+    @contextlib.contextmanager
+    def loadable_requests(self) -> Iterator[list[Request]]:
+        """Hold what makes the rows of all inputs, a request for each pass over the images; none of own arrays."""
+        with loadable_requests(self.inputs, self.network) as requests:
+            yield in_one_pass(requests)
+
     def __repr__(self) -> str:
         """Say what it is in one line."""
-        on = f" on {self.recipe.backbone} {self.recipe.layer}" if self.recipe else ""
+        on = f" on {self.made_of}" if self.inputs else ""
         parts = [("val", self.report.val), ("test", self.report.test)]
         if self.outputs is not None:
             told = [
@@ -239,7 +249,7 @@ class Model(ModelParts):
         parts = [("validation", self.report.val), ("test", self.report.test)]
         facts = [
             ("head", self.head_name),
-            ("on", f"{self.recipe.backbone} {self.recipe.layer} {self.recipe.pool}" if self.recipe else "arrays"),
+            ("on", self.made_of or "arrays"),
             (
                 "classes" if self.outputs is None else self.outputs.task,
                 f"{len(self.columns):,}: {', '.join(self.columns[:10])}{', …' * (len(self.columns) > 10)}",
@@ -263,8 +273,7 @@ class Model(ModelParts):
         return found, familiarity
 
     def _predict_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
-        if table.key != (self.recipe.key if self.recipe else ""):
-            raise DataError(self._other_recipe(table))
+        table = self._matching(table)
         probabilities, familiarity = self._predict_blocks(table)
         if not tta:
             return probabilities, familiarity
@@ -287,7 +296,7 @@ class Model(ModelParts):
         """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
         from featx.datasets import open_dataset
 
-        if self.recipe is None or self.request is None:
+        if not self.inputs or any(made.request is None for made in self.inputs):
             raise OptionError(
                 "This model was fitted on rows without a recipe, so it cannot tell how to make them from images. "
                 "Give it rows: Features.from_arrays(X)"
@@ -311,29 +320,33 @@ class Model(ModelParts):
         return tuple(dataset.ids), probabilities, familiarity, reasons
 
     @cached_property
-    def _row_maker(self) -> RowMaker:
-        """The network that makes rows from images, loaded when the first of them come."""
-        from featx.extraction import RowMaker
-
-        assert self.recipe is not None
-        converted = self.network.converted if self.network else {}
-        return RowMaker(self.loadable_request, self.recipe, self.probe or None, converted)
+    def _row_maker(self) -> ImageRows:
+        """The networks that make rows from images, loaded when the first of them come."""
+        return ImageRows(self.inputs, self.network)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open network behind: a copy in another process opens its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_row_maker"}
 
-    def _other_recipe(self, table: Features) -> str:
-        if self.recipe is None or self.request is None:
-            return (
+    def _matching(self, table: Features) -> Features:
+        """Return the columns of `table` that the model takes: it may stand beside others, and in any order."""
+        from featx.features import join
+
+        if table.key == self.key:
+            return table
+        by_key = {part.key: part for part in table.tables}
+        if self.inputs and all(made.recipe.key in by_key for made in self.inputs):
+            return join([by_key[made.recipe.key] for made in self.inputs])
+        requests = [made.request for made in self.inputs if made.request is not None]
+        if not requests:
+            raise DataError(
                 "This model was fitted on rows without a recipe; the table has one. Fit on the table: featx fit TABLE"
             )
-        mine = f"{self.recipe.backbone} {self.recipe.layer} (key {self.recipe.key[:8]})"
-        other = table.recipe
-        theirs = "no recipe" if other is None else f"{other.backbone} {other.layer} (key {other.key[:8]})"
-        return (
-            f"The table holds features of {theirs}, the model was fitted on {mine}. "
-            f"Make the matching table: {extract_command(self.request)}"
+        other = ", ".join(map(described, inputs_of(table))) or "no recipe"
+        mine, commands = ", ".join(map(described, self.inputs)), map(extract_command, in_one_pass(requests))
+        raise DataError(
+            f"The table holds features of {other}, the model was fitted on {mine}. "
+            f"Make the matching table: {' and '.join(commands)}"
         )
 
 
@@ -393,8 +406,10 @@ def extract_command(request: Request) -> str:
     'featx extract DATA --backbone vgg16 --layer block3_pool --image-size 32'
     """
     words = ["featx", "extract", "DATA", "--backbone", request.backbone]
-    for layer in request.layers:
-        words += ["--layer", layer]
+    if len(request.layers) > 1:
+        words += ["--layers", ",".join(request.layers)]
+    elif request.layers:
+        words += ["--layer", *request.layers]
     for f in dataclasses.fields(request):
         value = getattr(request, f.name)
         if f.name not in ("backbone", "layers") and value != f.default:

@@ -16,10 +16,11 @@ from safetensors.numpy import save as save_safetensors
 from featx.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from featx.backbones import Backbone
-    from featx.recipe import Recipe, Request
+    from featx.model.inputs import Input
+    from featx.recipe import Request
 
 #: Before the name of a tensor of which a model holds the shape only.
 _SHAPE_OF = "shape of "
@@ -44,26 +45,33 @@ class Network:
     converted: dict[str, bytes] = field(default_factory=dict)
 
 
-def bundled(recipe: Recipe | None, request: Request | None) -> Network:
-    """Return the weights of the backbone that a recipe was made with, to go into a model file.
+def bundled(inputs: Sequence[Input]) -> Network:
+    """Return the weights of the backbone that a model's rows are made with, to go into its file.
 
     Raises
     ------
     ModelFileError
-        If there is no recipe, or the weights are others by now.
+        If there is none, or there are several, or the weights are others by now.
     """
-    if recipe is None or request is None:
+    made = [(made.recipe, made.request) for made in inputs if made.request is not None]
+    if not made:
         raise ModelFileError("A model of rows without a recipe has no backbone to bundle. Leave out --bundle.")
+    if len({recipe.weights_digest for recipe, _ in made}) > 1:
+        names = ", ".join(dict.fromkeys(request.backbone for _, request in made))
+        raise ModelFileError(f"A model file holds one backbone, and this model has {names}. Leave out --bundle.")
     from featx import backbones
     from featx.engines.choose import converted_files
 
+    recipe, request = made[0]
     backbone = backbones.load(request)
     if backbone.weights_digest != recipe.weights_digest:
         raise ModelFileError(
             f"The weights of {request.backbone} are no longer those that the model was fitted on, so they cannot "
             "be bundled. Extract and fit again: featx extract, featx fit --bundle"
         )
-    return dataclasses.replace(network_of(backbone), converted=converted_files(backbone, [recipe]))
+    return dataclasses.replace(
+        network_of(backbone), converted=converted_files(backbone, [recipe for recipe, _ in made])
+    )
 
 
 def network_of(backbone: Backbone, used: Collection[str] | None = None) -> Network:

@@ -195,7 +195,9 @@ class FitReport(Mapping[str, Any]):
     head : str
         Name of the head; of a fine-tuned network its layers.
     table : str or None
-        Path of the table that was fitted on.
+        Path of the table that was fitted on; None in memory, and for several.
+    tables : tuple of str
+        Paths of those that stood side by side, see `featx.join`.
     task : {"classify", "multilabel", "regress"}
         What the head tells of a row.
     train, val, test : Accuracy, TargetScore or None
@@ -237,6 +239,7 @@ class FitReport(Mapping[str, Any]):
 
     head: str = ""
     table: str | None = None
+    tables: tuple[str, ...] = ()
     task: str = "classify"
     train: Accuracy | TargetScore | None = None
     val: Accuracy | TargetScore | None = None
@@ -265,8 +268,7 @@ class FitReport(Mapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: a frozen network's has nothing on training one, and the reverse."""
         left_out = _TUNED if self.kind == "frozen" else _FROZEN
-        if self.protocol is None:
-            left_out = (*left_out, "protocol")
+        left_out = (*left_out, *(name for name in ("protocol", "tables") if not getattr(self, name)))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         for name, value in fields.items():
             if isinstance(value, Accuracy | TargetScore | Alternative):
@@ -277,6 +279,8 @@ class FitReport(Mapping[str, Any]):
             fields["search"] = [trial.to_dict() for trial in self.search]
         if "warnings" in fields:
             fields["warnings"] = list(self.warnings)
+        if "tables" in fields:
+            fields["tables"] = list(self.tables)
         return fields
 
     @classmethod
@@ -290,7 +294,7 @@ class FitReport(Mapping[str, Any]):
             found["search"] = tuple(map(Alternative.from_dict, found["search"]))
         if found.get("cv") is not None:
             found["cv"] = Alternative.from_dict(found["cv"])
-        return cls(**found | {"warnings": tuple(found.get("warnings", ()))})
+        return cls(**found | {name: tuple(found.get(name, ())) for name in ("warnings", "tables")})
 
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -18,13 +19,14 @@ import featx
 from featx.errors import FeatxError, ModelFileError
 from featx.heads.state import export_state, is_exportable, restore_state
 from featx.model import archive
+from featx.model.inputs import Input
 from featx.model.manifest import Manifest
 from featx.model.network import Network, bundled
 from featx.model.report import FitReport
 from featx.model.scaling import FeatureScaler
 from featx.model.schema import parse_json
 from featx.model.scores import FEWEST_ROWS, Calibration, OODScore, relative_scores
-from featx.recipe import HANDED_OVER
+from featx.recipe import HANDED_OVER, joined_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[Any]]
 
+#: The arrays of each scaling.
+_SCALING: dict[str, tuple[set[str], ...]] = {
+    "standard": ({"mean_", "scale_"},),
+    "l2": (set(), {"widths_", "weights_"}),
+    "none": (set(),),
+}
 #: What the probe of a table consists of.
 _PROBE = {"pixels", "features"}
 
@@ -52,10 +60,8 @@ class ModelParts:
     scaler: FeatureScaler
     calibration: Calibration = field(default_factory=Calibration)
     ood: OODScore | None = None
-    recipe: Recipe | None = None
-    request: Request | None = None
+    inputs: tuple[Input, ...] = ()
     report: FitReport = field(default_factory=FitReport)
-    probe: dict[str, NDArray[Any]] = field(default_factory=dict)
     trained_on: NDArray[np.uint8] = field(default_factory=_no_items)
     chosen_on: NDArray[np.uint8] = field(default_factory=_no_items)
     network: Network | None = None
@@ -66,6 +72,26 @@ class ModelParts:
     def columns(self) -> tuple[str, ...]:
         """Names of what the head says of a row: the classes, or else the labels or numbers."""
         return self.classes if self.outputs is None else self.outputs.names
+
+    @property
+    def key(self) -> str:
+        """Key of the rows that it takes; empty for those of one's own."""
+        return joined_key([made.recipe.key for made in self.inputs])
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of its one input; None where there are several, or none."""
+        return self.inputs[0].recipe if len(self.inputs) == 1 else None
+
+    @property
+    def request(self) -> Request | None:
+        """The request of its one input; None where there are several, or none."""
+        return self.inputs[0].request if len(self.inputs) == 1 else None
+
+    @property
+    def probe(self) -> Arrays:
+        """The probe of its one input; empty where there are several, or none."""
+        return self.inputs[0].probe if len(self.inputs) == 1 else {}
 
 
 Parts = TypeVar("Parts", bound=ModelParts)
@@ -95,18 +121,17 @@ def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle:
         members["head.pickle"] = pickle.dumps(parts.head)
     arrays |= {f"scaler.{name}": value for name, value in vars(parts.scaler).items() if name.endswith("_")}
     members["head.safetensors"] = save_safetensors(arrays)
-    if parts.probe:
-        members["probe.safetensors"] = save_safetensors(dict(parts.probe))
+    if probes := _probes(parts.inputs):
+        members["probe.safetensors"] = save_safetensors(probes)
     members["items.safetensors"] = save_safetensors({"trained_on": parts.trained_on, "chosen_on": parts.chosen_on})
     if parts.ood is not None:
         members["familiarity.safetensors"] = save_safetensors(vars(parts.ood))
-    network = bundled(parts.recipe, parts.request) if bundle and parts.network is None else parts.network
+    network = bundled(parts.inputs) if bundle and parts.network is None else parts.network
     if network is not None:
         members |= {"network.safetensors": network.tensors} | network.converted
     manifest = Manifest(
         featx=featx.__version__,
-        recipe=parts.recipe,
-        request=parts.request,
+        inputs=parts.inputs,
         classes=parts.classes,
         scale=parts.scaler.kind,
         head_name=parts.head_name,
@@ -150,7 +175,7 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
     if "model.json" not in members or "head.safetensors" not in members or "items.safetensors" not in members:
         raise ModelFileError("a member is missing")
     manifest = Manifest.from_json(members.pop("model.json"), members)
-    names = [made.backbone for made in (manifest.request, manifest.recipe) if made]
+    names = [named.backbone for made in manifest.inputs for named in (made.request, made.recipe) if named]
     own_code = [name for name in names if ":" in name and not name.startswith(HANDED_OVER)]
     if own_code and not allow_code:
         raise _NeedsTrust(
@@ -171,10 +196,8 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
         scaler=scaler,
         calibration=manifest.calibration,
         ood=_restore_ood(members, head),
-        recipe=manifest.recipe,
-        request=manifest.request,
+        inputs=_restore_probes(manifest, members),
         report=manifest.report,
-        probe=_restore_probe(manifest, members),
         trained_on=items["trained_on"],
         chosen_on=items["chosen_on"],
         views=manifest.views,
@@ -191,18 +214,38 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def _restore_scaler(manifest: Manifest, arrays: Arrays) -> FeatureScaler:
-    if set(arrays) != ({"mean_", "scale_"} if manifest.scale == "standard" else set()):
+    if set(arrays) not in _SCALING[manifest.scale]:
         raise ModelFileError("its scaling is not one of featx")
     scaler = FeatureScaler(manifest.scale)
+    if "widths_" in arrays:
+        _check_blocks(manifest, arrays)
+        for name, array in arrays.items():
+            setattr(scaler, name, array)
+        return scaler
     for name, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all() or (name == "scale_" and array.min() <= 0):
             raise ModelFileError(f"the {name} of its scaling are not sensible numbers")
         setattr(scaler, name, array)
-    if arrays and manifest.recipe is not None:
-        c, *sides = manifest.recipe.shape
+    if arrays and manifest.shape:
+        c, *sides = manifest.shape
         if any(array.shape != (c, *(1 for _ in sides)) for array in arrays.values()):
             raise ModelFileError("its scaling is for rows of another shape")
     return scaler
+
+
+def _check_blocks(manifest: Manifest, arrays: Arrays) -> None:
+    widths, weights = arrays["widths_"], arrays["weights_"]
+    sane = (
+        widths.dtype == np.int64
+        and weights.dtype == np.float32
+        and widths.shape == weights.shape == (widths.size,)
+        and (widths > 0).all()
+        and np.isfinite(weights).all()
+        and (weights > 0).all()
+        and (int(widths.sum()),) == (manifest.shape or (int(widths.sum()),))
+    )
+    if not sane:
+        raise ModelFileError("the blocks of its scaling are not sensible numbers")
 
 
 def _restore_head(manifest: Manifest, arrays: Arrays, members: dict[str, bytes], *, unsafe_pickle: bool) -> Any:
@@ -219,7 +262,7 @@ def _restore_head(manifest: Manifest, arrays: Arrays, members: dict[str, bytes],
     head = restore_state(meta, arrays)
     if manifest.outputs is None:
         _check_classes(manifest, head)
-    if manifest.recipe is not None and head.n_features_in_ != math.prod(manifest.recipe.shape):
+    if manifest.shape and head.n_features_in_ != math.prod(manifest.shape):
         raise ModelFileError("its head is for rows of another length")
     return head
 
@@ -230,22 +273,37 @@ def _check_classes(manifest: Manifest, head: Any) -> None:
         raise ModelFileError("its head knows classes that the model does not")
 
 
-def _restore_probe(manifest: Manifest, members: dict[str, bytes]) -> Arrays:
-    if "probe.safetensors" not in members:
-        return {}
-    probe, recipe = load_safetensors(members["probe.safetensors"]), manifest.recipe
-    sane = (
+def _probes(inputs: tuple[Input, ...]) -> Arrays:
+    """Return the arrays of all probes; those of a second input and so on are numbered."""
+    return {
+        f"{number}.{name}" if number else name: array
+        for number, made in enumerate(inputs)
+        for name, array in made.probe.items()
+    }
+
+
+def _restore_probes(manifest: Manifest, members: dict[str, bytes]) -> tuple[Input, ...]:
+    arrays = load_safetensors(members["probe.safetensors"]) if "probe.safetensors" in members else {}
+    restored = []
+    for number, made in enumerate(manifest.inputs):
+        probe = _part(arrays, f"{number}.") if number else {name: arrays[name] for name in _PROBE & set(arrays)}
+        if probe and not _is_probe(probe, made.recipe):
+            raise ModelFileError("its probe is not one")
+        restored.append(dataclasses.replace(made, probe=probe))
+    if arrays.keys() != _probes(tuple(restored)).keys():
+        raise ModelFileError("its probe is not one")
+    return tuple(restored)
+
+
+def _is_probe(probe: Arrays, recipe: Recipe) -> bool:
+    return bool(
         set(probe) == _PROBE
-        and recipe is not None
         and probe["pixels"].dtype == np.uint8
         and probe["pixels"].ndim == 2
         and probe["features"].dtype.kind == "f"
         and probe["features"].shape == (len(probe["pixels"]), *recipe.shape)
         and np.isfinite(probe["features"]).all()
     )
-    if not sane:
-        raise ModelFileError("its probe is not one")
-    return probe
 
 
 def _restore_ood(members: dict[str, bytes], head: Any) -> OODScore | None:

@@ -12,7 +12,7 @@ from featx.errors import OptionError
 from featx.model.settings import SCALES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,11 +31,17 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
         ``standard``: mean 0 and variance 1 over the rows learned from, for each feature of a vector or
         each channel of a map; a feature that never varies is only centred. ``l2``: each row to length 1,
         a row of zeros stays. ``none``: as it is.
+    blocks : sequence of (int, float)
+        Of vectors of several tables side by side: how many columns each has, and its weight. ``standard`` brings the
+        columns of a block to this deviation instead of 1, and so makes a penalty on their coefficients weaker by its
+        square; ``l2`` brings the rows of each block to this length.
 
     Attributes
     ----------
     mean_, scale_ : ndarray of float32, shape (d,) or (c, 1, 1)
         With ``standard`` only.
+    widths_, weights_ : ndarray of int64 and of float32, shape (b,)
+        The blocks, with ``l2`` only.
 
     Examples
     --------
@@ -43,8 +49,9 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
     [[-1.0, 0.0], [1.0, 0.0]]
     """
 
-    def __init__(self, kind: str = "standard") -> None:
+    def __init__(self, kind: str = "standard", blocks: Sequence[tuple[int, float]] = ()) -> None:
         self.kind = kind
+        self.blocks = blocks
 
     def fit(self, X: NDArray[Any], y: Any = None) -> FeatureScaler:  # noqa: ARG002 - scikit-learn's signature
         """Learn from rows `X` of shape (n, …)."""
@@ -58,6 +65,9 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
         """
         if self.kind not in SCALES:
             raise OptionError(f"--scale must be one of auto, {', '.join(SCALES)}; got {self.kind!r}.")
+        widths, weights = np.array(list(self.blocks), np.float64).reshape(-1, 2).T
+        if self.kind == "l2" and len(widths):
+            self.widths_, self.weights_ = widths.astype(np.int64), weights.astype(np.float32)
         if self.kind != "standard":
             return self
         n, mean, deviation = 0, np.float64(0.0), np.float64(0.0)
@@ -75,6 +85,8 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
         constant = spread <= 1e-6 * np.abs(mean)
         self.mean_ = np.asarray(mean, dtype=np.float32)
         self.scale_ = np.where(constant, 1.0, spread).astype(np.float32)
+        if len(widths):
+            self.scale_ /= np.repeat(weights, widths.astype(np.int64)).astype(np.float32)
         return self
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
@@ -85,10 +97,15 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
             scaled = X - self.mean_
             scaled /= self.scale_
             return scaled
-        if self.kind == "l2":
-            lengths = np.linalg.norm(X.reshape(len(X), -1), axis=1).reshape(-1, *(1,) * (X.ndim - 1))
-            return np.asarray(X / np.where(lengths > 0, lengths, 1), dtype=np.float32)
-        return X
+        if self.kind == "l2" and hasattr(self, "widths_"):
+            parts = np.split(X, np.cumsum(self.widths_)[:-1], axis=1)
+            return np.hstack([weight * _unit(part) for weight, part in zip(self.weights_, parts, strict=True)])
+        return _unit(X) if self.kind == "l2" else X
+
+
+def _unit(X: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(X.reshape(len(X), -1), axis=1).reshape(-1, *(1,) * (X.ndim - 1))
+    return np.asarray(X / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 class ScaledTable:

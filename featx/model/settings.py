@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,15 @@ class Fit(NumberOfViews, TaskOptions, ValidationOptions, Seeded):
             parse_search(self.search)
         if self.memory is not None:
             parse_bytes(self.memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbones:
+    """Several networks, whose features stand side by side."""
+
+    backbones: Sequence[str] = option(
+        (), "Several backbones side by side, of DATA; the layers and poolings are taken of each.", metavar="X,Y"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,16 +56,17 @@ def comparison_rows(comparison: Any) -> list[Row]:
 
 def row_of(model: Model) -> Row:
     """Return the row of one model, from what its fit reported."""
-    report, recipe, request = model.report, model.recipe, model.request
+    report, recipes = model.report, [made.recipe for made in model.inputs]
+    backbones = [made.request.backbone for made in model.inputs if made.request]
     parts = {"train": report.train, "val": report.val, "test": report.test}
     scored = report.test or report.val
     return {
         "kind": report.kind,
-        "backbone": request.backbone if request else None,
-        "layer": recipe.layer if recipe else None,
-        "pool": recipe.pool if recipe else None,
+        "backbone": _together(backbones),
+        "layer": _together([recipe.layer for recipe in recipes]),
+        "pool": _together([recipe.pool for recipe in recipes]),
         "head": model.head_name,
-        "image_size": recipe.frame.height if recipe else None,
+        "image_size": recipes[0].frame.height if recipes else None,
         **{f"{part}_accuracy": found and found.value for part, found in parts.items()},
         "ci95": list(scored.ci95) if scored and scored.ci95 else None,
         "fit_seconds": report.seconds,
@@ -73,6 +74,11 @@ def row_of(model: Model) -> Row:
         "settings": dict(report.settings or report.chosen),
         "history": dict(report.history),
     }
+
+
+def _together(names: list[str]) -> str | None:
+    """Return the different ones of what stands side by side, in one text."""
+    return "+".join(dict.fromkeys(names)) if names else None
 
 
 def accuracy_of(row: Row) -> float | None:

@@ -58,6 +58,8 @@ def _lead(findings: Findings) -> str:
     if model.recipe is not None and model.request is not None:
         frame = model.recipe.frame
         words.append(f"{model.request.backbone} {model.recipe.layer} at {frame.height}×{frame.width}")
+    elif model.inputs:
+        words.append(f"{len(model.inputs)} blocks of features: {model.made_of}")
     if on_table is not None and on_table.table.dataset:
         words.append(on_table.table.dataset)
     return " · ".join(filter(None, words))

@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from featx.model.inputs import described, in_one_pass
 from featx.model.model import extract_command
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def provenance(model: Model, table: Features | None) -> list[tuple[str, Facts]]:
         frame = dataclasses.asdict(recipe.pop("frame"))
         facts = {"key": model.recipe.key, **recipe, **frame}
         found.append(("Features", [(name.replace("_", " "), _text(value)) for name, value in facts.items() if value]))
+    elif model.inputs:
+        found.append(("Features", [(f"columns {i}", described(made)) for i, made in enumerate(model.inputs, start=1)]))
     if table is not None and table.provenance:
         found.append(("Extraction", _extraction(table)))
     return found
@@ -75,9 +78,10 @@ def commands(model: Model, table: Features | None, mine: str) -> str:
     if kind != "frozen":
         backbone = model.request.backbone if model.request else "NAME"
         lines.append(shlex.join(["featx", "finetune", source, "--backbone", backbone]))
-    elif model.request is not None:
-        lines.append(extract_command(model.request).replace(" DATA", f" {shlex.quote(source)}", 1))
-        words = ["featx", "fit", model.report.table or "TABLE", "--head", model.head_name]
+    elif requests := in_one_pass([made.request for made in model.inputs if made.request is not None]):
+        lines += [extract_command(request).replace(" DATA", f" {shlex.quote(source)}", 1) for request in requests]
+        tables = model.report.tables or [model.report.table or "TABLE"]
+        words = ["featx", "fit", *tables, "--head", model.head_name]
         for name, value in model.report.chosen.items():
             words += ["--set", f"{name}={value}"]
         lines.append(shlex.join([*words, "--scale", model.scaler.kind, "-o", "model.featx"]))

@@ -203,16 +203,18 @@ def _open(subject: Any, opened: Callable[[Any], Model]) -> tuple[list[Row], Mode
 def _table_of(model: Model, data: Any, cache: str | Path | None, on_progress: OnProgress | None) -> Features:
     """Return the table that a model was fitted on; where there is none, extract the images by its recipe."""
     from featx.extraction import open_dataset, run
+    from featx.features import join
 
     if table := model.table():
         return table
     source: Any = model.report.source
     there = isinstance(source, dict) and "data" in source and Path(str(source["data"])).exists()
-    if model.recipe is None or (data is None and not there):
+    if not model.inputs or (data is None and not there):
         raise DataError("the rows that the model was fitted on are not there. Name the images: --data DATA")
     dataset = reopen(source) if data is None else open_dataset(data)
-    with model.loadable_request() as request:
-        return run(dataset, request, cache=cache, on_progress=on_progress, remember=False).tables[0]
+    with model.loadable_requests() as requests:
+        runs = [run(dataset, one, cache=cache, on_progress=on_progress, remember=False) for one in requests]
+    return join([table for done in runs for table in done.tables])
 
 
 def _title(rows: Sequence[Row], model: Model | None) -> str:
