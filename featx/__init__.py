@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featx.heads.boosted import XGBoostRegressor as XGBoostRegressor
     from featx.heads.dense import ConvHead as ConvHead
     from featx.heads.dense import DenseHead as DenseHead
+    from featx.heads.dense import DenseRegressor as DenseRegressor
     from featx.heads.linear import LogisticHead as LogisticHead
     from featx.heads.linear import SVMHead as SVMHead
     from featx.heads.logistic_cv import LogisticHeadCV as LogisticHeadCV
@@ -58,8 +59,8 @@ _HOMES = {
     "features": ("Features", "join"),
     "finetuning": ("FineTuneClassifier", "finetune"),
     "heads": (
-        *("CentroidHead", "ConvHead", "DenseHead", "KNNHead", "KNNRegressor", "LogisticHead", "LogisticHeadCV"),
-        *("RidgeHead", "RidgeRegressor", "SVMHead", "XGBoostHead", "XGBoostRegressor"),
+        *("CentroidHead", "ConvHead", "DenseHead", "DenseRegressor", "KNNHead", "KNNRegressor", "LogisticHead"),
+        *("LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead", "XGBoostHead", "XGBoostRegressor"),
     ),
     "model": ("Model", "Predictions", "fit", "load"),
     "protocols": ("run_protocol",),

@@ -67,7 +67,7 @@ def test_numpy_trains_the_network_that_torch_trains(settings, monkeypatch):
     head = DenseHead(**{"hidden": 32, "epochs": 4, "random_state": 1} | settings)
     rows = {"X": X[TRAIN], "y": Y[TRAIN], "X_val": X[TEST], "y_val": Y[TEST]}
     in_numpy = clone(head).fit(**rows)
-    monkeypatch.setattr("featx.heads.dense.NUMPY", 0)
+    monkeypatch.setattr("featx.heads.networks.NUMPY", 0)
     by_torch = clone(head).fit(**rows)
 
     assert in_numpy.n_iter_ == by_torch.n_iter_

@@ -471,7 +471,7 @@ def test_harness_refuses_what_a_gpu_refuses():
 )
 def test_all_of_it_is_computed_on_the_device_that_was_asked_for(images, tmp_path, how, monkeypatch):
     """Features, the head that it starts from, every step, the scores and the model's probe; nothing on the first GPU."""
-    monkeypatch.setattr("featx.heads.dense.AUTO_UPDATES", 8)  # of the head that is fitted first
+    monkeypatch.setattr("featx.heads.networks.AUTO_UPDATES", 8)  # of the head that is fitted first
     monkeypatch.setattr("featx.devices.WORTH_A_GPU", 0)  # left to itself, it would be fitted on the first GPU
     how = {"image_size": 16, "epochs": 1, **how}
     torch.save(initial_state(**how), tmp_path / "own.pth")

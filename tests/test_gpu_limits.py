@@ -182,7 +182,7 @@ PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "fe
         ),
         (SOLVER + "Minimiser._minimise", "else STRIDE", "else 1", "logistic"),
         (SOLVER + "_line_search", "attempt + 1 == attempts or ", "", "logistic"),
-        ("featx.heads.dense:_TableBatches.__init__", PLACE, '"cuda"', "dense"),
+        ("featx.heads.networks:TableBatches.__init__", PLACE, '"cuda"', "dense"),
         ("featx.heads.training:forked_seeds", '[device] if torch.device(device).type == "cuda" else []', "", "dense"),
         (TRAINING + "_step", "torch.zeros(3, device=self.device)", "torch.zeros(3)", "dense"),
         (TRAINING + "_step", "self.scaler.update()", "self.scaler.update() or sums.tolist()", "dense"),
@@ -191,7 +191,7 @@ PYTORCH, SOLVER, TRAINING = "featx.engines.pytorch:", "featx.heads.solver:", "fe
         ("featx.devices:within_memory", 'compute("cpu", 1)', "compute(device, 1)", "memory ridge"),
         ("featx.devices:within_memory", 'with arithmetic(torch.device(device), "fp32")', "if True", "ridge"),
         ("featx.devices:within_memory", "log.warning(", "log.debug(", "memory ridge"),
-        ("featx.heads.dense:_TableBatches.__init__", PLACE, "device", "memory dense"),
+        ("featx.heads.networks:TableBatches.__init__", PLACE, "device", "memory dense"),
     ],
 )
 def test_broken_code_is_caught(monkeypatch, used, caplog, where, old, new, what):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
-from featx.heads.dense import ConvHead, DenseHead
+from featx.heads.dense import ConvHead, DenseHead, DenseRegressor
 from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
@@ -23,6 +23,7 @@ HEADS = [
     CentroidHead(metric="euclidean"),
     KNNHead(k=3),
     DenseHead(hidden=16, lr=1e-2, epochs=60),
+    DenseRegressor(hidden=16, lr=1e-2, epochs=60),
     ConvHead("conv8 relu max flat 16 relu", lr=1e-2, epochs=30),
     KNNRegressor(k=3),
     XGBoostHead(n_estimators=5, components=2),
@@ -31,7 +32,7 @@ HEADS = [
 
 
 def expected_failures(head):
-    if isinstance(head, DenseHead | ConvHead):
+    if isinstance(head, DenseHead | DenseRegressor | ConvHead):
         rounding = "networks are trained in float32, and sums of weighted and of repeated rows round differently"
         return {"check_sample_weight_equivalence_on_dense_data": rounding}
     if isinstance(head, RidgeRegressor) and head.alpha != 1.0:

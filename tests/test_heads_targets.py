@@ -14,6 +14,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from featx.errors import DataError, ModelFileError, OptionError, UnknownHeadError
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
+from featx.heads.dense import DenseHead, DenseRegressor
 from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import list_heads, make_head
@@ -26,8 +27,16 @@ X = X / 10
 ROWS, NUMBER = load_diabetes(return_X_y=True)
 NUMBERS = np.column_stack([NUMBER, NUMBER**2, 3000 - ROWS[:, 0]])
 
-CLASSIFIERS = [LogisticHead(), LogisticHeadCV(Cs=3, cv=2), SVMHead(), RidgeHead((0.1, 1)), KNNHead(5), XGBoostHead(3)]
-REGRESSORS = [RidgeRegressor((0.1, 1)), KNNRegressor(5), XGBoostRegressor(3)]
+CLASSIFIERS = [
+    LogisticHead(),
+    LogisticHeadCV(Cs=3, cv=2),
+    SVMHead(),
+    RidgeHead((0.1, 1)),
+    KNNHead(5),
+    XGBoostHead(3),
+    DenseHead(hidden=8, epochs=2),
+]
+REGRESSORS = [RidgeRegressor((0.1, 1)), KNNRegressor(5), XGBoostRegressor(3), DenseRegressor(hidden=8, epochs=2)]
 
 
 def name_of(head):
@@ -182,6 +191,51 @@ def test_trees_of_several_labels_or_numbers_are_those_of_each():
     np.testing.assert_allclose(numbers.predict(ROWS), np.column_stack(each), rtol=1e-4)
 
 
+def test_networks_learn_labels_and_numbers():
+    labels = DenseHead(hidden=32, lr=0.02, epochs=100, random_state=0).fit(X, LABELS, X_val=X, y_val=LABELS)
+    numbers = DenseRegressor(hidden=32, lr=0.02, epochs=60, random_state=0).fit(
+        ROWS * 20, NUMBERS, X_val=ROWS * 20, y_val=NUMBERS
+    )
+
+    assert (labels.predict(X) == LABELS).mean() > 0.8
+    assert labels.history_["val_accuracy"][-1] == pytest.approx((labels.predict(X) == LABELS).mean())
+    assert numbers.score(ROWS * 20, NUMBERS) > 0.55
+    assert set(numbers.history_) == {"loss", "lr", "val_loss"}
+    # Of numbers in units of their standard deviation, half the mean squared error.
+    assert numbers.history_["val_loss"][-1] == pytest.approx((1 - numbers.score(ROWS * 20, NUMBERS)) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "head", [DenseHead(class_weight="balanced", label_smoothing=0.1), DenseRegressor(loss="huber")]
+)
+def test_networks_learn_the_same_in_numpy_and_by_torch(head, monkeypatch):
+    y = LABELS if isinstance(head, DenseHead) else NUMBERS[:300] ** 2
+    head.set_params(hidden=8, epochs=4, random_state=0)
+    small = clone(head).fit(X, y).history_
+    monkeypatch.setattr("featx.heads.networks.NUMPY", 0)
+
+    np.testing.assert_allclose(clone(head).fit(X, y).history_["loss"], small["loss"], rtol=1e-4)
+
+
+def test_huber_counts_wild_numbers_less():
+    wild = NUMBER.copy()
+    wild[:10] *= 100
+    squared, huber = (
+        DenseRegressor(hidden=8, loss=loss, random_state=0).fit(ROWS * 20, wild) for loss in ("squared", "huber")
+    )
+
+    errors = [np.median(abs(head.predict(ROWS * 20) - NUMBER)) for head in (squared, huber)]
+    assert errors[1] < errors[0]
+
+
+def test_early_stopping_holds_rows_of_numbers_out():
+    head = DenseRegressor(hidden=8, early_stopping=True, patience=2, lr=0.05, random_state=0)
+
+    assert head.fit(ROWS * 20, NUMBER, groups=np.arange(442) // 2).n_iter_ < 50
+    with pytest.raises(OptionError, match="monitor must be"):
+        head.set_params(monitor="val_accuracy").fit(ROWS, NUMBER)
+
+
 def test_balanced_trees_find_the_rare_class():
     y = np.where(NUMBER > 270, 1, 0)  # 30 of 442
     plain, balanced = (XGBoostHead(5, max_depth=2, class_weight=w).fit(ROWS, y) for w in (None, "balanced"))
@@ -213,5 +267,5 @@ def test_a_name_and_a_task_make_a_head():
     assert tasks["centroid"] == ("classify",)
     assert type(make_head("ridge", task="regress", alpha="1,10")) is RidgeRegressor
     assert type(make_head("logreg", task="multilabel")) is LogisticHead
-    with pytest.raises(UnknownHeadError, match="Head 'centroid' does not do --task regress. Heads that do: xgboost"):
+    with pytest.raises(UnknownHeadError, match="Head 'centroid' does not do --task regress. Heads that do: mlp"):
         make_head("centroid", task="regress")

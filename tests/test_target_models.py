@@ -36,7 +36,7 @@ def numbers_table(n=2, **how):
     )
 
 
-@pytest.mark.parametrize("head", ["ridge", "logreg", "knn", "xgboost", "sklearn.neighbors.KNeighborsClassifier"])
+@pytest.mark.parametrize("head", ["ridge", "logreg", "knn", "xgboost", "mlp", "sklearn.neighbors.KNeighborsClassifier"])
 def test_labels_from_table_to_file_to_predictions(head, tmp_path):
     table = labels_table()
     settings = {"xgboost": {"n_estimators": 10}}.get(head)
@@ -59,7 +59,7 @@ def test_labels_from_table_to_file_to_predictions(head, tmp_path):
     assert "owl" in str(found)
 
 
-@pytest.mark.parametrize("head", ["ridge", "knn", "xgboost", "sklearn.tree.DecisionTreeRegressor"])
+@pytest.mark.parametrize("head", ["ridge", "knn", "xgboost", "mlp", "sklearn.tree.DecisionTreeRegressor"])
 @pytest.mark.parametrize("n", [1, 2])
 def test_numbers_from_table_to_file_to_predictions(head, n, tmp_path):
     table = numbers_table(n)

@@ -14,6 +14,7 @@ _HOMES = {
     "CentroidHead": "featx.heads.neighbors",
     "ConvHead": "featx.heads.dense",
     "DenseHead": "featx.heads.dense",
+    "DenseRegressor": "featx.heads.dense",
     "KNNHead": "featx.heads.neighbors",
     "KNNRegressor": "featx.heads.neighbors",
     "LogisticHead": "featx.heads.linear",

@@ -1,13 +1,11 @@
-"""`DenseHead` and `ConvHead`: small networks, trained straight from the table."""
+"""`DenseHead`, `DenseRegressor` and `ConvHead`: small networks, trained straight from the table."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -15,130 +13,40 @@ from sklearn.utils.validation import check_is_fitted
 
 from featx.devices import arithmetic, resolve_device, within_memory
 from featx.errors import DataError, OptionError
-from featx.heads.estimator import Head
-from featx.heads.inputs import NUMPY, Samples, as_tensor, read_labelled, read_rows, read_training
-from featx.heads.layers import (
-    FOR_MAPS,
-    Layer,
-    Step,
-    apply_dense,
-    build_network,
-    dense_stack,
-    parse_layers,
-    state_shapes,
-    trace,
-)
-from featx.heads.linear import softmax
-from featx.heads.small import SmallTrainer, initial_state, is_plain
-from featx.heads.targets import Array, ClassWeight
-from featx.heads.training import TrainConfig, Trainer, forked_seeds
+from featx.heads.criteria import BinaryCrossEntropy, CrossEntropy, Distance
+from featx.heads.estimator import Head, Regressor
+from featx.heads.inputs import Samples, as_tensor, read_labelled, read_rows, read_training
+from featx.heads.layers import FOR_MAPS, Layer, Step, apply_dense, dense_stack, parse_layers
+from featx.heads.linear import probabilities
+from featx.heads.networks import Network
+from featx.heads.targets import Array, ClassWeight, Units
 from featx.settings import check_choice, check_number
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from featx.heads.training import Batch
-
-
-#: With ``epochs="auto"``: updates to make, and the least number of epochs.
-AUTO_UPDATES, AUTO_EPOCHS = 1000, 4
-
-#: Rows of at least so many features are told apart after so many updates or epochs, whichever comes last.
-WIDE, WIDE_UPDATES, WIDE_EPOCHS = 512, 500, 40
-
-
-class _FittedNetwork:
-    """What a fit finds; `DenseHead` documents it."""
-
-    classes_: Array
-    row_shape_: tuple[int, ...]
-    state_: dict[str, Array]
-    history_: dict[str, list[float]]
-    n_iter_: int
+    from featx.heads.criteria import Criterion
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkClassifier(_FittedNetwork, Head):
-    """A classifier whose scores come from a stack of layers trained by gradient descent.
+class NetworkClassifier(Network, Head):
+    """A network that tells classes or several labels; `DenseHead` documents the settings."""
 
-    A final class says what its layers are and how they are applied; `DenseHead` documents the settings.
-    """
-
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
-    momentum: float = 0.9
-    eps: float | None = None
-    epochs: int | str = "auto"
-    batch_size: int = 250
-    schedule: str = "one-cycle"
-    factor: float = 0.1
-    plateau_patience: int = 3
-    min_lr: float = 0.0
-    early_stopping: bool = False
-    patience: int = 10
-    min_delta: float = 0.0
-    monitor: str = "val_loss"
-    validation_fraction: float = 0.1
     label_smoothing: float = 0.0
     class_weight: ClassWeight = None
-    init: str = "glorot"
-    precision: str = "fp32"
-    device: str = "auto"
-    random_state: Any = None
 
-    #: Whether rows may be maps.
-    _maps: ClassVar[bool] = False
+    takes_labels = True
 
-    def _stack(self) -> tuple[Layer, ...]:
-        """Return the layers before the last, dense one."""
-        raise NotImplementedError
+    def _n_scores(self) -> int:
+        return len(self.classes_)
+
+    def _criterion(self, training: Samples) -> Criterion:
+        return BinaryCrossEntropy(training.label_weights) if self.multilabel_ else CrossEntropy()
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, memory: int | str | None) -> Samples:
+        return read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory, maps=self._maps)
 
     def _scores(self, block: Array) -> Array:
         """Return the scores (n, k) of rows."""
         raise NotImplementedError
-
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        groups: Any = None,
-        memory: int | str | None = None,
-    ) -> Self:
-        """Train on X or Features with labels y (n,) and weights (n,).
-
-        Parameters
-        ----------
-        X_val, y_val : as `X` and `y`
-            Rows for the history, early stopping and the plateau schedule. Without them, a
-            ``validation_fraction`` of the training rows is held out where the settings need it.
-        groups : array-like of shape (n,), or None
-            Rows of one group are held out together.
-        memory : int, str or None
-            See `featx.heads.inputs.read_training`.
-        """
-        config = self._config()
-        training = read_training(
-            self, X, y, sample_weight, class_weight=self.class_weight, memory=memory, maps=self._maps
-        )
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        validation = None if X_val is None else read_labelled(self, X_val, y_val, memory=memory, maps=self._maps)
-        if validation is None and config.watches_validation:
-            training, validation = self._hold_out(training, seed, groups)
-        self.row_shape_ = training.shape[1:]
-        if self.epochs == "auto":
-            config = dataclasses.replace(
-                config, epochs=auto_epochs(training.shape[0], training.shape[1], self.batch_size)
-            )
-        self._optimizer_state: Any = None
-        small = self._is_small(training, config)
-        trainer = (self._train_small if small else self._train)(training, validation, config, seed)
-        self.history_, self.n_iter_ = trainer.state.history, trainer.state.epoch
-        return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train one epoch on X (n, d), at the constant rate ``lr``, from where the head stands.
@@ -146,7 +54,7 @@ class NetworkClassifier(_FittedNetwork, Head):
         Parameters
         ----------
         classes : array-like of shape (k,)
-            All labels there will be; needed at the first call.
+            All labels there will be, one a row; needed at the first call.
         """
         config = dataclasses.replace(self._config(), schedule="none", epochs=1, early_stopping=False)
         first = not hasattr(self, "state_")
@@ -167,124 +75,67 @@ class NetworkClassifier(_FittedNetwork, Head):
             self.history_[name] += trainer.state.history[name]
         return self
 
-    def _is_small(self, training: Samples, config: TrainConfig) -> bool:
-        """Whether training takes less in numpy than importing torch does."""
-        in_numpy = resolve_device(self.device, "device") == "cpu" and np.prod(training.shape) <= NUMPY
-        return bool(in_numpy) and is_plain(self.network_steps(), config)
-
-    def _train_small(
-        self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int
-    ) -> SmallTrainer:
-        """Train a new network in numpy, and keep its weights."""
-        steps = self.network_steps()
-        held_out = None if validation is None else _TableBatches(validation, config.batch_size, seed)
-        trainer = SmallTrainer(
-            steps,
-            initial_state(steps, self.init, seed),
-            _TableBatches(training, config.batch_size, seed),
-            config,
-            validation=None if held_out is None else held_out.in_order,
-            keep_best=config.early_stopping,
-        )
-        trainer.run()
-        self.state_ = {name: trainer.weights[name].copy() for name in state_shapes(steps)}
-        return trainer
-
-    def _train(
-        self, training: Samples, validation: Samples | None, config: TrainConfig, seed: int, *, fitted: bool = False
-    ) -> Trainer:
-        """Train a new network, or the `fitted` one, and keep its weights."""
-
-        def train(device: str, n_parts: int) -> Trainer:
-            with forked_seeds(device, seed):
-                network = self.network_module(fitted=fitted).to(device)
-            rows = _TableBatches(training, config.batch_size, seed, device, n_parts)
-            held_out = (
-                None
-                if validation is None
-                else _TableBatches(validation, config.batch_size, seed, device, n_parts).in_order
-            )
-            trainer = Trainer(
-                network,
-                rows,
-                config,
-                seed=seed,
-                validation=held_out,
-                keep_best=config.early_stopping,
-            )
-            if fitted and getattr(self, "_optimizer_state", None) is not None:
-                trainer.optimizer.load_state_dict(self._optimizer_state)
-            with arithmetic(trainer.device, "fp32"):  # whatever the process allows
-                trainer.run()
-            self.keep(network)
-            return trainer
-
-        return within_memory(train, resolve_device(self.device, "device"))
-
     def decision_function(self, X: Any) -> Array:
-        """Return log-odds against any one of the classes, shape (n, k), or of the second of two classes, (n,)."""
+        """Return log-odds against any one of the classes, shape (n, k), or of the second of two classes, (n,).
+
+        Of several labels, those of each label, shape (n, t).
+        """
         check_is_fitted(self)
         rows = read_rows(self, X, maps=self._maps)
         scores = np.concatenate([self._scores(block) for _, block in rows.blocks()])
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 and not self.multilabel_ else scores
 
     def predict_proba(self, X: Any) -> Array:
-        """Return probabilities, shape (n, k), columns in the order of ``classes_``."""
-        return softmax(self.decision_function(X))
+        """Return probabilities, shape (n, k), columns in the order of ``classes_``; of several labels each its own."""
+        return probabilities(self, self.decision_function(X))
 
     def predict(self, X: Any) -> Array:
-        """Return the most probable label of each row, shape (n,)."""
-        codes = self.predict_proba(X).argmax(axis=1)
-        labels: Array = self.classes_[codes]
-        return labels
+        """Return the most probable label of each row, shape (n,), or whether each of several labels holds, (n, t)."""
+        scores = self.decision_function(X)
+        return self._decided(scores if self.multilabel_ else probabilities(self, scores))
 
-    def network_module(self, *, fitted: bool = True) -> nn.Sequential:
-        """Return the head as a torch network, with its fitted weights or with new ones."""
-        import torch
 
-        network = build_network(self.network_steps(), init=self.init)
-        if fitted:
-            network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in self.state_.items()})
-        return network
+class _FittedDense:
+    """What such a stack is asked for."""
 
-    def network_steps(self) -> list[Step]:
-        """Return the modules that the network has, with their shapes."""
-        return trace(self._stack(), tuple(self.row_shape_), len(self.classes_))
+    state_: dict[str, Array]
 
-    def keep(self, network: nn.Sequential) -> None:
-        """Take the weights of `network`, which `network_module` made, as the fitted ones."""
-        state = network.state_dict()
-        self.state_ = {name: state[name].cpu().numpy().copy() for name in state_shapes(self.network_steps())}
+    if TYPE_CHECKING:
 
-    def _config(self) -> TrainConfig:
-        check_choice("init", self.init, ("glorot", "he"))
-        check_choice("precision", self.precision, ("fp32", "bf16"))
-        check_number("validation_fraction", self.validation_fraction, above=0, most=0.9)
-        names = {field.name for field in dataclasses.fields(TrainConfig)} & self.get_params().keys()
-        given = {name: getattr(self, name) for name in names}
-        return TrainConfig(**given | ({"epochs": 1} if self.epochs == "auto" else {}))
-
-    def _hold_out(self, training: Samples, seed: int, groups: Any) -> tuple[Samples, Samples]:
-        """Split rows in two, stratified where every class has two of them, and not through a group."""
-        from sklearn.model_selection import StratifiedGroupKFold, train_test_split
-
-        if groups is not None:
-            n_folds = max(2, round(1 / self.validation_fraction))
-            folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-            kept, held = next(folds.split(training.targets, training.targets, groups))
-            return training.select(kept), training.select(held)
-        counts = np.bincount(training.targets)
-        n_held = max(int(self.validation_fraction * len(training.targets)), len(counts))
-        stratify = training.targets if counts.min() > 1 and n_held + len(counts) <= len(training.targets) else None
-        parts = train_test_split(
-            np.arange(len(training.targets)), test_size=n_held, stratify=stratify, random_state=seed
-        )
-        return training.select(np.sort(parts[0])), training.select(np.sort(parts[1]))
+        def network_steps(self) -> list[Step]: ...
 
 
 @dataclass(eq=False, repr=False)
-class DenseHead(NetworkClassifier):
-    """Multi-layer perceptron with softmax output.
+class _DenseStack(_FittedDense):
+    """The layers of `DenseHead`, which documents them."""
+
+    hidden: int | Sequence[int] = (256, 128, 64)
+    _: KW_ONLY
+    dropout: float = 0.0
+    batch_norm: bool = False
+    activation: str = "relu"
+    layers: str | None = None
+
+    def _stack(self) -> tuple[Layer, ...]:
+        if self.layers is None:
+            check_number("dropout", self.dropout, least=0, most=0.99)
+            return dense_stack(
+                self.hidden, activation=self.activation, dropout=self.dropout, batch_norm=self.batch_norm
+            )
+        stack = parse_layers(self.layers)
+        maps = [layer.kind for layer in stack if layer.kind in FOR_MAPS]
+        if maps:
+            raise OptionError(f"Layer {maps[0]!r} needs maps: use --head conv on a table extracted with --pool none.")
+        return stack
+
+    def _scores(self, block: Array) -> Array:
+        """Return the scores (n, o) of rows."""
+        return apply_dense(self.network_steps(), self.state_, block)
+
+
+@dataclass(eq=False, repr=False)
+class DenseHead(_DenseStack, NetworkClassifier):
+    """Multi-layer perceptron with softmax output; of several labels a row, y (n, t) of 0 or 1, a logistic one each.
 
     Parameters
     ----------
@@ -326,7 +177,7 @@ class DenseHead(NetworkClassifier):
         Held out where early stopping or the plateau needs it and ``fit`` was not given ``X_val``.
     label_smoothing : float
     class_weight : dict, "balanced" or None
-        As in scikit-learn.
+        As in scikit-learn; of several labels each is balanced by itself.
     init : {"glorot", "he"}
         Uniform weights, zero biases.
     precision : {"fp32", "bf16"}
@@ -355,27 +206,65 @@ class DenseHead(NetworkClassifier):
     (True, ['accuracy', 'loss', 'lr'])
     """
 
-    hidden: int | Sequence[int] = (256, 128, 64)
-    _: KW_ONLY
-    dropout: float = 0.0
-    batch_norm: bool = False
-    activation: str = "relu"
-    layers: str | None = None
 
-    def _stack(self) -> tuple[Layer, ...]:
-        if self.layers is None:
-            check_number("dropout", self.dropout, least=0, most=0.99)
-            return dense_stack(
-                self.hidden, activation=self.activation, dropout=self.dropout, batch_norm=self.batch_norm
-            )
-        stack = parse_layers(self.layers)
-        maps = [layer.kind for layer in stack if layer.kind in FOR_MAPS]
-        if maps:
-            raise OptionError(f"Layer {maps[0]!r} needs maps: use --head conv on a table extracted with --pool none.")
-        return stack
+@dataclass(eq=False, repr=False)
+class DenseRegressor(_DenseStack, Network, Regressor):
+    """Multi-layer perceptron that tells a number a row, or several.
 
-    def _scores(self, block: Array) -> Array:
-        return apply_dense(self.network_steps(), self.state_, block)
+    Parameters
+    ----------
+    loss : {"squared", "huber"}
+        Of numbers less their mean, over their standard deviation; ``huber`` is linear beyond one such deviation, so
+        that a few wild ones do not decide.
+    hidden, dropout, batch_norm, activation, layers, optimizer, lr, weight_decay, momentum, eps, epochs, batch_size
+        As in `DenseHead`, and so are the rest.
+    schedule, factor, plateau_patience, min_lr, early_stopping, patience, min_delta, validation_fraction
+    monitor : {"val_loss", "loss"}
+    init, precision, device, random_state
+
+    Attributes
+    ----------
+    n_outputs_ : int
+        t, numbers a row.
+    target_mean_, target_scale_ : ndarray of shape (t,)
+        Mean and standard deviation of the numbers.
+    state_, history_, n_iter_
+        As in `DenseHead`, without accuracies.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> DenseRegressor(hidden=16, epochs=60, random_state=0).fit(X * 20, y).score(X * 20, y) > 0.5
+    True
+    """
+
+    loss: str = "squared"
+
+    def predict(self, X: Any) -> Array:
+        """Return numbers, shape (n,), or (n, t) for several."""
+        check_is_fitted(self)
+        found = np.concatenate([self._scores(block) for _, block in read_rows(self, X).blocks()])
+        numbers = Units(self.target_mean_, self.target_scale_).given(found.astype(np.float64))
+        return numbers[:, 0] if self.n_outputs_ == 1 else numbers
+
+    def _n_scores(self) -> int:
+        return self.n_outputs_
+
+    def _criterion(self, training: Samples) -> Criterion:  # noqa: ARG002 - as of all networks
+        return Distance() if self.loss == "squared" else Distance(delta=1.0)
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, memory: int | str | None) -> Samples:
+        check_choice("loss", self.loss, ("squared", "huber"))
+        check_choice("monitor", self.monitor, ("val_loss", "loss"))
+        training = super()._read(X, y, sample_weight, memory)
+        units = Units.of(training.targets, training.weights)
+        self.target_mean_, self.target_scale_ = units.mean, units.scale
+        return training
+
+    def _taught(self, rows: Samples) -> Samples:
+        units = Units(self.target_mean_, self.target_scale_)
+        return dataclasses.replace(rows, targets=units.without(rows.targets).astype(np.float32))
 
 
 @dataclass(eq=False, repr=False)
@@ -433,87 +322,3 @@ class ConvHead(NetworkClassifier):
                 return np.concatenate([network(part).cpu().numpy() for part in parts])
 
         return within_memory(scores, device)
-
-
-def auto_epochs(n: int, d: int, batch_size: int) -> int:
-    """Return how many epochs ``epochs="auto"`` means for n rows of d features.
-
-    Examples
-    --------
-    >>> [auto_epochs(n, 1280, 250) for n in (200, 2934, 10_000, 50_000, 1_000_000)]
-    [500, 42, 25, 5, 4]
-    """
-    steps = math.ceil(n / batch_size)
-    epochs = math.ceil(AUTO_UPDATES / steps)
-    if d >= WIDE:
-        epochs = min(epochs, max(WIDE_EPOCHS, math.ceil(WIDE_UPDATES / steps)))
-    return max(AUTO_EPOCHS, epochs)
-
-
-class _TableBatches:
-    """`featx.heads.training.Batches` straight from a table or an array, without workers between.
-
-    They are tensors on a device, or where none is named arrays of numpy; where a device is to take them in several
-    parts, they come there batch by batch.
-    """
-
-    def __init__(
-        self, training: Samples, batch_size: int, seed: int, device: str | None = None, n_parts: int = 1
-    ) -> None:
-        self._rows, self._batch_size, self._seed, self._device = training, batch_size, seed, device
-        self.n_rows = len(training)
-        self.steps_per_epoch = math.ceil(self.n_rows / batch_size)
-        self._n_parts, self._place = n_parts, "cpu" if device and n_parts > 1 else device
-        self._codes = self._placed(training.targets)
-        self._weights = self._placed((training.weights / training.weights.mean()).astype(np.float32))
-        source = self._rows.source
-        self._resident = self._floats(source) if isinstance(source, np.ndarray) else None
-
-    def steps(self, epoch: int, first: int = 0) -> Iterator[tuple[int, list[Batch]]]:
-        """Yield all rows in an order that seed and epoch decide, in batches of nearly equal size.
-
-        A block of a single row, the last of a streamed table may be one, waits for another epoch.
-        """
-        return itertools.islice(self._steps(self._seed + epoch), first, None)
-
-    def _steps(self, seed: int) -> Iterator[tuple[int, list[Batch]]]:
-        shuffle = np.random.default_rng(seed)
-        for indices, X in self._parts(seed):
-            if len(X) == 1 < self.n_rows:
-                continue  # batch normalisation has no variance of one row
-            order = self._placed(shuffle.permutation(len(X)))
-            codes, weights = self._codes[indices], self._weights[indices]
-            # Equal parts: a rest of one row would leave batch normalisation without a variance.
-            n_batches = math.ceil(len(X) / self._batch_size)
-            size, longer = divmod(len(X), n_batches)
-            for i in range(n_batches):
-                chosen = order[i * size + min(i, longer) : (i + 1) * size + min(i + 1, longer)]
-                rows = X[chosen] if self._device is None else X.index_select(0, chosen)
-                yield len(chosen), [self._moved(rows, codes[chosen], weights[chosen])]
-
-    def in_order(self, batch_size: int = 4096) -> Iterator[Batch]:
-        """Yield all rows as they stand."""
-        step = max(1, batch_size // self._n_parts)
-        for indices, X in self._parts(None):
-            codes, weights = self._codes[indices], self._weights[indices]
-            for start in range(0, len(X), step):
-                part = slice(start, start + step)
-                yield self._moved(X[part], codes[part], weights[part])
-
-    def _moved(self, X: Any, codes: Any, weights: Any) -> Batch:
-        if self._place == self._device:
-            return X, codes, weights
-        return X.to(self._device), codes.to(self._device), weights.to(self._device)
-
-    def _parts(self, seed: int | None) -> Iterator[tuple[Any, Any]]:
-        if self._resident is not None:
-            yield slice(None), self._resident
-            return
-        for indices, block in self._rows.blocks(shuffle=seed is not None, seed=seed or 0):
-            yield indices, self._floats(block)
-
-    def _placed(self, array: Array) -> Any:
-        return array if self._place is None else as_tensor(array, self._place)
-
-    def _floats(self, rows: Array) -> Any:
-        return rows.astype(np.float32, copy=False) if self._place is None else as_tensor(rows, self._place).float()

@@ -27,6 +27,7 @@ REGISTRY = {
 
 #: The same of those that tell numbers instead of classes, by the same names.
 REGRESSORS = {
+    "mlp": "featx.heads.dense:DenseRegressor",
     "xgboost": "featx.heads.boosted:XGBoostRegressor",
     "knn": "featx.heads.neighbors:KNNRegressor",
     "ridge": "featx.heads.ridge:RidgeRegressor",

@@ -14,6 +14,7 @@ from featx.heads.targets import Array
 from featx.heads.training import Training
 
 if TYPE_CHECKING:
+    from featx.heads.criteria import Criterion
     from featx.heads.training import Batch, Batches, TrainConfig
 
 #: Of Adam: how much of its two moving averages stays at a step, and torch's own epsilon.
@@ -56,7 +57,7 @@ class SmallTrainer(Training):
         Its layers.
     weights : dict of str to ndarray
         Initial ones, by their names in torch's state dict.
-    batches, config, validation, keep_best
+    batches, config, criterion, validation, keep_best
         As in `Training`, with arrays where torch has tensors.
 
     Attributes
@@ -72,10 +73,11 @@ class SmallTrainer(Training):
         batches: Batches,
         config: TrainConfig,
         *,
+        criterion: Criterion,
         validation: Callable[[], Iterable[Batch]] | None = None,
         keep_best: bool = False,
     ) -> None:
-        super().__init__(batches, config, validation=validation, keep_best=keep_best)
+        super().__init__(batches, config, criterion=criterion, validation=validation, keep_best=keep_best)
         self._layers = steps
         # Matrices first: weight decay holds for them alone.
         shapes = {name: array.shape for name, array in sorted(weights.items(), key=lambda item: -item[1].ndim)}
@@ -89,8 +91,9 @@ class SmallTrainer(Training):
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
         """Return loss and accuracy, see `Training.evaluate`."""
         sums = np.zeros(3)
-        for X, codes, weights in batches:
-            sums += _cross_entropy(apply_dense(self._layers, self.weights, X), codes, weights)[0]
+        for X, targets, weights in batches:
+            scores = apply_dense(self._layers, self.weights, X)
+            sums += self._sums(self.criterion.slopes(scores, targets)[0], scores, targets, weights)
         return float(sums[0] / sums[2]), float(sums[1] / sums[2])
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -110,15 +113,20 @@ class SmallTrainer(Training):
         return self._used_rate
 
     def _step(self, n_rows: int, batches: Iterable[Batch]) -> Array:
-        ((X, codes, weights),) = batches
+        ((X, targets, weights),) = batches
         found = [X]
         for i, step in enumerate(self._layers):
             found.append(apply_layer(i, step.layer, self.weights, found[-1]))
-        sums, slope = _cross_entropy(found[-1], codes, weights, self.config.label_smoothing)
+        losses, slope = self.criterion.slopes(found[-1], targets, self.config.label_smoothing)
+        slope *= weights[:, None]
         self._back(found, slope / np.float32(n_rows))
         self._used_rate = self._rate()
         self._update(self._used_rate, self.state.step + 1)
-        return sums
+        return self._sums(losses, found[-1], targets, weights)
+
+    def _sums(self, losses: Array, scores: Array, targets: Array, weights: Array) -> Array:
+        """Return the weighted sums of losses and of right rows, and that of the weights."""
+        return np.array([losses @ weights, self.criterion.right(scores, targets) @ weights, weights.sum()], np.float64)
 
     def _back(self, found: list[Array], slope: Array) -> None:
         """Set the gradient: `found` are the rows and what each layer made of them, `slope` is that of the scores."""
@@ -154,22 +162,3 @@ def _parts(vector: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     parts = np.split(vector, ends[:-1])
     return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-
-
-def _cross_entropy(scores: Array, codes: Array, weights: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
-    """Return the weighted sums of losses and of right rows and that of the weights, and the slope of the first (m, k).
-
-    A share `smoothing` of each row's target is spread over all classes, as torch does.
-    """
-    rows, k = np.arange(len(scores)), scores.shape[1]
-    right = scores.argmax(axis=1) == codes
-    logs = scores - scores.max(axis=1, keepdims=True)
-    slope = np.exp(logs)
-    totals = slope.sum(axis=1, keepdims=True)
-    slope /= totals
-    logs -= np.log(totals)
-    losses = -(1 - smoothing) * logs[rows, codes] - smoothing * logs.mean(axis=1)
-    slope -= np.float32(smoothing / k)
-    slope[rows, codes] -= np.float32(1 - smoothing)
-    slope *= weights[:, None]
-    return np.array([losses @ weights, right @ weights, weights.sum()], np.float64), slope

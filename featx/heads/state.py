@@ -20,6 +20,7 @@ from featx.errors import ModelFileError, OptionError
 from featx.heads.booster_json import check_booster
 from featx.heads.estimator import Regressor
 from featx.heads.layers import state_shapes
+from featx.heads.networks import Network
 from featx.heads.targets import Array
 
 Meta = dict[str, Any]
@@ -61,6 +62,7 @@ _FORMS = {
     "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}, by_label=("codes_",)),
     "KNNRegressor": _Form("featx.heads.neighbors", {"units_": "nd", "targets_": "no"}),
     "DenseHead": _Form("featx.heads.dense", {}, _NETWORK),
+    "DenseRegressor": _Form("featx.heads.dense", _UNITS, _NETWORK),
     "ConvHead": _Form("featx.heads.dense", {}, _NETWORK),
     "XGBoostHead": _Form("featx.heads.boosted", _PROJECTION, _ROUNDS, tuple(_PROJECTION)),
     "XGBoostRegressor": _Form("featx.heads.boosted", _PROJECTION | _UNITS, _ROUNDS, tuple(_PROJECTION)),
@@ -115,7 +117,7 @@ def export_state(estimator: Any) -> tuple[Meta, Arrays]:
         meta["n_labels"] = len(estimator.classes_)
     else:
         _export_classes(estimator.classes_, meta, arrays)
-    if name in ("DenseHead", "ConvHead"):
+    if isinstance(estimator, Network):
         arrays |= {f"state/{key}": np.ascontiguousarray(value) for key, value in estimator.state_.items()}
     if name in ("XGBoostHead", "XGBoostRegressor"):
         meta["booster"] = json.loads(bytes(estimator.booster_.save_raw("json")))
@@ -212,6 +214,7 @@ def _nothing(estimator: Any, meta: Meta, arrays: Arrays, sizes: Sizes) -> None:
 
 _SPECIAL: dict[str, Callable[[Any, Meta, Arrays, Sizes], None]] = {
     "DenseHead": _restore_network,
+    "DenseRegressor": _restore_network,
     "ConvHead": _restore_network,
     "XGBoostHead": _restore_trees,
     "XGBoostRegressor": _restore_trees,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from featx.errors import OptionError
+from featx.heads.criteria import CrossEntropy
 from featx.machine import share_cores
 from featx.progress import Progress
 from featx.settings import check_choice, check_number
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from featx.heads.criteria import Criterion
     from featx.progress import OnProgress
 
-    #: Rows, their class indices (m,) and their weights (m,), of mean 1 over all rows: tensors on the device, or arrays.
+    #: Rows, their targets and their weights (m,), of mean 1 over all rows: tensors on the device, or arrays.
     Batch = tuple[Any, Any, Any]
 
 OPTIMIZERS = ("adamw", "adam", "adamax", "sgd")
@@ -176,7 +178,7 @@ class Training:
 
     Parameters
     ----------
-    batches, config, validation, keep_best, every_step
+    batches, config, criterion, validation, keep_best, every_step
         As in `Trainer`.
 
     Attributes
@@ -189,11 +191,12 @@ class Training:
         batches: Batches,
         config: TrainConfig,
         *,
+        criterion: Criterion | None = None,
         validation: Callable[[], Iterable[Batch]] | None = None,
         keep_best: bool = False,
         every_step: bool = False,
     ) -> None:
-        self.batches, self.config = batches, config
+        self.batches, self.config, self.criterion = batches, config, criterion or CrossEntropy()
         self.state = TrainState()
         self._validation, self._keep_best, self._every_step = validation, keep_best, every_step
 
@@ -305,6 +308,8 @@ class Training:
         if self._validation is not None:
             noted["val_loss"], noted["val_accuracy"] = self.evaluate(self._validation())
             self._note(val_step=state.step, val_loss=noted["val_loss"], val_accuracy=noted["val_accuracy"])
+        if not self.criterion.has_accuracy:
+            noted = {name: value for name, value in noted.items() if not name.endswith("accuracy")}
         for name, value in noted.items():
             state.history.setdefault(name, []).append(value)
         state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
@@ -351,6 +356,8 @@ class Trainer(Training):
     config : TrainConfig
     seed : int
         Of what the network draws, with the number of the step.
+    criterion : Criterion, optional
+        What is made small; by default the cross-entropy of classes.
     validation : callable, optional
         Returns the batches of rows that are only looked at, for ``val_loss`` and ``val_accuracy``.
     optimizer : torch.optim.Optimizer, optional
@@ -382,6 +389,7 @@ class Trainer(Training):
         config: TrainConfig,
         *,
         seed: int,
+        criterion: Criterion | None = None,
         validation: Callable[[], Iterable[Batch]] | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         tensors: Callable[[], dict[str, Tensor]] | None = None,
@@ -391,7 +399,9 @@ class Trainer(Training):
     ) -> None:
         import torch
 
-        super().__init__(batches, config, validation=validation, keep_best=keep_best, every_step=every_step)
+        super().__init__(
+            batches, config, criterion=criterion, validation=validation, keep_best=keep_best, every_step=every_step
+        )
         self.network = network
         self.best: dict[str, Tensor] = {}
         self.tensors = tensors or network.state_dict
@@ -429,10 +439,9 @@ class Trainer(Training):
         self.network.eval()
         sums = torch.zeros(3, device=self.device, dtype=torch.float64)
         with torch.inference_mode():
-            for X, codes, weights in batches:
+            for X, targets, weights in batches:
                 scores = self.scores(X)
-                losses = torch.nn.functional.cross_entropy(scores, codes, reduction="none")
-                sums += _sums(losses, scores, codes, weights)
+                sums += self._sums(self.criterion.losses(scores, targets), scores, targets, weights)
         loss, correct, total = sums.tolist()
         return loss / total, correct / total
 
@@ -459,14 +468,12 @@ class Trainer(Training):
             group["lr"] = rate * group.get("multiplier", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(3, device=self.device)
-        for X, codes, weights in batches:
+        for X, targets, weights in batches:
             scores = self.scores(X)
-            losses = torch.nn.functional.cross_entropy(
-                scores, codes, reduction="none", label_smoothing=self.config.label_smoothing
-            )
+            losses = self.criterion.losses(scores, targets, self.config.label_smoothing)
             self.scaler.scale((losses @ weights) / n_rows).backward()
             with torch.no_grad():
-                sums += _sums(losses, scores, codes, weights)
+                sums += self._sums(losses, scores, targets, weights)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return sums
@@ -475,17 +482,16 @@ class Trainer(Training):
         """Seed what the network draws in this step."""
         seed_draws(self.device, int(np.random.SeedSequence((self._seed, self.state.step)).generate_state(1)[0]))
 
+    def _sums(self, losses: Tensor, scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted sums of losses and of right rows, and that of the weights."""
+        import torch
+
+        return torch.stack([losses, self.criterion.right(scores, targets), torch.ones_like(weights)]) @ weights
+
     def _last_rate(self) -> float:
         group = self.optimizer.param_groups[-1]
         multiplier = group.get("multiplier", 1.0)
         return float(group["lr"] / multiplier) if multiplier else 0.0
-
-
-def _sums(losses: Tensor, scores: Tensor, codes: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted sums of losses and of right rows, and that of the weights."""
-    import torch
-
-    return torch.stack([losses, scores.argmax(1) == codes, torch.ones_like(weights)]) @ weights
 
 
 def make_optimizer(
