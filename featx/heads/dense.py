@@ -235,7 +235,7 @@ class DenseRegressor(_DenseStack, Network, Regressor):
     --------
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> DenseRegressor(hidden=16, epochs=60, random_state=0).fit(X * 20, y).score(X * 20, y) > 0.5
+    >>> DenseRegressor(hidden=16, lr=0.02, random_state=0).fit(X * 20, y).score(X * 20, y) > 0.5
     True
     """
 

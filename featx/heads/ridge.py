@@ -130,7 +130,7 @@ class RidgeRegressor(Regressor):
     >>> X, y = load_diabetes(return_X_y=True)
     >>> head = RidgeRegressor(alpha=(0.01, 1, 100)).fit(X, y)
     >>> head.alpha_, head.loo_scores_.round(2)
-    (0.01, array([0.49, 0.43, 0.03]))
+    (0.01, array([0.49, 0.44, 0.02]))
     """
 
     alpha: float | Sequence[float] = 1.0
