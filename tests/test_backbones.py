@@ -575,7 +575,7 @@ def test_two_names_of_one_layer_are_one_recipe():
 @pytest.mark.parametrize(
     ("name", "layers", "expected"),
     [
-        ("efficientnet_lite0", "stages", "blocks.0 blocks.1 blocks.2 blocks.4 bn2"),
+        ("efficientnet_lite0", "stages", "blocks.0 blocks.1 blocks.2 blocks.4 blocks.6 bn2"),
         ("resnet18", "stages", "relu layer1 layer2 layer3 layer4"),
         ("resnet18", "quarters", "layer1.1 layer2.1 layer3.1 layer4"),
         ("timm/test_vit", "quarters", "blocks.0 blocks.2 blocks.3 norm"),

@@ -22,8 +22,8 @@ def layer_set(name: str, module: nn.Module, traced: Trace, default: str) -> list
     Parameters
     ----------
     name : str
-        ``stages``: the last layer of each size of maps. ``quarters``: the blocks after a quarter, a half and three
-        quarters of all. ``all``: every block.
+        ``stages``: the last layer of each size of maps, and of the last size also the last before the maps are
+        widened. ``quarters``: the blocks after a quarter, a half and three quarters of all. ``all``: every block.
     module : nn.Module
         The network.
     traced : Trace
@@ -43,7 +43,7 @@ def layer_set(name: str, module: nn.Module, traced: Trace, default: str) -> list
         if len(found) < 2:
             others = " or ".join(f"--layers {other}" for other in LAYER_SETS if other != "stages")
             raise OptionError(f"A {type(module).__name__} has no stages: its maps never become smaller. Take {others}.")
-        return [*found[:-1], DEFAULT_LAYER]
+        return [*found[:-1], *_before_widened(module, before, default), DEFAULT_LAYER]
     blocks = [path for path in _blocks(module, before) if path != default]
     if name == "quarters":
         n = len(blocks)
@@ -64,6 +64,21 @@ def stages(shapes: dict[str, tuple[int, ...]]) -> list[str]:
         if path.count(".") <= 1 and len(shape) == 3 and min(shape) > 1:
             last[_sides(shape)] = path
     return list(last.values())
+
+
+def _before_widened(module: nn.Module, shapes: dict[str, tuple[int, ...]], default: str) -> list[str]:
+    """Return the last outer module whose maps have the sides, but not the channels, of those of `default`, if any."""
+    like = shapes[default]
+    other = [
+        path
+        for path, shape in shapes.items()
+        if path.count(".") <= 1 and len(shape) == 3 and _sides(shape) == _sides(like) and sorted(shape) != sorted(like)
+    ]
+    if not other:
+        return []
+    children = dict(module.named_children())
+    inner = [path for path in other if path.rpartition(".")[0] == other[-1]]  # a list gives what its last module gives
+    return inner[-1:] if isinstance(children.get(other[-1]), nn.Sequential) and inner else other[-1:]
 
 
 def _blocks(module: nn.Module, shapes: dict[str, tuple[int, ...]]) -> list[str]:

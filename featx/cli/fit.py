@@ -147,6 +147,9 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
         trial = Alternative.from_dict(cv)
         folds = " ".join(_score(score, trial.metric) for score in trial.scores)
         lines.append(f"{'cv':5}  {_mean(trial)}  over {len(trial.scores)} folds of train: {folds}")
+    if joins := report.get("joins"):
+        rows = [[_join(one), f"{one['loss']:.4f}{' ← chosen' if one['chosen'] else ''}"] for one in joins]
+        lines.append(table(rows, [f"{len(rows)} tries", "loss on validation"], "ll"))
     if search := report.get("search"):
         trials = [Alternative.from_dict(trial) for trial in search]
         rows = [[_settings(trial.settings), _mean(trial)] for trial in trials]
@@ -160,6 +163,11 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
     if report.get("tables") or report.get("table"):
         lines.append(f"Fitted on {', '.join(report.get('tables') or [report['table']])}")
     return [*lines, f"Saved {report['model']}. Next: featx predict {shlex.quote(report['model'])} IMAGE"]
+
+
+def _join(tried: dict[str, Any]) -> str:
+    alike = f" ({tried['balance']} weigh alike)" if tried["balance"] else ""
+    return " + ".join(tried["tables"]) + alike
 
 
 def protocol_lines(protocol: dict[str, Any]) -> list[str]:

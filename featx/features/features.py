@@ -482,7 +482,9 @@ class Features:
 
     def whole(self) -> ArrayTable:
         """Return the same rows as a table of their own, which reads them where they are."""
-        return replace(self._picked([self._plain]), errors=self.errors)
+        table = replace(self._picked([self._plain]), errors=self.errors)
+        blocks = self._table.blocks if isinstance(self._table, ArrayTable) else ()
+        return replace(table, blocks=tuple(part if self._rows is None else part.select(self._rows) for part in blocks))
 
     @property
     def _labels_told(self) -> str:

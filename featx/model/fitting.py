@@ -22,6 +22,7 @@ from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
 from featx.heads.state import is_exportable
 from featx.model.fitter import HeadFitter
 from featx.model.inputs import inputs_of
+from featx.model.joins import BALANCES, blocks_of, fit_best_join
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled
 from featx.model.rows import Parts, choose_rows
@@ -57,7 +58,7 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     Parameters
     ----------
     features : Features or path, or several of them
-        A labelled table. Several are put side by side, see `featx.join`.
+        A labelled table. Several are put side by side, see `featx.join`; validation decides which of them, see Notes.
     {options}
     settings : dict, optional
         Constructor arguments of a head given by name.
@@ -69,6 +70,10 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     ``auto`` is ``l2`` for knn and centroid, ``none`` for xgboost and conv, else ``standard``. A head learns from all
     views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
     `refit`, validation accuracy and calibration are those of the fit before.
+
+    Of several tables each is tried by itself; the best two, the best three and so on are tried side by side, with every
+    column or every table weighing alike. The lowest loss on validation wins, and may be that of one table: see
+    `featx.model.joins.fit_best_join`. The report's ``joins`` lists what was tried.
 
     Returns
     -------
@@ -89,11 +94,17 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     >>> model.report["train"]["n"], model.report["val"]["n"], model.report["val"]["accuracy"] > 0.9
     (1618, 179, True)
     """
-    started, seed = time.perf_counter(), how.seed
     table = opened(features)
+    return _fit(table, how) if len(table.tables) == 1 else fit_best_join(in_task(table, how.task), how, _fit)
+
+
+def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
+    """Fit a head on a table, or on all tables that stand side by side in it, see `fit`."""
+    started, seed = time.perf_counter(), how.seed
     given, table = table, in_task(table, how.task)
     name, estimator = _make_head(how.head, how.settings or {}, seed, table.task)
-    scaler = FeatureScaler(_AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale)
+    scale = _AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale
+    scaler = FeatureScaler(scale, blocks_of(table, scale, balance))
     targets = targets_of(table)
     rows = choose_rows(table, how.val, seed, targets)
     if targets is None:
@@ -249,7 +260,7 @@ def _make_head(head: Any, settings: dict[str, Any], seed: int, task: str) -> tup
 
 def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
     """Find the row that is no row of numbers. Tables in files were checked when they were made."""
-    if table.path is not None:
+    if all(part.path is not None for part in table.tables):
         return
     for where, X in table.select(positions).blocks():
         bad = ~np.isfinite(X).reshape(len(X), -1).all(axis=1)

@@ -140,6 +140,16 @@ _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),
     "tables": list_of(TEXT),
+    "joins": list_of(
+        record(
+            {
+                "tables": list_of(TEXT),
+                "balance": optional(among("columns", "tables")),
+                "loss": number(),
+                "chosen": FLAG,
+            }
+        )
+    ),
     "task": among(*TASKS),
     **dict.fromkeys(("train", "val", "test"), optional(_SCORE)),
     "seconds": number(0, 1e12),

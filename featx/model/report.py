@@ -198,6 +198,9 @@ class FitReport(Mapping[str, Any]):
         Path of the table that was fitted on; None in memory, and for several.
     tables : tuple of str
         Paths of those that stood side by side, see `featx.join`.
+    joins : tuple of dict
+        What was tried of several tables: ``tables`` (their layers), ``balance`` ("columns" or "tables": what weighed
+        alike; None for one table), ``loss`` on validation, and whether it was ``chosen``.
     task : {"classify", "multilabel", "regress"}
         What the head tells of a row.
     train, val, test : Accuracy, TargetScore or None
@@ -240,6 +243,7 @@ class FitReport(Mapping[str, Any]):
     head: str = ""
     table: str | None = None
     tables: tuple[str, ...] = ()
+    joins: tuple[dict[str, Any], ...] = ()
     task: str = "classify"
     train: Accuracy | TargetScore | None = None
     val: Accuracy | TargetScore | None = None
@@ -268,7 +272,7 @@ class FitReport(Mapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: a frozen network's has nothing on training one, and the reverse."""
         left_out = _TUNED if self.kind == "frozen" else _FROZEN
-        left_out = (*left_out, *(name for name in ("protocol", "tables") if not getattr(self, name)))
+        left_out = (*left_out, *(name for name in ("protocol", "tables", "joins") if not getattr(self, name)))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         for name, value in fields.items():
             if isinstance(value, Accuracy | TargetScore | Alternative):
@@ -279,8 +283,8 @@ class FitReport(Mapping[str, Any]):
             fields["search"] = [trial.to_dict() for trial in self.search]
         if "warnings" in fields:
             fields["warnings"] = list(self.warnings)
-        if "tables" in fields:
-            fields["tables"] = list(self.tables)
+        for name in {"tables", "joins"} & fields.keys():
+            fields[name] = list(fields[name])
         return fields
 
     @classmethod
@@ -294,7 +298,7 @@ class FitReport(Mapping[str, Any]):
             found["search"] = tuple(map(Alternative.from_dict, found["search"]))
         if found.get("cv") is not None:
             found["cv"] = Alternative.from_dict(found["cv"])
-        return cls(**found | {name: tuple(found.get(name, ())) for name in ("warnings", "tables")})
+        return cls(**found | {name: tuple(found.get(name, ())) for name in ("warnings", "tables", "joins")})
 
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]
