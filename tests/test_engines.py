@@ -1,5 +1,6 @@
 """Engines of one precision give the same features (tier B), whatever the batch; what cannot be had is an error."""
 
+import ctypes
 import gc
 import json
 import math
@@ -222,6 +223,29 @@ def test_a_network_answers_first_in_the_thread_that_opens_it(tmp_path, monkeypat
     assert threads == [threading.current_thread()]
     engine.run(images(8))
     assert all(thread.name.startswith("featx-engine") for thread in threads[1:])
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="the structure is that of Linux")
+def test_networks_that_come_and_go_leave_the_stack_for_signals_as_it_was(tmp_path):
+    """OpenVINO unmaps a stack that the thread which opened a network still has: Ctrl-C was then a crash."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+    def stack():
+        found = Stack()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+        return found.base, found.flags, found.size
+
+    before = stack()
+    first = open_engine(*resolved(), engine="openvino", batch_size=4, networks=tmp_path)
+    second = open_engine(*resolved(), engine="openvino", batch_size=4, networks=tmp_path)
+
+    assert stack() == before
+    del first
+    del second
+    assert stack() == before
 
 
 @needs_openvino

@@ -56,10 +56,23 @@ def installed() -> bool:
 
 def supports(precision: str) -> bool:
     """Tell whether this CPU computes in `precision` under OpenVINO."""
+    offered = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return precision in _PRECISIONS and _CAPABILITIES.get(precision, "FP32") in offered
+
+
+def _core() -> Any:
+    """Return OpenVINO with its plugin for processors, which a thread that has ended since has loaded.
+
+    The plugin gives the thread that loads it another stack for signals, and unmaps it when the last network is gone,
+    though the thread may still have it (`SigAltStackSetup` in its plugin.cpp): the next Ctrl-C would be a crash.
+    """
     import openvino
 
-    offered = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return precision in _PRECISIONS and _CAPABILITIES.get(precision, "FP32") in offered
+    core = openvino.Core()
+    loading = threading.Thread(target=core.get_property, args=("CPU", "FULL_DEVICE_NAME"))
+    loading.start()
+    loading.join()
+    return core
 
 
 def build(
@@ -149,9 +162,7 @@ def reopen(path: Path, recipes: list[Recipe], request_size: int) -> CompiledNetw
 
 
 def _open(path: Path, recipes: list[Recipe], request_size: int) -> CompiledNetwork:
-    import openvino
-
-    core, frame = openvino.Core(), recipes[0].frame
+    core, frame = _core(), recipes[0].frame
     model, shape = core.read_model(path), [request_size, frame.height, frame.width, 3]
     rows = [[request_size, *recipe.shape] for recipe in recipes]
     if list(model.input().shape) != shape:
