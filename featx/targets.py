@@ -132,7 +132,7 @@ def classes_as_numbers(y: NDArray[np.int64], classes: Sequence[str], source: str
 
     Examples
     --------
-    >>> classes_as_numbers(np.array([1, -1, 0]), ("9", "10"), "The table").values.ravel().tolist()
+    >>> classes_as_numbers(np.array([1, -1, 0]), ("9", "10"), "The table").array.ravel().tolist()
     [10.0, nan, 9.0]
     """
     numbers = []

@@ -98,7 +98,7 @@ def test_function_estimator_and_command_take_the_same_settings():
     }  # fmt: skip
     assert function - estimator == {
         "data", "labels", "images", "image_column", "label_column", "split_column", "allow_outside", "name",
-        "groups", "group_column", "group_regex", "group_by",
+        "groups", "group_column", "group_regex", "group_by", "label_separator", "task",
         "max_errors", "test", "resume", "checkpoint", "checkpoint_minutes", "on_progress",
     }  # fmt: skip
     assert estimator <= function

@@ -70,9 +70,9 @@ def read_targets(
 
     Examples
     --------
-    >>> read_targets({"tags": ["cat;dog", "dog", ""]}, Columns(separator=";"), "labels.csv")[0].values.tolist()
+    >>> read_targets({"tags": ["cat;dog", "dog", ""]}, Columns(separator=";"), "labels.csv")[0].array.tolist()
     [[1.0, 1.0], [0.0, 1.0], [nan, nan]]
-    >>> read_targets({"price": ["1.5", "3", ""]}, Columns(), "labels.csv")[0].values.ravel().tolist()
+    >>> read_targets({"price": ["1.5", "3", ""]}, Columns(), "labels.csv")[0].array.ravel().tolist()
     [1.5, 3.0, nan]
     """
     if not columns:
