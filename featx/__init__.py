@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from featx.model import Predictions as Predictions
     from featx.model import fit as fit
     from featx.model import load as load
+    from featx.packing import PackedModel as PackedModel
+    from featx.packing import pack as pack
     from featx.protocols import run_protocol as run_protocol
     from featx.recipe import Recipe as Recipe
     from featx.recipe import Request as Request
@@ -63,6 +65,7 @@ _HOMES = {
         *("LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead", "XGBoostHead", "XGBoostRegressor"),
     ),
     "model": ("Model", "Predictions", "fit", "load"),
+    "packing": ("PackedModel", "pack"),
     "protocols": ("run_protocol",),
     "recipe": ("Recipe", "Request"),
     "reporting": ("Report", "report"),

@@ -21,6 +21,7 @@ from featx.extraction import Extract, Options
 from featx.features.export import Export
 from featx.finetuning.settings import FineTune
 from featx.model.settings import Classify, Evaluating, Fit, Guesses, Loading, Reporting, Saving
+from featx.packing import Packing
 from featx.settings import options_of
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
     "datasets", "backbones", "probe", "engines", "store", "features", "heads", "extraction", "transformer", "metrics", "model",
-    "evaluation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "testing", "cli",
+    "evaluation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "testing", "cli",
 ]  # fmt: skip
 PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]
 
@@ -238,6 +239,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         ("compare", [featx.compare], [Compare]),
         ("report", [featx.report], [Reporting]),
         ("export", [featx.Features.export], [Export]),
+        ("pack", [featx.load, featx.pack], [Loading, Packing]),
     ],
 )
 def test_no_option_is_named_by_hand_beside_a_keyword(name, functions, settings):

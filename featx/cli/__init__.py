@@ -37,6 +37,7 @@ _COMMANDS = {
     "fit": ("featx.cli.fit", "Fit a classifier on features, choose on validation."),
     "predict": ("featx.cli.predict", "Labels and probabilities for images."),
     "evaluate": ("featx.cli.predict", "Metrics with confidence intervals."),
+    "pack": ("featx.cli.pack", "One ONNX file of a whole model, for any runtime."),
     "finetune": ("featx.cli.finetune", "Train a backbone, or its upper part, and a head on it."),
     "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
     "report": ("featx.cli.report", "One self-contained page, and its pictures for papers."),

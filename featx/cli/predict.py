@@ -73,18 +73,21 @@ def predict(
     \b
     featx predict model.featx photo.jpg
     featx predict model.featx test/ --csv submission.csv --format submission --sample sample_submission.csv
+    featx predict model.onnx photo.jpg
 
     An image that cannot be read is a row with its reason. The exit status is 1 where a named file is not there. Rows
     that the cache has are not computed again. Photos that a CSV names keep its columns in the file of --csv.
     """
     from featx.model import load, write_csv
     from featx.model.tabulate import check_destination
+    from featx.packing import PackedModel, is_packed
 
     if csv_path is None and (sample or raw or form != "photos"):
         raise click.UsageError("--format, --sample and --raw are of the file that --csv OUT writes.")
     if csv_path is not None:
         check_destination(csv_path)
-    classifier = load(model, **vars(taken(Loading, options)))
+    loading = vars(taken(Loading, options))
+    classifier = PackedModel(model) if is_packed(model) else load(model, **loading)
     source = _source(subjects, taken(Source, options))
     found = classifier.classify(source, cache=cache, **options)
     if csv_path is not None:

@@ -28,7 +28,7 @@ Box = tuple[int, int, int, int]
 Resize = Callable[[Image.Image, tuple[int, int], Box, str], np.ndarray]
 
 #: Binary places of the weights; Pillow's sums of 8-bit pixels stay within 32 bits.
-_PLACES = 22
+PLACES = 22
 #: Seconds of Pillow's resizing after which more is likely to come. Starting numba takes about one; two the first time.
 _PATIENCE = 0.3
 #: Bytes of the image that are turned at once: they stay in the processor's second cache.
@@ -187,7 +187,7 @@ def _taps(length: int, resized: int, first: int, stop: int, interpolation: str) 
     for column in weights.T:  # one after another: numpy's own sum adds in pairs
         total += column
     weights /= np.where(total == 0.0, 1.0, total)[:, None]
-    fixed = np.trunc(weights * (1 << _PLACES) + np.copysign(0.5, weights)).astype(np.int32)
+    fixed = np.trunc(weights * (1 << PLACES) + np.copysign(0.5, weights)).astype(np.int32)
     return _Taps(int(low[0]), int(low[-1] + counts[-1]), (low - low[0], counts, fixed))
 
 

@@ -334,13 +334,13 @@ def _inputs(described: list[dict[str, Any]]) -> tuple[Input, ...]:
     for made in described:
         request = None if made["request"] is None else _request(made["request"])
         if made["recipe"] is not None:
-            found.append(Input(_recipe(made["recipe"]), request))
+            found.append(Input(read_recipe(made["recipe"]), request))
     if len(described) > 1 and any(len(made.recipe.shape) != 1 for made in found):
         raise ModelFileError("rows that are no vectors stand side by side in it")
     return tuple(found)
 
 
-def _recipe(fields: dict[str, Any]) -> Recipe:
+def read_recipe(fields: dict[str, Any]) -> Recipe:
     """Rebuild a recipe whose every value was checked: networks and images are made after them."""
     check(fields, _RECIPE, "its recipe")
     if math.prod(fields["shape"]) > _MAX_ROW:

@@ -160,10 +160,10 @@ class Model(ModelParts):
         found = self.classify(source, **vars(part_of(Classify, how)))
         if isinstance(found, NumberPredictions):
             numbers = found.numbers
-            return _readable(found, numbers[:, 0] if numbers.shape[1] == 1 else numbers, how.errors)
+            return readable(found, numbers[:, 0] if numbers.shape[1] == 1 else numbers, how.errors)
         labels = np.empty(len(found), dtype=object)
         labels[:] = found.labels
-        return _readable(found, labels, how.errors)
+        return readable(found, labels, how.errors)
 
     @keywords(Predict)
     def predict_proba(self, source: Any, how: Predict) -> NDArray[np.float64]:
@@ -171,7 +171,7 @@ class Model(ModelParts):
         found = self.classify(source, **vars(part_of(Classify, how)))
         if isinstance(found, NumberPredictions):
             raise OptionError("This model predicts numbers, which have no probabilities: model.predict(source)")
-        return _readable(found, found.array if isinstance(found, LabelPredictions) else found.probabilities, how.errors)
+        return readable(found, found.array if isinstance(found, LabelPredictions) else found.probabilities, how.errors)
 
     @keywords(Top)
     def top(self, source: Any, how: Top) -> list[list[tuple[str, float]]]:
@@ -350,7 +350,7 @@ class Model(ModelParts):
         )
 
 
-def _readable(found: Predictions | LabelPredictions | NumberPredictions, values: Found, errors: str) -> Found:
+def readable(found: Predictions | LabelPredictions | NumberPredictions, values: Found, errors: str) -> Found:
     """Return `values` of the rows of `found`, masked or with complaint where an image could not be read."""
     check_choice("errors", errors, ("raise", "mask"))
     if errors == "mask":

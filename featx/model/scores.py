@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featx.model.scaling import FeatureScaler
 
 #: A probability of zero counts as this, and a label without a probability as sure but for this.
-_LEAST = 1e-12
+LEAST = 1e-12
 
 
 def relative_scores(head: Any, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -40,9 +40,9 @@ def relative_scores(head: Any, X: NDArray[Any]) -> NDArray[np.float64]:
         if scores.ndim == 1:  # the log-odds of the second of two classes
             scores = np.column_stack([np.zeros_like(scores), scores])
     elif hasattr(head, "predict_proba"):
-        scores = np.log(np.clip(np.asarray(head.predict_proba(X), dtype=np.float64), _LEAST, None))
+        scores = np.log(np.clip(np.asarray(head.predict_proba(X), dtype=np.float64), LEAST, None))
     else:
-        scores = np.where(np.asarray(head.predict(X))[:, None] == head.classes_, 0.0, np.log(_LEAST))
+        scores = np.where(np.asarray(head.predict(X))[:, None] == head.classes_, 0.0, np.log(LEAST))
     return np.asarray(scores - scores.max(axis=1, keepdims=True))
 
 

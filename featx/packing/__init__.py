@@ -1,0 +1,24 @@
+"""A whole model as one ONNX file, from an image of any size to probabilities; predictions from it without PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featx.importing import later
+
+if TYPE_CHECKING:
+    from featx.packing.reading import PackedModel, is_packed
+    from featx.packing.settings import Packing
+    from featx.packing.writing import Packed, pack
+
+__all__ = ["Packed", "PackedModel", "Packing", "is_packed", "pack"]
+
+if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
+    __getattr__ = later(
+        __name__,
+        {
+            "featx.packing.reading": "PackedModel is_packed",
+            "featx.packing.settings": "Packing",
+            "featx.packing.writing": "Packed pack",
+        },
+    )
