@@ -253,6 +253,9 @@ def test_what_cannot_be_packed_is_refused_in_one_line(packed, images, tmp_path):
         pack(featx.fit(sine, head="ridge", val=0), tmp_path / "m.onnx")
     with pytest.raises(OptionError, match=r"no network to pack"):
         pack(featx.fit(rows(3), head="ridge"), tmp_path / "m.onnx")
+    both = dataclasses.replace(packed[0], inputs=packed[0].inputs * 2)
+    with pytest.raises(OptionError, match=r"several layers cannot be packed .*fit one on one table"):
+        pack(both, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

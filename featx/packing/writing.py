@@ -80,6 +80,10 @@ def pack(model: Model, path: str | Path, how: Packing) -> Packed:
         If onnx, onnxscript or onnxruntime is not installed.
     """
     _check_installed()
+    if len(model.inputs) > 1:
+        raise OptionError(
+            f"A model on several layers cannot be packed ({model.made_of}): fit one on one table, or keep the model file."
+        )
     if model.recipe is None:
         raise OptionError(
             "This model was fitted on rows without a recipe, so there is no network to pack. Fit it on a table of "
