@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from featx.features import Features
     from featx.model import Model, Predictions
     from featx.model.target_predictions import LabelPredictions, NumberPredictions
+    from featx.packing import PackedModel
 
 #: Endings of files that hold more than one image.
 _CONTAINERS = {".h5", ".hdf5", ".csv", ".tsv", ".npz", ".parquet", ".tar", ".gz", ".tgz"}
@@ -78,16 +79,14 @@ def predict(
     An image that cannot be read is a row with its reason. The exit status is 1 where a named file is not there. Rows
     that the cache has are not computed again. Photos that a CSV names keep its columns in the file of --csv.
     """
-    from featx.model import load, write_csv
+    from featx.model import write_csv
     from featx.model.tabulate import check_destination
-    from featx.packing import PackedModel, is_packed
 
     if csv_path is None and (sample or raw or form != "photos"):
         raise click.UsageError("--format, --sample and --raw are of the file that --csv OUT writes.")
     if csv_path is not None:
         check_destination(csv_path)
-    loading = vars(taken(Loading, options))
-    classifier = PackedModel(model) if is_packed(model) else load(model, **loading)
+    classifier = _opened(model, taken(Loading, options))
     source = _source(subjects, taken(Source, options))
     found = classifier.classify(source, cache=cache, **options)
     if csv_path is not None:
@@ -108,6 +107,18 @@ def predict(
     if missing:
         click.echo(f"Error: no such file: {shlex.join(missing)}", err=True)
     return 1 if missing else 0
+
+
+def _opened(model: Path, how: Loading) -> Model | PackedModel:
+    from featx.packing import is_packed
+
+    if is_packed(model):
+        from featx.packing import PackedModel
+
+        return PackedModel(model)
+    from featx.model import load
+
+    return load(model, **vars(how))
 
 
 def _source(subjects: tuple[str, ...], how: Source) -> Any:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from featx.importing import later
 
 if TYPE_CHECKING:
-    from featx.packing.reading import PackedModel, is_packed
-    from featx.packing.settings import Packing
+    from featx.packing.reading import PackedModel
+    from featx.packing.settings import Packing, is_packed
     from featx.packing.writing import Packed, pack
 
 __all__ = ["Packed", "PackedModel", "Packing", "is_packed", "pack"]
@@ -17,8 +17,8 @@ if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
     __getattr__ = later(
         __name__,
         {
-            "featx.packing.reading": "PackedModel is_packed",
-            "featx.packing.settings": "Packing",
+            "featx.packing.reading": "PackedModel",
+            "featx.packing.settings": "Packing is_packed",
             "featx.packing.writing": "Packed pack",
         },
     )

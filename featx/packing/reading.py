@@ -33,11 +33,6 @@ IMAGES, PIXELS, OUTPUTS = "images", "pixels", ("probabilities", "familiarity")
 _BATCH = 32
 
 
-def is_packed(path: str | Path) -> bool:
-    """Whether a file is a packed model, by its name."""
-    return Path(path).suffix.lower() == ".onnx"
-
-
 class PackedModel:
     """A model as `featx.pack` wrote it.
 

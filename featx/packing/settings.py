@@ -1,8 +1,9 @@
-"""What packing can be told, in Python and on the command line."""
+"""What packing can be told, in Python and on the command line, and how its files are named."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from featx.settings import check, option
@@ -17,3 +18,8 @@ class Packing:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether a file is a packed model, by its name."""
+    return Path(path).suffix.lower() == ".onnx"

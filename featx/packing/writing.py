@@ -82,7 +82,8 @@ def pack(model: Model, path: str | Path, how: Packing) -> Packed:
     _check_installed()
     if len(model.inputs) > 1:
         raise OptionError(
-            f"A model on several layers cannot be packed ({model.made_of}): fit one on one table, or keep the model file."
+            f"A model on several layers cannot be packed ({model.made_of}): fit one on one table, or keep the model "
+            "file."
         )
     if model.recipe is None:
         raise OptionError(
