@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from featx.cluster import RayCluster as RayCluster
     from featx.comparison import Comparison as Comparison
     from featx.comparison import compare as compare
+    from featx.curation import Listing as Listing
+    from featx.curation.doubts import doubts as doubts
+    from featx.curation.duplicates import duplicates as duplicates
+    from featx.curation.search import search as search
+    from featx.curation.suggest import suggest as suggest
     from featx.datasets import open_dataset as open_dataset
     from featx.errors import FeatxError as FeatxError
     from featx.evaluation import Evaluation as Evaluation
@@ -54,6 +59,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "cluster": ("RayCluster",),
     "comparison": ("Comparison", "compare"),
+    "curation": ("Listing", "doubts", "duplicates", "search", "suggest"),
     "datasets": ("open_dataset",),
     "errors": ("FeatxError",),
     "evaluation": ("Evaluation", "evaluate"),

@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 
 import featx
 from featx.errors import DataError
-from featx.evaluation import evaluate, evaluate_predictions, find_mislabelled, held_out, mcnemar, out_of_fold
+from featx.evaluation import evaluate, evaluate_predictions, held_out, mcnemar
 from featx.evaluation.evaluation import as_text
 from featx.evaluation.metrics import reliability
 from featx.features import Features
@@ -304,34 +304,6 @@ def test_each_row_is_told_right_or_wrong_the_most_surely_wrong_first(model, tmp_
     assert [row[4] for row in rows[: len(wrong)]] == [False] * len(wrong)
     assert wrong == sorted(wrong, reverse=True)
     assert sum(row[4] for row in rows) == found.accuracy.n_correct
-
-
-@pytest.mark.parametrize("head", ["ridge", "mlp", "knn"])
-def test_planted_labels_are_found_among_all_rows(tmp_path, head):
-    X, y, splits = digits(500)
-    planted = np.random.default_rng(0).choice(500, 12, replace=False)
-    wrong = y.copy()
-    wrong[planted] = (wrong[planted] + 3) % 10
-    features = table(tmp_path, X, wrong, splits)
-    settings = {"epochs": 2} if head == "mlp" else {}
-    doubts = find_mislabelled(fit(features, head, settings=settings), features)
-
-    assert len({s.row for s in doubts.suspects[:20]} & set(planted.tolist())) >= 10
-    header, rows = doubts.records()
-    assert header[:3] == ["file", "label", "likely"]
-    s = doubts.suspects[0]
-    assert rows[0][:3] == [features.ids[s.row], NAMES[wrong[s.row]], NAMES[s.likely]]
-
-
-def test_no_row_is_doubted_by_what_learned_its_twin(tmp_path):
-    """Labels of noise: only a twin in another fold could be right about them."""
-    X = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
-    features = table(
-        tmp_path, np.tile(X, (2, 1)), np.tile(np.arange(60) % 2, 2), np.full(120, "train"), classes=("a", "b")
-    )
-    probabilities, positions = out_of_fold(fit(features, "knn", settings={"k": 1}), features)
-
-    assert (probabilities.argmax(axis=1) == features.y[positions]).mean() < 0.75
 
 
 def test_unlabelled_rows_are_not_evaluated(model, tmp_path):

@@ -13,9 +13,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 import featx
 from featx.cli import main
+from featx.curation import out_of_fold
 from featx.datasets import ValidationShare, draw_validation, open_dataset
 from featx.errors import DataError, OptionError
-from featx.evaluation.mislabelled import out_of_fold
 from featx.features import Features
 from featx.model import Accuracy
 from featx.model.rows import choose_rows
@@ -174,7 +174,7 @@ def test_folds_keep_patients_whole(table, monkeypatch):
     featx.fit(table, "ridge", cv=3)
     featx.fit(table, "logreg-cv", val=0)  # its own folds
     featx.fit(table, "mlp", val=0, settings={"early_stopping": True, "epochs": 2})  # its own hold-out
-    out_of_fold(featx.fit(table, "ridge"), table)
+    out_of_fold(table)
 
     assert len(seen) >= 3 + 3 + 1 + 2
     for train, held in seen:

@@ -16,9 +16,10 @@ from PIL import Image
 
 import featx
 from featx.cli import main
+from featx.curation import less_probable
 from featx.datasets import open_dataset
 from featx.errors import DataError, MissingDataError
-from featx.evaluation import evaluate, held_out, label_errors
+from featx.evaluation import evaluate, held_out
 from featx.features import Features
 from featx.model import Accuracy
 from featx.reporting import report_predictions
@@ -147,10 +148,10 @@ def test_wrong_labels_are_suspected(toy, page):
     held = held_out(toy.model, toy.table)
     names = [str(name) for name in held.rows.ids]
     wrong = {i for i, name in enumerate(names) if int(name.split("-")[1][:-4]) % toy_report.MISLABELLED == 1}
-    suspects = label_errors(held.y, toy.model.predict_proba(held.rows), limit=len(wrong))
-    caught = sum(suspect.row in wrong for suspect in suspects)
+    doubted = less_probable(held.y, toy.model.predict_proba(held.rows))[: len(wrong)]
+    caught = sum(row in wrong for row in doubted.tolist())
 
-    assert caught >= 0.7 * len(suspects)
+    assert caught >= 0.7 * len(doubted)
     assert caught >= 0.5 * len(wrong)
 
 

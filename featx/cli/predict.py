@@ -190,7 +190,8 @@ def evaluate(
     """
     if tta and page is not None:
         raise click.UsageError("--report shows images as they are, --tta averages over views: one of the two.")
-    from featx.evaluation import find_mislabelled, held_out, held_out_targets
+    from featx.curation import doubts
+    from featx.evaluation import held_out, held_out_targets
     from featx.model import load
     from featx.model.tabulate import check_destination, write_rows
     from featx.reporting import report
@@ -219,9 +220,9 @@ def evaluate(
         write_rows(sheet, *records, raw=raw)
         console.note(f"{len(records[1]):,} photos, the most surely wrong first: {sheet}")
     if mislabelled is not None:
-        doubts = find_mislabelled(classifier, rows)
-        write_rows(mislabelled, *doubts.records(), raw=raw)
-        console.note(f"{len(doubts.suspects):,} photos whose label looks wrong, the most doubtful first: {mislabelled}")
+        found_wrong = doubts(rows, model=classifier)
+        write_rows(mislabelled, *found_wrong.records(), raw=raw)
+        console.note(f"{len(found_wrong):,} photos whose label looks wrong, the most doubtful first: {mislabelled}")
     if page is not None:
         made = report(classifier, table=rows, split=split, command=typed_command())
         console.note(f"The report: {made.save(page)}")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from featx.errors import DataError
 from featx.features.export import Export, export
+from featx.features.nearest import Cosines, Searching
 from featx.features.rows import ArrayRows, ArrayTable, PickedRows, Picks, find_items, in_order, row_numbers, shuffled
 from featx.features.tasks import targets_of
 from featx.recipe import Recipe, Request, Views
@@ -409,7 +410,12 @@ class Features:
         return part.X, part.y if targets is None else targets.y
 
     def blocks(
-        self, n_bytes: int = 64 << 20, *, shuffle: bool = False, seed: int | Sequence[int] = 0
+        self,
+        n_bytes: int = 64 << 20,
+        *,
+        shuffle: bool = False,
+        seed: int | Sequence[int] = 0,
+        in_place: bool = False,
     ) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
         """Yield all rows, once each, in blocks that fit in memory.
 
@@ -424,6 +430,9 @@ class Features:
         shuffle : bool
         seed : int or sequence of int
             Of the order, for example ``(seed, epoch)``.
+        in_place : bool
+            Yield rows that are only to be read, and lie in the mapped file where that can be: no memory is taken for
+            them, and none is filled.
 
         Yields
         ------
@@ -434,10 +443,40 @@ class Features:
         row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
         n_rows = max(1, n_bytes // row_bytes)
         for indices in shuffled(len(self), n_rows, row_bytes, seed) if shuffle else in_order(len(self), n_rows):
-            yield indices, self._take(indices)
+            yield indices, self._look(indices) if in_place else self._take(indices)
+
+    def _look(self, indices: Indices) -> npt.NDArray[Any]:
+        """Return rows that are only read: where they lie, if they lie one behind another."""
+        rows = indices if self._rows is None else self._rows[indices]
+        if len(rows) and (np.diff(rows) == 1).all():
+            return self._table.rows.look(int(rows[0]), int(rows[-1]) + 1)
+        return self._table.rows.take(rows, mapped=True)
 
     def _take(self, indices: Indices, *, mapped: bool = False) -> npt.NDArray[Any]:
         return self._table.rows.take(indices if self._rows is None else self._rows[indices], mapped=mapped)
+
+    @cached_property
+    def cosines(self) -> Cosines:
+        """What holds a vector against every row; it remembers their lengths."""
+        return Cosines(self)
+
+    @keywords(Searching)
+    def search(self, like: Any, how: Searching) -> Any:
+        """Return the rows most like a photo, a row, or several: see `featx.search`.
+
+        Parameters
+        ----------
+        like : str, int, path, PIL image, array, or a sequence of these
+            The id of a row, its position, a photo, or features.
+        {options}
+
+        Returns
+        -------
+        Listing
+        """
+        import featx  # the face of the whole: photos become rows in rooms that know this one
+
+        return featx.search(self, like, unlike=how.unlike, k=how.k)
 
     def _of_split(self, name: str) -> Indices:
         indices = np.flatnonzero(self.splits == name)

@@ -44,6 +44,10 @@ class ArrayRows:
         del mapped  # it is in memory as it is
         return np.take(self.X, rows, axis=0, out=out)
 
+    def look(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop`` of the array itself."""
+        return self.X[start:stop]
+
 
 class PickedRows:
     """Rows picked from several tables, which may be pickled as these may: as their paths.
@@ -66,6 +70,10 @@ class PickedRows:
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the rows ``start … stop``."""
         return self.take(np.arange(start, stop))
+
+    def look(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``: a copy, since neighbours may lie in several tables."""
+        return self.read(start, stop)
 
     def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
         """Return any rows in any order."""

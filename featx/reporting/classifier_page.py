@@ -120,12 +120,7 @@ def _shown(on_table: TableFindings) -> dict[str, Any]:
         ("Least sure", choice.unsure),
     ]
     place = {name: i for i, name in enumerate(found.classes)}
-    names, y = on_table.table.classes, on_table.table.y
-    doubted = {
-        s.row: (str(on_table.table.ids[s.row]), place[names[y[s.row]]], place[names[s.likely]], s.p_likely)
-        for s in on_table.suspects
-        if names[y[s.row]] in place and names[s.likely] in place
-    }
+    doubted = _doubted(on_table, place)
     return {
         "classes": list(found.classes),
         "rows": doubted | _sampled(on_table) | _predicted(on_table),  # the page has images of these
@@ -137,6 +132,19 @@ def _shown(on_table: TableFindings) -> dict[str, Any]:
         "methods": [(name, f"{name} of {len(points):,}") for name, points in on_table.maps.items()],
         "twins": [_group(on_table, group) for group in on_table.duplicates],
         "data": {"confusion": _confusion(on_table, indices), "map": _map(on_table)},
+    }
+
+
+def _doubted(on_table: TableFindings, place: dict[str, int]) -> dict[int, Shown]:
+    """Return what is said of each row whose label looks wrong, where the evaluation knows both classes."""
+    if (doubted := on_table.doubted) is None:
+        return {}
+    given = [on_table.table.classes[label] for label in on_table.table.y[doubted.rows].tolist()]
+    columns = given, doubted.columns["likely"], doubted.columns["probability_of_likely"]
+    return {
+        row: (name, place[label], place[likely], p)
+        for row, name, label, likely, p in zip(doubted.rows.tolist(), doubted.ids, *columns, strict=True)
+        if label in place and likely in place
     }
 
 

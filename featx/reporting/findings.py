@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.curation import doubts
 from featx.errors import DataError, OptionError
-from featx.evaluation import find_mislabelled, held_out
+from featx.evaluation import held_out
 from featx.evaluation.on_table import known_content
 from featx.plots.points import project
 from featx.reporting.choice import Choice, choose, duplicates, sample_rows
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featx.evaluation import Evaluation, HeldOut, Suspect
+    from featx.curation import Listing
+    from featx.evaluation import Evaluation, HeldOut
     from featx.features import Features
     from featx.model import Model
     from featx.reporting.board import Row
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 #: Seconds that may go into fitting again on fewer images.
 _REFIT_SECONDS = 6.0
 #: Rows whose labels look wrong that are shown.
-_MAX_SUSPECTS = 24
+_MOST_DOUBTED = 24
 
 log = logging.getLogger("featx")
 
@@ -50,8 +52,8 @@ class TableFindings:
         Of those rows.
     choice : Choice
         Which of them are shown.
-    suspects : list of Suspect
-        Rows of the whole table whose labels look wrong, as positions in it.
+    doubted : Listing or None
+        Rows of the whole table whose labels look wrong; None where they cannot be doubted.
     n_duplicates, duplicates : int, list of list of int
         Images that are in several splits or under several labels: how many, and positions in the table.
     samples : list of int
@@ -71,7 +73,7 @@ class TableFindings:
     split: str
     evaluation: Evaluation
     choice: Choice
-    suspects: list[Suspect]
+    doubted: Listing | None
     n_duplicates: int
     duplicates: list[list[int]]
     samples: list[int]
@@ -131,11 +133,11 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
     name, held = _hold_out(model, table, split)
     evaluation = held.evaluate(model)
     choice = choose(evaluation)
-    suspects = _suspects(model, table)
+    doubted = _doubted(model, table)
     n_duplicates, groups = duplicates(table)
     samples = sample_rows(table)
     dataset, note = open_images(table, data)
-    shown = [*(suspect.row for suspect in suspects), *held.positions[choice.by_importance()].tolist()]
+    shown = [*([] if doubted is None else doubted.rows.tolist()), *held.positions[choice.by_importance()].tolist()]
     order = [*samples, *(row for group in groups for row in group), *shown]
     return TableFindings(
         table=table,
@@ -143,7 +145,7 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
         split=name,
         evaluation=evaluation,
         choice=choice,
-        suspects=suspects,
+        doubted=doubted,
         n_duplicates=n_duplicates,
         duplicates=groups,
         samples=samples,
@@ -154,13 +156,13 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
     )
 
 
-def _suspects(model: Model, table: Features) -> list[Suspect]:
-    """Return the rows of the table whose labels look wrong; none where a head cannot be fitted on parts of it."""
+def _doubted(model: Model, table: Features) -> Listing | None:
+    """Return the rows of the table whose labels look wrong; None where a head cannot be fitted on parts of it."""
     try:
-        return find_mislabelled(model, table, limit=_MAX_SUSPECTS).suspects
+        return doubts(table, model=model, n=_MOST_DOUBTED)
     except (DataError, OptionError) as error:
         log.info("Labels were not doubted: %s", error)
-        return []
+        return None
 
 
 def _hold_out(model: Model, table: Features, split: str | None) -> tuple[str, HeldOut]:

@@ -78,6 +78,9 @@ class RowReader(Protocol):
     def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
         """Return any rows in any order, gathered from a memory map if that is allowed and quicker."""
 
+    def look(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop`` to be read and not written: where they lie, if that can be, else a copy."""
+
 
 class _File(Protocol):
     """What rows are read from: `featx.store.container.Sealed`."""
@@ -166,6 +169,14 @@ class RowBlocks:
         self._file.read_parts(self._parts(rows, out))
         return out
 
+    def look(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop`` of the mapped file, verified; a copy where it cannot be mapped."""
+        X = self._mapped()
+        if X is None:
+            return self.read(start, stop)
+        self._touch(self._blocks_of(start, stop))
+        return X[start:stop]
+
     def verify(self, on_bytes: Callable[[int], None] | None = None) -> None:
         """Check every block against its digest, seen or not; `on_bytes` gets the bytes of each."""
         self._verified[:] = False
@@ -177,16 +188,22 @@ class RowBlocks:
 
     def _gather(self, rows: Indices, out: npt.NDArray[Any]) -> bool:
         """Copy rows from the map; False if there is none, or numpy would have to copy all of it first."""
-        mapped = self._file.mapped
-        if mapped is None or self._extent.offset % self.dtype.itemsize:
+        X, mapped = self._mapped(), self._file.mapped
+        if X is None or mapped is None:
             return False
-        X = np.frombuffer(mapped, self.dtype, math.prod(self.shape), self._extent.offset).reshape(self.shape)
         X.take(rows, axis=0, out=out, mode="clip")  # "raise" would copy once more
         self._mapped_bytes += out.nbytes
         if self._mapped_bytes > _MOST_MAPPED_BYTES:
             mapped.madvise(mmap.MADV_DONTNEED)
             self._mapped_bytes = 0
         return True
+
+    def _mapped(self) -> npt.NDArray[Any] | None:
+        """Return all rows where they lie in the mapped file, not verified; None where it cannot be mapped."""
+        mapped = self._file.mapped
+        if mapped is None or self._extent.offset % self.dtype.itemsize:
+            return None
+        return np.frombuffer(mapped, self.dtype, math.prod(self.shape), self._extent.offset).reshape(self.shape)
 
     def _parts(self, rows: Indices, out: npt.NDArray[Any]) -> Iterator[tuple[list[memoryview], int]]:
         """Yield, for each run of neighbours in the file, where its rows go and where they are."""

@@ -264,6 +264,10 @@ class SegmentedRows:
         """Return the rows ``start … stop``."""
         return self.take(np.arange(start, stop))
 
+    def look(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``: a copy, since neighbours may lie in several files."""
+        return self.read(start, stop)
+
     def take(
         self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None, *, mapped: bool = False
     ) -> npt.NDArray[Any]:
