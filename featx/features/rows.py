@@ -108,6 +108,10 @@ class JoinedRows:
         """Return the rows ``start … stop``."""
         return self.take(np.arange(start, stop))
 
+    def look(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows ``start … stop``: a copy, since blocks lie apart."""
+        return self.read(start, stop)
+
     def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:
         """Return any rows in any order."""
         del mapped  # each block knows best
