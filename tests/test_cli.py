@@ -443,6 +443,7 @@ def commands(group=cli, path=()):
 ON_NOTHING = {
     "extract": ["nowhere/"], "fit": ["nowhere.h5"], "predict": ["nowhere.featx", "a.jpg"],
     "evaluate": ["nowhere.featx"], "finetune": ["nowhere/"], "compare": ["nowhere/"], "layers": ["nosuchnet"],
+    "search": ["nowhere.h5", "a.jpg"], "duplicates": ["nowhere.h5"], "doubts": ["nowhere.h5"], "suggest": ["nowhere.h5"],
 }  # fmt: skip
 NUMBERS = [
     (words, option.opts[-1])

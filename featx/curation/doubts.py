@@ -76,7 +76,7 @@ def doubts(table: Features | str | Path, how: _Doubt) -> Listing:
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> y[7] = 1  # a seven
-    >>> found = doubts(Features.from_arrays(X[:300], y[:300]), n=3)
+    >>> found = doubts(Features.from_arrays(X[:300], y[:300]), n=5)
     >>> dict(zip(found.ids, found.columns["likely"]))["7"]
     '7'
     """
