@@ -90,6 +90,21 @@ def test_validation_chooses_among_settings_and_folds_do(tmp_path):
     assert featx.fit(labels_table(), "ridge", search="alpha=1,1e5", cv=3).report["search"][0]["map"] > 0.8
 
 
+def test_a_ridge_on_numbers_chooses_its_penalty_where_none_is_named():
+    """Of about as many features as rows, a weak penalty makes predictions that are worse than the mean."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 300)).astype(np.float32)
+    y = X[:, :20].sum(axis=1) + 4 * rng.standard_normal(400)
+    table = Features.from_arrays(X, targets=y[:, None], splits=np.repeat(["train", "val"], [320, 80]))
+
+    weak = featx.fit(table, "ridge", settings={"alpha": 1}).report
+    chosen = featx.fit(table, "ridge").report
+
+    assert weak["val"]["r2"] < 0 < chosen["val"]["r2"]
+    assert dict(chosen["chosen"])["alpha"] in (100, 1000)
+    assert not weak["chosen"]
+
+
 def test_files_of_classifiers_say_nothing_new(tmp_path):
     model = featx.fit(Features.from_arrays(X, (LINEAR[:, 0] > 0).astype(int)), "ridge")
     fields = json.loads(read_archive(model.save(tmp_path / "m.featx"))["model.json"])
