@@ -69,7 +69,8 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     -----
     `head` may also be an unfitted scikit-learn classifier. ``logreg`` without a ``C`` chooses it on the validation
     rows: by default the table's own, else a tenth of train, see `featx.model.rows.choose_rows`. ``ridge`` on numbers
-    without an ``alpha`` takes the one with the best leave-one-out R² of 0.01, 0.1, … 1,000,000. The scaling ``auto`` is ``l2`` for knn and centroid, ``none`` for xgboost and conv, else ``standard``. A head learns from all
+    without an ``alpha`` takes the one of 0.01, 0.1, … 1,000,000 with the best leave-one-out R². The scaling
+    ``auto`` is ``l2`` for knn and centroid, ``none`` for xgboost and conv, else ``standard``. A head learns from all
     views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
     `refit`, validation accuracy and calibration are those of the fit before.
 
