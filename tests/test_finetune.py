@@ -50,7 +50,7 @@ def tune(images, **changes):
 
 def state_of(model):
     """Return the tensors of the network that a model holds."""
-    with model.loadable_request() as request:
+    with model.loadable_requests() as (request,):
         return {name: tensor.clone() for name, tensor in backbones.load(request).module.state_dict().items()}
 
 

@@ -30,7 +30,7 @@ def tune(images, cache, **changes):
 
 
 def state_of(model):
-    with model.loadable_request() as request:
+    with model.loadable_requests() as (request,):
         return backbones.load(request).module.state_dict()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from featx.curation import Listing
+    from featx.model import Model
 
 #: Rows that a terminal is shown.
 _MOST_SHOWN = 50
@@ -57,6 +58,14 @@ def _sheet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--csv", "sheet", type=click.Path(path_type=Path), metavar="OUT", help="Write them; .xlsx and .parquet too."
     )(command)
+
+
+def _loaded(path: Path | None, options: dict[str, Any]) -> Model | None:
+    """Return the model at `path`, loaded as its part of `options` says, which is taken out of them."""
+    from featx.model import load
+
+    how = taken(Loading, options)
+    return None if path is None else load(path, **vars(how))
 
 
 def _text(found: Listing) -> str:
@@ -143,14 +152,12 @@ def doubts(
     Each image is predicted by classifiers that have not learned from it, nor from others of its group.
     """
     from featx.curation import doubts as run
-    from featx.model import load
 
     out = _Sheet(sheet, raw)
     out.check()
-    loading = taken(Loading, options)
-    doubter = None if model is None else load(model, **vars(loading))
+    classifier = _loaded(model, options)
     rows = find_table(console, source, cache, None, remember=False)
-    out.show(console, run(rows, model=doubter, **options), "No label looks wrong.")
+    out.show(console, run(rows, model=classifier, **options), "No label looks wrong.")
 
 
 @click.command()
@@ -177,11 +184,9 @@ def suggest(
     They are unsure, and unlike one another. Without any label yet they stand for all. Images of val and test are left.
     """
     from featx.curation import suggest as run
-    from featx.model import load
 
     out = _Sheet(sheet, raw)
     out.check()
-    loading = taken(Loading, options)
-    unsure = None if model is None else load(model, **vars(loading))
+    classifier = _loaded(model, options)
     rows = find_table(console, source, cache, None, remember=False)
-    out.show(console, run(rows, model=unsure, **options), "No unlabelled row is left.")
+    out.show(console, run(rows, model=classifier, **options), "No unlabelled row is left.")

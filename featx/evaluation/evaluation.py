@@ -23,6 +23,7 @@ from featx.evaluation.metrics import (
     reliability,
     top_k_accuracy,
 )
+from featx.evaluation.rows import notes_on_rows
 from featx.model import Accuracy
 
 if TYPE_CHECKING:
@@ -233,24 +234,9 @@ def _headline(evaluation: Evaluation) -> list[str]:
         ("calibration error", _percent(evaluation.calibration_error)),
         ("baseline", f"{_percent(share)} (always {label!r})"),
     ]
-    return [f"{name:<18} {value}" for name, value in rows if value] + list(_notes(evaluation))
-
-
-def _notes(evaluation: Evaluation) -> list[str]:
-    notes = []
-    if evaluation.trained_on:
-        named = ", ".join(evaluation.trained_on[:3]) + (", …" if len(evaluation.trained_on) > 3 else "")
-        notes.append(f"Left out: {len(evaluation.trained_on):,} rows that the model was trained on ({named}).")
-    if evaluation.n_chosen_on:
-        notes.append(
-            f"{evaluation.n_chosen_on:,} of the rows chose the model's settings: on new ones expect a little less."
-        )
-    if evaluation.unknown:
-        named = ", ".join(f"{n:,} of {name!r}" for name, n in evaluation.unknown.items())
-        notes.append(f"Left out: rows of classes that the model does not know ({named}).")
-    if evaluation.n_unreadable:
-        notes.append(f"Not counted: {evaluation.n_unreadable:,} images that could not be read.")
-    return notes
+    return [f"{name:<18} {value}" for name, value in rows if value] + notes_on_rows(
+        evaluation.trained_on, evaluation.n_chosen_on, evaluation.n_unreadable, evaluation.unknown
+    )
 
 
 def _classes(evaluation: Evaluation, width: int) -> list[str]:

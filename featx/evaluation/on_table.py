@@ -12,6 +12,8 @@ from featx.datasets import item_id
 from featx.datasets.dataset import select
 from featx.errors import DataError, ImageError
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
+from featx.evaluation.rows import not_trained_on, wanted_rows
+from featx.evaluation.targets import held_out_targets
 from featx.extraction import ComputeOptions
 from featx.features import Features, opened
 from featx.model import Model, load
@@ -125,59 +127,6 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     )
 
 
-def wanted_rows(
-    features: Features, labelled: NDArray[np.bool_], split: str | None
-) -> tuple[NDArray[np.bool_], str | None]:
-    """Return which of the labelled rows are of a split, bool of shape (n,), and its name: test where there is one.
-
-    Raises
-    ------
-    DataError
-        If there are none.
-    """
-    if split is None and (features.splits == "test").any():
-        split = "test"
-    if split is not None and not (features.splits != "").any():
-        raise DataError(
-            f"There is no split {split!r}: the table has none, and the fit drew its validation rows itself. "
-            "Leave --split out: rows that the model was trained on are left out by their content."
-        )
-    wanted = labelled
-    if split is not None:
-        features.select(split)  # refuses a split without rows
-        wanted = labelled & (features.splits == split)
-    if not wanted.any():
-        raise DataError(
-            "None of these rows has a label to evaluate on. Give images in class folders, or name the labels: "
-            "--label-column COLUMN"
-        )
-    return wanted, split
-
-
-def not_trained_on(
-    model: Model, features: Features, positions: NDArray[np.intp], split: str | None
-) -> tuple[NDArray[np.intp], tuple[str, ...], int]:
-    """Return the rows among `positions` whose content `model` was not trained on, ids of the others, and a number.
-
-    The number is that of rows on which the model's settings were chosen.
-
-    Raises
-    ------
-    DataError
-        If none is left.
-    """
-    part = features.select(positions)
-    trained_on = known_content(part.item_ids, model.trained_on)
-    if len(part) and trained_on.all():
-        rows = "rows" if split is None else f"rows of split {split!r}"
-        raise DataError(
-            f"The model was trained on all {len(part):,} {rows}: nothing is left to evaluate on. "
-            f"{'Give it other images: featx evaluate MODEL DATA' if split is None else 'Leave --split out.'}"
-        )
-    n_chosen_on = int(known_content(part.item_ids[~trained_on], model.chosen_on).sum())
-    return positions[~trained_on], tuple(part.ids[trained_on].tolist()), n_chosen_on
-
-
 @dataclass(frozen=True)
 class _OnTable:
     features: Features | str | Path | Sequence[Features | str | Path] | None = None
@@ -228,8 +177,6 @@ def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation | TargetEv
         raise DataError("The table that the model was fitted on is not there. Name one: featx.evaluate(model, table)")
     table = opened(table)
     if classifier.outputs is not None:
-        from featx.evaluation.targets import held_out_targets
-
         return held_out_targets(classifier, table, how.split).evaluate(classifier)
     computed = vars(part_of(ComputeOptions, how))
     return held_out(classifier, table, how.split).evaluate(classifier, how.images, **computed)
@@ -257,9 +204,3 @@ def _in_classes_of(
             f"Take them out, or fit a model on them too. It knows {known}"
         )
     return y, unknown
-
-
-def known_content(item_ids: NDArray[np.uint8], among: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which content hashes are `among` others; rows of one's own arrays have none, all zeros."""
-    others = {row.tobytes() for row in among} - {bytes(32)}
-    return np.array([row.tobytes() in others for row in item_ids], dtype=bool)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import DataError
-from featx.evaluation.on_table import not_trained_on, wanted_rows
-from featx.features import in_task, targets_of
+from featx.evaluation.rows import not_trained_on, notes_on_rows, wanted_rows
+from featx.features import in_task
 from featx.metrics import label_scores, mean_absolute_error, r2_score, root_mean_squared_error
 from featx.model.outputs import COVERAGE, TargetScore
 from featx.model.rows import given_groups
@@ -128,15 +128,7 @@ class TargetEvaluation:
         return f"<TargetEvaluation: {self.score}>"
 
     def __str__(self) -> str:
-        lines = [str(self.score)]
-        if self.trained_on:
-            lines.append(f"Left out: {len(self.trained_on):,} rows that the model was trained on.")
-        if self.n_chosen_on:
-            lines.append(
-                f"{self.n_chosen_on:,} of the rows chose the model's settings: on new ones expect a little less."
-            )
-        if self.n_unreadable:
-            lines.append(f"Not counted: {self.n_unreadable:,} images that could not be read.")
+        lines = [str(self.score), *notes_on_rows(self.trained_on, self.n_chosen_on, self.n_unreadable)]
         return "\n".join(
             [*lines, "", *(_label_lines(self.per_label) if self.per_label else _number_lines(self.per_number))]
         )
@@ -234,7 +226,7 @@ def held_out_targets(model: Model, features: Features, split: str | None = None)
     assert model.outputs is not None
     names, task = model.outputs.names, model.outputs.task
     as_numbers = task == "regress" and features.task == "classify" and names == (AS_NUMBERS,)
-    targets = targets_of(in_task(features, task) if as_numbers else features)
+    targets = (in_task(features, task) if as_numbers else features).given_targets
     if targets is None or targets.task != task or not set(names) <= set(targets.names):
         there = "classes" if targets is None else ", ".join(targets.names[:8])
         raise DataError(

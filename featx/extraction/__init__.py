@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from featx.extraction.options import (
         ComputeOptions,
         ErrorOptions,
-        Extract,
         MachineOptions,
         Options,
         ViewOptions,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     )
     from featx.extraction.plan import identify, resolved_recipes
     from featx.extraction.rows import RowMaker, cached_rows
+    from featx.extraction.settings import Extract
     from featx.store.opening import last_used, note_last_used, open_store
 
 __all__ = [
@@ -61,8 +61,8 @@ if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
             "featx.datasets": "open_dataset",
             "featx.extraction.api": "extract",
             "featx.extraction.executors": "Executor Rank",
-            "featx.extraction.options": "ComputeOptions ErrorOptions Extract MachineOptions Options "
-            "ViewOptions parse_views",
+            "featx.extraction.options": "ComputeOptions ErrorOptions MachineOptions Options ViewOptions parse_views",
+            "featx.extraction.settings": "Extract",
             "featx.extraction.plan": "identify resolved_recipes",
             "featx.extraction.rows": "RowMaker cached_rows",
             "featx.extraction.extracting": "Estimate Extraction estimate run",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from featx.extraction.extracting import run
-from featx.extraction.options import Extract
 from featx.extraction.plan import resolved_recipes
+from featx.extraction.settings import Extract
 from featx.settings import keywords
 
 if TYPE_CHECKING:

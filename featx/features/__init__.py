@@ -2,6 +2,6 @@
 
 from featx.features.features import Features
 from featx.features.joining import join, joined_if_tables, opened
-from featx.features.tasks import in_task, targets_of
+from featx.features.tasks import in_task
 
-__all__ = ["Features", "in_task", "join", "joined_if_tables", "opened", "targets_of"]
+__all__ = ["Features", "in_task", "join", "joined_if_tables", "opened"]

@@ -18,8 +18,17 @@ import numpy.typing as npt
 from featx.errors import DataError
 from featx.features.export import Export, export
 from featx.features.nearest import Cosines, Searching
-from featx.features.rows import ArrayRows, ArrayTable, PickedRows, Picks, find_items, in_order, row_numbers, shuffled
-from featx.features.tasks import targets_of
+from featx.features.rows import (
+    ArrayRows,
+    ArrayTable,
+    JoinedRows,
+    PickedRows,
+    Picks,
+    find_items,
+    in_order,
+    row_numbers,
+    shuffled,
+)
 from featx.recipe import Recipe, Request, Views
 from featx.settings import keywords
 from featx.store import Table, use_table
@@ -195,10 +204,16 @@ class Features:
         return self._column(self._table.groups)
 
     @cached_property
+    def given_targets(self) -> Targets | None:
+        """The `targets` with their task and names; None where rows have classes."""
+        given = self._table.targets
+        return None if given is None else Targets(given.task, given.names, self._column(given.array))
+
+    @property
     def targets(self) -> npt.NDArray[np.float32]:
         """Several labels (0, 1) or numbers a row, NaN for unlabelled, shape (n, t); (n, 0) where rows have classes."""
-        targets = self._table.targets
-        return np.empty((len(self), 0), np.float32) if targets is None else self._column(targets.array)
+        given = self.given_targets
+        return np.empty((len(self), 0), np.float32) if given is None else given.array
 
     @cached_property
     def item_ids(self) -> npt.NDArray[np.uint8]:
@@ -251,7 +266,7 @@ class Features:
         table = self._table
         if not isinstance(table, ArrayTable) or not table.blocks:
             return (self,)
-        return tuple(Features(table.of_block(block), self._rows) for block in table.blocks)
+        return tuple(Features(_of_block(table, block), self._rows) for block in table.blocks)
 
     @property
     def path(self) -> Path | None:
@@ -344,7 +359,7 @@ class Features:
 
     def _picked(self, parts: list[Picks]) -> ArrayTable:
         """Return the rows of `parts` one behind another, with the labels that they have in this table."""
-        origin, targets = np.concatenate([part.origin for part in parts]), targets_of(self)
+        origin, targets = np.concatenate([part.origin for part in parts]), self.given_targets
         return ArrayTable(
             rows=PickedRows(parts),
             y=self.y[origin],
@@ -406,7 +421,7 @@ class Features:
             If no row is of that split.
         """
         part = self.select(name)
-        targets = targets_of(part)
+        targets = part.given_targets
         return part.X, part.y if targets is None else targets.y
 
     def blocks(
@@ -557,3 +572,18 @@ class Features:
             str(self.path or "in memory"),
         ]
         return f"Features({', '.join(part for part in parts if part)})"
+
+
+def _of_block(table: ArrayTable, block: Features) -> ArrayTable:
+    """Return the columns of one block of a join alone, with the names and labels of the join."""
+    return replace(
+        table,
+        rows=JoinedRows([block]),
+        key=block.key,
+        recipe=block.recipe.to_json() if block.recipe else "",
+        request=block.request.to_json() if block.request else "",
+        probe=block.probe,
+        provenance=block.provenance,
+        path=block.path,
+        blocks=(),
+    )

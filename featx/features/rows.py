@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,6 @@ from featx.store import Table
 from featx.store.catalog import DigestIndex
 from featx.store.rows import Indices, RowReader, gather
 from featx.targets import Targets
-
-if TYPE_CHECKING:
-    from featx.features.features import Features
 
 #: Rows that stay together when blocks are shuffled, in bytes.
 _SHUFFLED_BYTES = 1 << 20
@@ -85,6 +82,18 @@ class PickedRows:
         return self._tables[number].rows.take(rows, out, mapped=mapped)
 
 
+class _Vectors(Protocol):
+    """A table whose rows are vectors: `featx.Features`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: Indices, /) -> npt.NDArray[Any]: ...
+
+
 class JoinedRows:
     """The vectors of several tables side by side, read from each when they are asked for.
 
@@ -94,7 +103,7 @@ class JoinedRows:
         Of one length, each of shape (n, d).
     """
 
-    def __init__(self, blocks: Sequence[Features]) -> None:
+    def __init__(self, blocks: Sequence[_Vectors]) -> None:
         self._blocks = blocks
         ends = np.cumsum([block.shape[1] for block in blocks]).tolist()
         self._columns = [slice(end - block.shape[1], end) for block, end in zip(blocks, ends, strict=True)]
@@ -143,21 +152,7 @@ class ArrayTable:
     views: list[str] = field(default_factory=list)
     groups: npt.NDArray[np.str_]
     targets: Targets | None = None
-    blocks: tuple[Features, ...] = ()
-
-    def of_block(self, block: Features) -> ArrayTable:
-        """Return the columns of one block of a join alone, with the names and labels of the join."""
-        return replace(
-            self,
-            rows=JoinedRows([block]),
-            key=block.key,
-            recipe=block.recipe.to_json() if block.recipe else "",
-            request=block.request.to_json() if block.request else "",
-            probe=block.probe,
-            provenance=block.provenance,
-            path=block.path,
-            blocks=(),
-        )
+    blocks: tuple[Any, ...] = ()  # of Features
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,22 +1,14 @@
-"""What the rows of a table are labelled for, and the same rows labelled for something else."""
+"""The rows of a table labelled for something else."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featx.errors import DataError
-from featx.targets import Targets, classes_as_numbers
-
-if TYPE_CHECKING:
-    from featx.features.features import Features
-
-
-def targets_of(table: Features) -> Targets | None:
-    """Return the targets of the rows of a table; None where they have classes."""
-    return None if table.task == "classify" else Targets(table.task, table.target_names, table.targets)
+from featx.features.features import Features
+from featx.targets import classes_as_numbers
 
 
 def in_task(table: Features, task: str) -> Features:
@@ -37,5 +29,4 @@ def in_task(table: Features, task: str) -> Features:
     if table.views > 1:
         raise DataError("The table has augmented views. Extract it again as numbers: featx extract DATA --task regress")
     numbers = classes_as_numbers(table.y, table.classes, "The table")
-    whole = table.whole()
-    return type(table)(replace(whole, y=np.full(len(table), -1, np.int64), classes=(), targets=numbers))
+    return Features(replace(table.whole(), y=np.full(len(table), -1, np.int64), classes=(), targets=numbers))

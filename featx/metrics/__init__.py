@@ -1,4 +1,8 @@
-"""How near predictions of several labels, or of numbers, come to the truth; intervals by resampling groups."""
+"""How near predictions of several labels, or of numbers, come to the truth; intervals by resampling groups.
+
+They are scikit-learn's by definition (`tests/test_target_models.py` holds them against it) without its checks: an
+interval asks 500 times, and the checks take longer than the arithmetic.
+"""
 
 from featx.metrics.multilabel import (
     LabelScores,

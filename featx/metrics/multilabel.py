@@ -63,12 +63,26 @@ def average_precisions(truth: ArrayLike, probabilities: ArrayLike) -> Floats:
 
 
 def _average_precision(y: Floats, p: Floats) -> float:
-    order = np.argsort(-p, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1) if len(p) else np.zeros(0, np.intp)
-    hits = np.cumsum(y[order])[last]
-    if not len(last) or not hits[-1]:
+    if not y.any():
         return float("nan")
-    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
+    _, n_found, hits = _thresholds(y, p)
+    return float((np.diff(hits, prepend=0) * hits / n_found).sum() / hits[-1])
+
+
+def _thresholds(y: Floats, p: Floats) -> tuple[Floats, NDArray[np.intp], Floats]:
+    """Return the probabilities of one label, each once and the highest first, and how many rows reach and deserve it.
+
+    Returns
+    -------
+    probabilities : ndarray of float64, shape (m,)
+    n_found : ndarray of int, shape (m,)
+        Rows that are at least as probable.
+    hits : ndarray of float64, shape (m,)
+        Those of them that have the label.
+    """
+    order = np.argsort(-p, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
+    return p[order][last], last + 1, np.cumsum(y[order])[last]
 
 
 def mean_average_precision(truth: ArrayLike, probabilities: ArrayLike) -> float:
@@ -126,13 +140,9 @@ def choose_thresholds(truth: ArrayLike, probabilities: ArrayLike) -> Floats:
         n_has = int(y[:, k].sum())
         if not 0 < n_has < len(y):
             continue
-        order = np.argsort(-p[:, k], kind="stable")
-        sorted_p = p[order, k]
-        last = np.append(np.flatnonzero(np.diff(sorted_p)), len(y) - 1)
-        f1 = 2 * np.cumsum(y[order, k])[last] / (last + 1 + n_has)
-        best = last[int(np.argmax(f1))]
-        below = sorted_p[best + 1] if best + 1 < len(y) else 0.0
-        thresholds[k] = (sorted_p[best] + below) / 2
+        steps, n_found, hits = _thresholds(y[:, k], p[:, k])
+        best = int(np.argmax(2 * hits / (n_found + n_has)))
+        thresholds[k] = np.append(steps, 0)[best : best + 2].mean()  # half way to the next row below, or to 0
     return thresholds
 
 

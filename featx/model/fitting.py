@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
-from featx.features import Features, in_task, opened, targets_of
+from featx.features import Features, in_task, opened
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead
 from featx.heads.linear import LogisticHead
@@ -108,7 +108,7 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     name, estimator = _make_head(how.head, how.settings or {}, seed, table.task)
     scale = _AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale
     scaler = FeatureScaler(scale, blocks_of(table, scale, balance))
-    targets = targets_of(table)
+    targets = table.given_targets
     rows = choose_rows(table, how.val, seed, targets)
     if targets is None:
         rows, said = _of_known_classes(table, rows)
@@ -121,12 +121,10 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     used = _views(table, how.views)
     viewed, origin = table.all_views(used.n) if used else (table, None)
     fitter = HeadFitter(viewed, scaler, name, limit, seed, origin)
-    if (of_views := targets_of(viewed)) is not None:
+    if (of_views := viewed.given_targets) is not None:
         fitter = TargetFitter(viewed, scaler, name, limit, seed, origin, targets=of_views.columns(kept))
-    if name == "logreg" and "C" not in (how.settings or {}) and how.search is None and len(rows.val):
-        estimator = make_head("logreg-cv", task=table.task, **how.settings or {})
-    if name == "ridge" and table.task == "regress" and "alpha" not in (how.settings or {}) and how.search is None:
-        estimator.set_params(alpha=_ALPHAS)
+    if how.search is None:
+        estimator = _choosing(name, estimator, how.settings or {}, table.task, rows)
     tried = fitter.try_settings(estimator, rows, how.search, how.cv)
     estimator.set_params(**tried.best)
     first = last = fitter.fit(estimator, rows.train, rows.val)
@@ -272,6 +270,15 @@ def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
         if bad.any():
             row = positions[where[bad.argmax()]]
             raise DataError(f"Row {row} ({table.ids[row]}) of the features holds NaN or infinity. Leave it out.")
+
+
+def _choosing(name: str, estimator: Any, settings: dict[str, Any], task: str, rows: Parts) -> Any:
+    """Return the head that chooses its penalty by itself, where `settings` name none and it can."""
+    if name == "logreg" and "C" not in settings and len(rows.val):
+        return make_head("logreg-cv", task=task, **settings)
+    if name == "ridge" and task == "regress" and "alpha" not in settings:
+        return estimator.set_params(alpha=_ALPHAS)
+    return estimator
 
 
 def _own_choice(estimator: Any, head: Any) -> dict[str, Any]:

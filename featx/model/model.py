@@ -16,7 +16,6 @@ from featx.errors import DataError, OptionError
 from featx.extraction.options import ComputeOptions
 from featx.heads.state import export_state, is_exportable
 from featx.model.inputs import ImageRows, described, in_one_pass, inputs_of, loadable_requests
-from featx.model.network import unpacked
 from featx.model.predictions import Predictions, check_familiarity
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
@@ -26,7 +25,6 @@ from featx.settings import check_choice, keywords, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from typing import Self
 
     from numpy.typing import NDArray
@@ -216,11 +214,6 @@ class Model(ModelParts):
     def with_report(self, **changes: Any) -> Self:
         """Return the same model with fields of its `FitReport` changed."""
         return dataclasses.replace(self, report=dataclasses.replace(self.report, **changes))
-
-    def loadable_request(self) -> AbstractContextManager[Request]:
-        """Hold a request that loads the backbone: with the user's own weights, or those in the model, unpacked."""
-        assert self.request is not None
-        return unpacked(self.request, self.network)
 
     @contextlib.contextmanager
     def loadable_requests(self) -> Iterator[list[Request]]:

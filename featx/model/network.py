@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from featx.backbones import Backbone
-    from featx.model.inputs import Input
-    from featx.recipe import Request
+    from featx.recipe import Recipe, Request
 
 #: Before the name of a tensor of which a model holds the shape only.
 _SHAPE_OF = "shape of "
@@ -45,7 +44,7 @@ class Network:
     converted: dict[str, bytes] = field(default_factory=dict)
 
 
-def bundled(inputs: Sequence[Input]) -> Network:
+def bundled(made: Sequence[tuple[Recipe, Request]]) -> Network:
     """Return the weights of the backbone that a model's rows are made with, to go into its file.
 
     Raises
@@ -53,7 +52,6 @@ def bundled(inputs: Sequence[Input]) -> Network:
     ModelFileError
         If there is none, or there are several, or the weights are others by now.
     """
-    made = [(made.recipe, made.request) for made in inputs if made.request is not None]
     if not made:
         raise ModelFileError("A model of rows without a recipe has no backbone to bundle. Leave out --bundle.")
     if len({recipe.weights_digest for recipe, _ in made}) > 1:

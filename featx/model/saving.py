@@ -126,7 +126,9 @@ def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle:
     members["items.safetensors"] = save_safetensors({"trained_on": parts.trained_on, "chosen_on": parts.chosen_on})
     if parts.ood is not None:
         members["familiarity.safetensors"] = save_safetensors(vars(parts.ood))
-    network = bundled(parts.inputs) if bundle and parts.network is None else parts.network
+    network = parts.network
+    if bundle and network is None:
+        network = bundled([(made.recipe, made.request) for made in parts.inputs if made.request is not None])
     if network is not None:
         members |= {"network.safetensors": network.tensors} | network.converted
     manifest = Manifest(

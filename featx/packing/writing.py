@@ -112,7 +112,7 @@ def _graph(model: Model, precision: str) -> Any:
     from featx.packing.graph import graph_of
 
     assert model.recipe is not None
-    with model.loadable_request() as request:
+    with model.loadable_requests() as (request,):
         backbone, recipes = backbones.resolve(request)
     recipe = next((one for one in recipes if one.layer == model.recipe.layer), recipes[0])
     graph = graph_of(model, backbone, recipe, precision)

@@ -11,7 +11,7 @@ import numpy as np
 from featx.curation import doubts
 from featx.errors import DataError, OptionError
 from featx.evaluation import held_out
-from featx.evaluation.on_table import known_content
+from featx.evaluation.rows import known_content
 from featx.plots.points import project
 from featx.reporting.choice import Choice, choose, duplicates, sample_rows
 from featx.reporting.sizes import Sizes, accuracy_by_size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
-from featx.evaluation.on_table import known_content
+from featx.evaluation.rows import known_content
 from featx.model import Accuracy
 from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
