@@ -14,6 +14,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from featx.errors import DataError, ModelFileError, OptionError, UnknownHeadError
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
+from featx.heads.criteria import BinaryCrossEntropy, Distance
 from featx.heads.dense import DenseHead, DenseRegressor
 from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
@@ -215,6 +216,21 @@ def test_networks_learn_the_same_in_numpy_and_by_torch(head, monkeypatch):
     monkeypatch.setattr("featx.heads.networks.NUMPY", 0)
 
     np.testing.assert_allclose(clone(head).fit(X, y).history_["loss"], small["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [BinaryCrossEntropy(), BinaryCrossEntropy(np.array([[0.5, 1, 2], [3, 1, 0.2]])), Distance(), Distance(0.5)],
+    ids=repr,
+)
+def test_slopes_are_those_of_the_losses(criterion):
+    rng = np.random.default_rng(0)
+    scores, targets = rng.standard_normal((4, 3)), rng.integers(0, 2, (4, 3))
+    slopes = criterion.slopes(scores, targets, 0.1)[1]
+    for k in range(3):
+        step = 1e-5 * (np.arange(3) == k)
+        losses = [criterion.slopes(scores + sign * step, targets, 0.1)[0] for sign in (1, -1)]
+        np.testing.assert_allclose((losses[0] - losses[1]) / 2e-5, slopes[:, k], rtol=1e-4, atol=1e-6)
 
 
 def test_huber_counts_wild_numbers_less():

@@ -216,6 +216,22 @@ def test_a_bundled_model_keeps_the_preprocessing_of_its_weights(photos, tmp_path
     np.testing.assert_allclose(load(path).predict_proba(photos, **HOW), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("has_probe", [True, False])
+def test_a_converted_network_that_computes_something_else_is_left(features, photos, saved, tmp_path, has_probe):
+    """What tells is the probe: without one, nothing converted is opened."""
+    plain = load(saved)
+    whole = load(plain.save(tmp_path / "whole.featx", bundle=True))
+    weights = np.frombuffer(whole.network.converted["network.bin"], np.float32).copy()
+    weights[::7] *= 1.5
+    network = dataclasses.replace(whole.network, converted=whole.network.converted | {"network.bin": weights.tobytes()})
+    changed_network = dataclasses.replace(whole, network=network)
+    model = changed_network if has_probe else changed(changed_network, probe={})
+    photo = [photos / "red" / "0.png"]
+
+    found = model.predict_proba(photo, workers=0)
+    np.testing.assert_allclose(found, plain.predict_proba(photo, **HOW), atol=1e-4)
+
+
 def test_weights_that_changed_cannot_be_bundled(features, tmp_path):
     model = fit(features, "ridge", val=0)
     other = changed(model, request=dataclasses.replace(model.request, seed=1))

@@ -215,6 +215,16 @@ def test_thresholds_and_margins_are_those_of_validation():
     assert 0.89 < np.mean(covered) < 0.92
 
 
+def test_a_model_takes_its_thresholds_from_validation():
+    table = labels_table(splits=["train"] * 220 + ["val"] * 80)
+    model = featx.fit(table, "logreg")
+    val = table.select("val")
+    thresholds = metrics.choose_thresholds(val.targets, model.predict_proba(val))
+
+    np.testing.assert_allclose(model.outputs.thresholds, thresholds, atol=1e-6)
+    assert (thresholds != 0.5).all()
+
+
 def test_metrics_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     y, p = rng.random((60, 5)) < 0.3, rng.integers(0, 9, (60, 5)) / 9  # many ties

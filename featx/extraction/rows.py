@@ -226,7 +226,13 @@ class RowMaker:
                 padded=False,
             )
             if any(probe is not None for probe in self._probes):
-                self._check(measure(prepare, engine, self._frame))
+                try:
+                    self._check(measure(prepare, engine, self._frame))
+                except ProbeError:
+                    if not self._converted:
+                        raise
+                    self._converted = None  # as the model has it, OpenVINO computes something else here
+                    return self._open(options, n)
             self._engine, self._asked, self._largest = engine, asked, n
         return self._engine
 
