@@ -53,7 +53,7 @@ def targets_page(
     page = render(
         "targets.html",
         title=title,
-        lead=f"{model.head_name} · {len(found.outputs.names):,} {'labels' if found.per_label else 'numbers'}",
+        lead=f"{model.head_name} · {_counted(len(found.outputs.names), 'label' if found.per_label else 'number')}",
         notes=tuple(filter(None, [note, *model.report.warnings])),
         classes=[],
         rows={position: (str(table.ids[position]), None, None, None) for position in positions},
@@ -71,6 +71,10 @@ def targets_page(
         commands=commands(model, table, command),
     )
     return page, pictures
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def _missed(found: TargetEvaluation) -> list[int]:
