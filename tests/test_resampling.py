@@ -117,6 +117,18 @@ def test_a_few_images_never_wait_for_numba(monkeypatch):
     assert calls == []
 
 
+def test_what_is_still_to_come_decides_whether_numba_is_worth_its_start(monkeypatch):
+    calls = compiled(monkeypatch)
+    image = noise(400, 300)
+    few, many = Resizer(n_images=2), Resizer(n_images=10_000_000)
+    for resize in (few, many):
+        resize(image, (300, 225), (0, 0, 300, 225), "bicubic")
+    few.settle()
+    assert calls == []
+    many.settle()
+    assert calls
+
+
 def test_many_images_are_resized_in_compiled_code_once_it_was_held_against_pillow(monkeypatch):
     calls = compiled(monkeypatch)
     resize = Resizer(patience=0.0)

@@ -106,7 +106,8 @@ class LocalExecutor:
         if on_progress is not None:  # to convert a network takes seconds
             on_progress(Progress(segment.step, 0, len(segment), 0.0))
         # Its processes start while the engine is made ready.
-        with DecodePool(plan.recipes[0].frame, n_workers=n_decoders(plan.options, len(segment))) as pool:
+        n_images, n_workers = len(segment), n_decoders(plan.options, len(segment))
+        with DecodePool(plan.recipes[0].frame, n_workers=n_workers, n_images=n_images) as pool:
             engine, agreed = open_agreed(plan, segment, self._engine, n_workers=rank.size)
             if engine is not self._engine:
                 check_probes(plan.store, plan.recipes, engine)

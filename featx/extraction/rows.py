@@ -180,8 +180,9 @@ class RowMaker:
         options: Options,
     ) -> dict[int, ImageError]:
         """Compute the images at `positions` into `rows`, and return why some have none."""
-        with self._decoding(n_decoders(options, len(positions))) as pool:  # starts while the network is opened
-            engine = self._open(options, len(positions))
+        n = len(positions)
+        with self._decoding(n_decoders(options, n), n) as pool:  # starts while the network is opened
+            engine = self._open(options, n)
             (computed,) = compute_segments(dataset, [Segment(recipes, positions)], engine, pool)
         for number, all_rows in enumerate(rows):
             good, values = computed.of(number)
@@ -189,10 +190,10 @@ class RowMaker:
         return computed.failures
 
     @contextlib.contextmanager
-    def _decoding(self, n_workers: int | None) -> Iterator[DecodePool]:
+    def _decoding(self, n_workers: int | None, n_images: int) -> Iterator[DecodePool]:
         """Open a pool of decoders; a single one stays from call to call, since its start takes longer than an image."""
         if n_workers != 1:
-            with DecodePool(self._frame, n_workers=n_workers) as pool:
+            with DecodePool(self._frame, n_workers=n_workers, n_images=n_images) as pool:
                 yield pool
             return
         if self._pool is None or self._pool[0] != os.getpid():

@@ -133,7 +133,7 @@ def decode(
     images = dataset.unread(wanted)
     batches = (islice(images, _BATCH) for _ in range(0, len(wanted), _BATCH))
     started, done = time.perf_counter(), 0
-    with DecodePool(frame, n_workers=options.workers) as pool:
+    with DecodePool(frame, n_workers=options.workers, n_images=len(wanted)) as pool:
         for slab in pool.batches(batches, _BATCH, dataset.ids):
             places = slice(done, done + slab.n)
             pixels[places], hashes[places] = slab.pixels, slab.item_ids

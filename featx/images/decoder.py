@@ -216,10 +216,16 @@ class Decoder:
         Bytes it may allocate.
     stderr : file
         Where it may complain while it starts.
+    n_images : int, optional
+        How many it will get, about.
     """
 
-    def __init__(self, frame: Frame, *, memory: int, memory_limit: int, stderr: IO[bytes]) -> None:
-        self._settings = {"frame": dataclasses.asdict(frame), "memory": memory, "memory_limit": memory_limit}
+    def __init__(
+        self, frame: Frame, *, memory: int, memory_limit: int, stderr: IO[bytes], n_images: int | None = None
+    ) -> None:
+        self._settings = {
+            "frame": dataclasses.asdict(frame), "memory": memory, "memory_limit": memory_limit, "n_images": n_images
+        }  # fmt: skip
         self._memory, self._stderr = memory, stderr
         self._inbox = Inbox(create_memory())
         try:

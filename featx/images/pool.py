@@ -61,6 +61,8 @@ class DecodePool:
     n_workers : int, optional
         Processes; as many as there are cores to use by default. 0 decodes in this very process, without
         any protection.
+    n_images : int, optional
+        How many are to come, if that is known: for a few hundred, numba is not worth its start.
     timeout : float
         Seconds of waiting for one image after which its process is taken for hung.
     memory_limit : int
@@ -78,9 +80,16 @@ class DecodePool:
     """
 
     def __init__(
-        self, frame: Frame, *, n_workers: int | None = None, timeout: float = 60.0, memory_limit: int = 2 * 2**30
+        self,
+        frame: Frame,
+        *,
+        n_workers: int | None = None,
+        n_images: int | None = None,
+        timeout: float = 60.0,
+        memory_limit: int = 2 * 2**30,
     ) -> None:
         n_workers = n_cores() if n_workers is None else n_workers
+        share = None if n_images is None else -(-n_images // max(1, n_workers))
         self._frame = frame
         self._timeout = timeout
         self._failed_starts = 0
@@ -92,7 +101,9 @@ class DecodePool:
         self._decoders: list[Decoder] = []
         try:
             for _ in range(n_workers):
-                decoder = Decoder(frame, memory=self._memory, memory_limit=memory_limit, stderr=self._stderr)
+                decoder = Decoder(
+                    frame, memory=self._memory, memory_limit=memory_limit, stderr=self._stderr, n_images=share
+                )
                 self._decoders.append(decoder)
         except OSError as error:
             self.close()

@@ -29,8 +29,8 @@ Resize = Callable[[Image.Image, tuple[int, int], Box, str], np.ndarray]
 
 #: Binary places of the weights; Pillow's sums of 8-bit pixels stay within 32 bits.
 PLACES = 22
-#: Seconds of Pillow's resizing after which more is likely to come. Starting numba takes about one; two the first time.
-_PATIENCE = 0.3
+#: Seconds of Pillow's resizing still to come that are worth numba's start: that takes one, and saves two of three.
+_PATIENCE = 1.5
 #: Bytes of the image that are turned at once: they stay in the processor's second cache.
 _STRIP_BYTES = 2**19
 
@@ -99,13 +99,15 @@ def by_numba(image: Image.Image, size: tuple[int, int], box: Box, interpolation:
 class Resizer:
     """`by_pillow`, and `by_numba` where so much is resized that starting it pays.
 
-    Whoever resizes a few images never waits for numba. Before it is used, it is held against the Pillow that is
+    Whoever resizes a few hundred images never waits for numba. Before it is used, it is held against the Pillow that is
     installed; where it cannot be started, or gives another pixel, Pillow it remains.
 
     Parameters
     ----------
+    n_images : int, optional
+        How many there will be; where that is not known, as many are taken to come as have been.
     patience : float
-        Seconds that Pillow may take altogether before.
+        Seconds of Pillow's resizing still to come from which on numba is started.
 
     Examples
     --------
@@ -114,21 +116,27 @@ class Resizer:
     (8, 8, 3)
     """
 
-    def __init__(self, patience: float = _PATIENCE) -> None:
+    def __init__(self, n_images: int | None = None, patience: float = _PATIENCE) -> None:
         self._resize: Resize = by_pillow
-        self._left = patience
+        self._n_images, self._patience = n_images, patience
+        self._n, self._spent = 0, 0.0
+        self._is_settled = False
 
     def __call__(self, image: Image.Image, size: tuple[int, int], box: Box, interpolation: str) -> np.ndarray:
         """Resize and crop, as `by_pillow` says."""
         start = time.perf_counter()
         resized = self._resize(image, size, box, interpolation)
-        self._left -= time.perf_counter() - start
+        self._spent += time.perf_counter() - start
+        self._n += 1
         return resized
 
     def settle(self) -> None:
         """Start numba if that pays by now; to be called between images, as for once it takes a second or two."""
-        if self._resize is by_pillow and self._left < 0:
-            self._left = float("inf")  # one attempt
+        if self._is_settled or not self._n:
+            return
+        n_left = self._n if self._n_images is None else self._n_images - self._n
+        if self._spent / self._n * n_left > self._patience:
+            self._is_settled = True  # one attempt
             if _is_faithful(by_numba):
                 self._resize = by_numba
 

@@ -29,13 +29,14 @@ def main(settings: dict[str, Any]) -> None:
     Parameters
     ----------
     settings : dict
-        ``frame``, ``memory_limit`` (bytes), and the inherited file descriptors ``socket``, ``inbox`` and ``memory``.
+        ``frame``, ``memory_limit`` (bytes), ``n_images`` (to come, or None), and the inherited file descriptors
+        ``socket``, ``inbox`` and ``memory``.
     """
     limit_memory(settings["memory_limit"])
     warnings.simplefilter("ignore")
     fields = settings["frame"]
     frame = Frame(**fields | {"background": tuple(fields["background"])})
-    inbox, resize = Inbox(settings["inbox"]), Resizer()
+    inbox, resize = Inbox(settings["inbox"]), Resizer(settings["n_images"])
     memory = np.empty((0, frame.height, frame.width, 3), np.uint8)
     with socket.socket(fileno=settings["socket"]) as channel, channel.makefile("rb") as jobs:
         _silence_stderr()

@@ -99,7 +99,8 @@ class PackedModel:
         dataset = open_dataset(source)
         n = len(dataset)
         found = [np.full((n, len(self.classes)), np.nan), np.full(n, np.nan)]
-        with DecodePool(self.recipe.frame, n_workers=n_decoders(Options(workers=how.workers), n)) as pool:
+        n_workers = n_decoders(Options(workers=how.workers), n)
+        with DecodePool(self.recipe.frame, n_workers=n_workers, n_images=n) as pool:
             segment = Segment(self._recipes, np.arange(n))
             (computed,) = compute_segments(dataset, [segment], self._opened(how.batch_size), pool)
         for number in range(len(self._outputs)):
