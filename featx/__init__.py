@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from featx.heads.neighbors import KNNRegressor as KNNRegressor
     from featx.heads.ridge import RidgeHead as RidgeHead
     from featx.heads.ridge import RidgeRegressor as RidgeRegressor
+    from featx.model import AutoHead as AutoHead
+    from featx.model import AutoRegressor as AutoRegressor
     from featx.model import Model as Model
     from featx.model import Predictions as Predictions
+    from featx.model import ensemble as ensemble
     from featx.model import fit as fit
     from featx.model import load as load
     from featx.packing import PackedModel as PackedModel
@@ -70,7 +73,7 @@ _HOMES = {
         *("CentroidHead", "ConvHead", "DenseHead", "DenseRegressor", "KNNHead", "KNNRegressor", "LogisticHead"),
         *("LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead", "XGBoostHead", "XGBoostRegressor"),
     ),
-    "model": ("Model", "Predictions", "fit", "load"),
+    "model": ("AutoHead", "AutoRegressor", "Model", "Predictions", "ensemble", "fit", "load"),
     "packing": ("PackedModel", "pack"),
     "protocols": ("run_protocol",),
     "recipe": ("Recipe", "Request"),

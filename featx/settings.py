@@ -313,6 +313,30 @@ def parse_bytes(size: int | str, *, least: int = 1) -> int:
     return n_bytes
 
 
+def parse_seconds(time: float | str) -> float:
+    """Return a time in seconds from a number or a text such as ``30s`` or ``2m``.
+
+    Raises
+    ------
+    OptionError
+        If it is no time above 0.
+
+    Examples
+    --------
+    >>> parse_seconds("30s"), parse_seconds("2m"), parse_seconds(1.5)
+    (30.0, 120.0, 1.5)
+    """
+    text = str(time).strip().lower()
+    number = text.rstrip("smh ")
+    try:
+        seconds = float(number) * {"": 1, "s": 1, "m": 60, "h": 3600}[text[len(number) :].strip()]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise OptionError(f"A time is a number of seconds above 0, such as 30s or 2m; got {time!r}.")
+    return seconds
+
+
 def check_number(
     name: str,
     value: Any,

@@ -1,5 +1,6 @@
 """Real tables of scikit-learn's digits, for the tests of models."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -59,3 +60,20 @@ def table(cache, X, y, splits, *, classes=NAMES, recipe=None, request=None, name
         errors=errors,
     )
     return Features.open(store.publish(name, "alexnet-features-avg", content))
+
+
+def item_of(number):
+    """A content hash of its own for each number."""
+    return np.frombuffer(hashlib.sha256(b"%d" % number).digest(), np.uint8)
+
+
+def beside(*columns, y, splits):
+    """Tables in memory of the same rows, one for each array of columns."""
+    parts = []
+    for layer, X in enumerate(columns):
+        own = Features.from_arrays(np.float32(X), y, splits=list(splits))
+        ids = np.stack([item_of(row) for row in range(len(y))])
+        recipe = recipe_for(own.shape[1:], layer=f"layer{layer}")
+        made = {"key": recipe.key, "recipe": recipe.to_json(), "request": Request(layers=(recipe.layer,)).to_json()}
+        parts.append(Features(dataclasses.replace(own.whole(), item_ids=ids, **made)))
+    return parts

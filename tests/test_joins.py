@@ -1,26 +1,20 @@
 """Tables side by side: rows matched by content, and models of several inputs."""
 
 import dataclasses
-import hashlib
 import json
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from model_tables import digits, recipe_for, table
+from model_tables import beside, digits, item_of, recipe_for, table
 
 import featx
 from featx.cli import main
 from featx.errors import DataError, ModelFileError
 from featx.model.scaling import FeatureScaler
-from featx.recipe import Request
 
 HOW = {"image_size": 32, "workers": 0, "engine": "eager"}
-
-
-def item_of(number):
-    return np.frombuffer(hashlib.sha256(b"%d" % number).digest(), np.uint8)
 
 
 def rows_of(items, layer, width, names):
@@ -181,18 +175,6 @@ def test_what_needs_one_layer_refuses_several_before_any_image_is_computed(words
     assert main(words) == 1
 
     assert told in capsys.readouterr().err
-
-
-def beside(*columns, y, splits):
-    """Tables in memory of the same rows, one for each array of columns."""
-    parts = []
-    for layer, X in enumerate(columns):
-        own = featx.Features.from_arrays(np.float32(X), y, splits=list(splits))
-        ids = np.stack([item_of(row) for row in range(len(y))])
-        recipe = recipe_for(own.shape[1:], layer=f"layer{layer}")
-        made = {"key": recipe.key, "recipe": recipe.to_json(), "request": Request(layers=(recipe.layer,)).to_json()}
-        parts.append(featx.Features(dataclasses.replace(own.whole(), item_ids=ids, **made)))
-    return parts
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from featx.datasets import Source
 from featx.extraction import Extract, Options
 from featx.features.export import Export
 from featx.finetuning.settings import FineTune
-from featx.model.settings import Classify, Evaluating, Fit, Guesses, Loading, Reporting, Saving
+from featx.model.settings import Classify, Ensemble, Evaluating, Fit, Guesses, Loading, Reporting, Saving
 from featx.packing import Packing
 from featx.settings import options_of
 
@@ -240,6 +240,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         ("compare", [featx.compare], [Compare]),
         ("report", [featx.report], [Reporting]),
         ("export", [featx.Features.export], [Export]),
+        ("ensemble", [featx.load, featx.ensemble, featx.Model.save], [Loading, Ensemble, Saving]),
         ("pack", [featx.load, featx.pack], [Loading, Packing]),
     ],
 )

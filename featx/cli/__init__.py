@@ -35,6 +35,7 @@ _COMMANDS = {
     "demo": ("featx.cli.demo", "The whole line on built-in data, no network."),
     "extract": ("featx.cli.extract", "Run a frozen backbone once and keep its features."),
     "fit": ("featx.cli.fit", "Fit a classifier on features, choose on validation."),
+    "ensemble": ("featx.cli.ensemble", "Several models as one that averages them."),
     "predict": ("featx.cli.predict", "Labels and probabilities for images."),
     "evaluate": ("featx.cli.predict", "Metrics with confidence intervals."),
     "pack": ("featx.cli.pack", "One ONNX file of a whole model, for any runtime."),

@@ -105,7 +105,9 @@ def check_fit(how: Fit, protocol: str | None, saving: Saving) -> None:
         ):
             raise OptionError(f"--protocol decides what {flag} is for. Leave out one of them.")
     task = "classify" if how.task == "auto" else how.task
-    check_savable(make_head(how.head, task=task, **how.settings or {}), unsafe_pickle=saving.unsafe_pickle)
+    head = make_head(how.head, task=task, **how.settings or {})
+    if how.head != "auto":
+        check_savable(head, unsafe_pickle=saving.unsafe_pickle)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
@@ -150,6 +152,7 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
     if joins := report.get("joins"):
         rows = [[_join(one), f"{one['loss']:.4f}{' ← chosen' if one['chosen'] else ''}"] for one in joins]
         lines.append(table(rows, [f"{len(rows)} tries", "loss on validation"], "ll"))
+    lines += tried_lines(report)
     if search := report.get("search"):
         trials = [Alternative.from_dict(trial) for trial in search]
         rows = [[_settings(trial.settings), _mean(trial)] for trial in trials]
@@ -158,11 +161,36 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
         [f"{report['views']} views of each training image ({report['augment']})"] if report.get("views", 1) > 1 else []
     )
     facts = [f"{report['n_parameters']:,} parameters", *views]
-    facts += [*filter(None, [_settings(report["chosen"])]), seconds_text(report["seconds"])]
+    facts += filter(None, [_settings(report["chosen"]), report["seconds"] and seconds_text(report["seconds"])])
     lines.append(f"{report['head']}: {', '.join(facts)}")
     if report.get("tables") or report.get("table"):
         lines.append(f"Fitted on {', '.join(report.get('tables') or [report['table']])}")
     return [*lines, f"Saved {report['model']}. Next: featx predict {shlex.quote(report['model'])} IMAGE"]
+
+
+def tried_lines(report: dict[str, Any]) -> list[str]:
+    """Return what ``--head auto`` tried, what each cost and how much it counts; and what it had no time for."""
+    lines = []
+    if tried := report.get("tried"):
+        columns: dict[str, list[str]] = {
+            "": [_trial(one) for one in tried],
+            "loss": ["" if one["loss"] is None else f"{one['loss']:.4f}" for one in tried],
+            "validation": ["" if one["score"] is None else f"{one['score']:.4f}" for one in tried],
+            "time": [seconds_text(one["seconds"]) if one.get("seconds") else "" for one in tried],
+            "counts": [f"{100 * one['weight']:.0f} %" if one["weight"] else "" for one in tried],
+        }
+        shown = {name: column for name, column in columns.items() if any(column)}
+        rows = list(map(list, zip(*shown.values(), strict=True)))
+        lines.append(table(rows, [f"{len(rows)} models", *list(shown)[1:]], "l" + "r" * (len(shown) - 1)))
+    if skipped := report.get("skipped"):
+        shown_of = [f"{_trial(one)}: {one['why']}" for one in skipped]
+        lines.append("\n".join([f"{len(skipped)} not tried", *(f"  {line}" for line in shown_of[:10])]))
+        lines += [f"  … and {len(skipped) - 10} more, in the report of the model"] if len(skipped) > 10 else []
+    return lines
+
+
+def _trial(tried: dict[str, Any]) -> str:
+    return f"{tried['head']} on {_join(tried)}" if tried["tables"] else str(tried["head"])
 
 
 def _join(tried: dict[str, Any]) -> str:

@@ -31,9 +31,9 @@ from featx.extraction import run as extract
 from featx.features import join
 from featx.files.atomic import read_record, write_record
 from featx.files.disk import Disk
-from featx.heads.state import is_exportable
 from featx.model import Accuracy, Predictions, fit
 from featx.model.rows import given_groups
+from featx.model.saving import is_savable
 from featx.model.search import outcomes
 from featx.recipe import DEFAULT_LAYER, SET, joined_key
 from featx.store import clean_name
@@ -406,7 +406,7 @@ def _record(context: ComparisonContext, trial: Trial, fitted: Fitted) -> Run:
 
 def _save(context: ComparisonContext, trial: Trial, model: Model) -> str | None:
     """Save a model and return its path from the folder; None if nothing is kept, or the head has no data form."""
-    if context.folder is None or not is_exportable(model.head):
+    if context.folder is None or not is_savable(model.head):
         return None
     shots = f"n{trial.shots}" if trial.shots else ""
     words = [trial.backbone, trial.layer, trial.pool, trial.head, shots, f"s{trial.seed}"]

@@ -18,6 +18,7 @@ from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
 from featx.model.rows import row_groups
 from featx.model.scaling import FeatureScaler
+from featx.model.vote import Vote
 from featx.settings import keywords
 from featx.targets import check_classes
 
@@ -160,8 +161,8 @@ def _doubter(model: Model | None, n: int) -> tuple[Any, FeatureScaler]:
     if (
         model is None
         or model.report.kind != "frozen"
+        or isinstance(model.head, RidgeHead | Vote)
         or "epochs" in model.head.get_params()
-        or isinstance(model.head, RidgeHead)
     ):
         return careful_head(n)
     return as_chosen(model.head, {"C": model.head.C_} if hasattr(model.head, "C_") else {}), clone(model.scaler)

@@ -23,6 +23,7 @@ REGISTRY = {
     "centroid": "featx.heads.neighbors:CentroidHead",
     "svm": "featx.heads.linear:SVMHead",
     "conv": "featx.heads.dense:ConvHead",
+    "auto": "featx.model.auto_head:AutoHead",
 }
 
 #: The same of those that tell numbers instead of classes, by the same names.
@@ -31,6 +32,7 @@ REGRESSORS = {
     "xgboost": "featx.heads.boosted:XGBoostRegressor",
     "knn": "featx.heads.neighbors:KNNRegressor",
     "ridge": "featx.heads.ridge:RidgeRegressor",
+    "auto": "featx.model.auto_head:AutoRegressor",
 }
 
 #: What there is to tell of a row: its class, several labels of 0 or 1, or numbers.

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -42,6 +43,9 @@ MEMBERS = {
     "network.xml": 64 * _MIB,
     "network.bin": 3072 * _MIB,
 }
+#: Of a model that votes in another, which lies under this and its number: no more than that.
+_NESTED = re.compile(r"(?:voters/[0-9]{2}/){1,3}")
+_MAX_MEMBERS = 1000
 #: Plain ZIP counts bytes with 32 bits; ZIP64 would be one more thing that can lie.
 _MAX_BYTES = 2**32 - 1
 
@@ -63,7 +67,7 @@ def write(path: Path, members: Mapping[str, bytes]) -> None:
     path : Path
         Where to. Its folder is made if need be.
     members : mapping of str to bytes
-        Content by member name, a subset of `MEMBERS`.
+        Content by member name, of `MEMBERS` or `nested`.
 
     Raises
     ------
@@ -73,8 +77,8 @@ def write(path: Path, members: Mapping[str, bytes]) -> None:
         If the disk is full.
     """
     for name, content in members.items():
-        if len(content) > MEMBERS[name]:
-            raise ModelFileError(f"{name} takes {len(content):,} bytes, a model file holds {MEMBERS[name]:,} at most.")
+        if len(content) > (most := _most(name) or 0):
+            raise ModelFileError(f"{name} takes {len(content):,} bytes, a model file holds {most:,} at most.")
     if sum(map(len, members.values())) > _MAX_BYTES - _MIB:
         raise ModelFileError("The model takes more than 4 GiB. Save it without the backbone's weights (no --bundle).")
     try:
@@ -90,11 +94,10 @@ def _zip(members: Mapping[str, bytes]) -> memoryview:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as writer:
         writer.comment = _DIGEST_MARK + b"0" * 64
-        for name in MEMBERS:
-            if name in members:
-                info = zipfile.ZipInfo(name, _EPOCH)
-                info.external_attr, info.create_system = _MODE, 3
-                writer.writestr(info, members[name])
+        for name in sorted(members, key=_place):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.external_attr, info.create_system = _MODE, 3
+            writer.writestr(info, members[name])
     content = file.getbuffer()
     content[-64:] = hashlib.sha256(content[:-64]).hexdigest().encode()
     return content
@@ -131,7 +134,7 @@ def _read_zip(path: Path, file: IO[bytes], n_bytes: int) -> dict[str, bytes]:
         raise refusal(path, "it does not end as one: it is something else, or was cut short")
     if _digest(file, n_bytes - 64) != tail[-64:]:
         raise refusal(path, "its checksum is wrong: it was damaged on the way. Copy it again, or fit it again")
-    if n_members > len(MEMBERS) or directory > n_bytes:
+    if n_members > _MAX_MEMBERS or directory > n_bytes:
         raise refusal(path, f"it claims {n_members:,} members")
     try:
         with zipfile.ZipFile(file) as archive:
@@ -149,20 +152,54 @@ def _read_zip(path: Path, file: IO[bytes], n_bytes: int) -> dict[str, bytes]:
 
 def _check_layout(path: Path, infos: list[zipfile.ZipInfo], start_of_directory: int) -> None:
     """Accept only the members, and only the places for them, that `write` would have chosen."""
-    order = [name for name in MEMBERS if name in {info.filename for info in infos}]
-    if [info.filename for info in infos] != order:
-        strange = next((i.filename for i in infos if i.filename not in MEMBERS), "one name twice, or in disorder")
+    names = [info.filename for info in infos]
+    known = {name for name in names if _most(name) is not None}
+    if names != sorted(known, key=_place):
+        strange = next((name for name in names if name not in known), "one name twice, or in disorder")
         raise refusal(path, f"unexpected member {strange[:80]!r}")
     place = 0
     for info in infos:
         plain = (info.compress_type, info.flag_bits, info.external_attr, info.extra, info.comment)
         if plain != (zipfile.ZIP_STORED, 0, _MODE, b"", b"") or info.file_size != info.compress_size:
             raise refusal(path, f"{info.filename} is compressed, encrypted, linked or annotated")
-        if info.file_size > MEMBERS[info.filename] or info.header_offset != place:
+        if info.file_size > (_most(info.filename) or 0) or info.header_offset != place:
             raise refusal(path, f"{info.filename} is too large or not in its place")
         place += _LOCAL_HEADER_BYTES + len(info.filename) + info.file_size
     if place != start_of_directory:
         raise refusal(path, "it holds bytes that belong to no member")
+
+
+def nested(number: int, members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the members of a model that votes in another as the `number`-th (from 0), under its names there.
+
+    Examples
+    --------
+    >>> nested(3, {"model.json": b""})
+    {'voters/03/model.json': b''}
+    """
+    return {f"voters/{number:02}/{name}": content for name, content in members.items()}
+
+
+def unnested(members: dict[str, bytes]) -> list[dict[str, bytes]]:
+    """Take the members of the models that vote out of `members`, and return those of each in order."""
+    found: dict[str, dict[str, bytes]] = {}
+    for name in [name for name in members if name.startswith("voters/")]:
+        _, number, own = name.split("/", 2)
+        found.setdefault(number, {})[own] = members.pop(name)
+    return [found[number] for number in sorted(found)]
+
+
+def _most(name: str) -> int | None:
+    """Return the most bytes that a member of that name may take; None if there is no such member."""
+    inner = _NESTED.match(name)
+    return MEMBERS.get(name[inner.end() :] if inner else name)
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Return what members are ordered by: those of the model itself, then those of each that votes in it."""
+    inner = _NESTED.match(name)
+    prefix = inner.group() if inner else ""
+    return prefix, list(MEMBERS).index(name[len(prefix) :])
 
 
 def _digest(file: IO[bytes], n_bytes: int) -> bytes:

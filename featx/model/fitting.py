@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from featx.model.fitter import Fitted
     from featx.model.outputs import Outputs
     from featx.recipe import Views
+    from featx.targets import Targets
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
 _AUTO_SCALE = {
@@ -98,7 +99,32 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     (1618, 179, True)
     """
     table = opened(features)
+    if is_auto(how.head):
+        from featx.model.auto import AutoFit
+
+        for option, flag in ((how.search, "--search"), (how.cv, "--cv")):
+            if option is not None:
+                raise OptionError(
+                    f"{flag} tries settings of one head, and --head auto tries heads. Leave out one of them."
+                )
+        return AutoFit(in_task(table, how.task), how, _fit).run()
+    if how.budget is not None:
+        raise OptionError("--budget is how long --head auto may try heads. Leave it out, or say --head auto.")
     return _fit(table, how) if len(table.tables) == 1 else fit_best_join(in_task(table, how.task), how, _fit)
+
+
+def is_auto(head: Any) -> bool:
+    """Say whether `head`, a name or an estimator, stands for trying several."""
+    return head == "auto" if isinstance(head, str) else bool(getattr(head, "tries_heads", False))
+
+
+def known_rows(table: Features, how: Fit) -> tuple[Parts, Targets | None]:
+    """Return the rows that teach, choose and report, as every fit on `table` takes them, and the targets it learns."""
+    targets = table.given_targets
+    rows = choose_rows(table, how.val, how.seed, targets)
+    if targets is None:
+        return _of_known_classes(table, rows)[0], None
+    return rows, targets.columns(learnable(targets, rows)[0])
 
 
 def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:

@@ -133,14 +133,14 @@ def _loss(model: Model, table: Features) -> float:
 def _told(found: Iterable[_Tried], best: _Tried, parts: tuple[Features, ...]) -> Iterator[dict[str, Any]]:
     for one in found:
         yield {
-            "tables": [_name(parts[place], parts) for place in one.places],
+            "tables": [table_name(parts[place], parts) for place in one.places],
             "balance": one.balance if len(one.places) > 1 else None,
             "loss": one.loss,
             "chosen": one is best,
         }
 
 
-def _name(part: Features, parts: tuple[Features, ...]) -> str:
+def table_name(part: Features, parts: tuple[Features, ...]) -> str:
     """Return layer and pooling of a table, and its backbone where there are several."""
     recipe = part.recipe
     if recipe is None:

@@ -136,6 +136,7 @@ def _are_curves(value: Any) -> bool:
 
 
 _CURVES = Kind("columns of numbers, an entry a step", _are_curves)
+_TRIED_ON = {"head": TEXT, "tables": list_of(TEXT), "balance": optional(among("columns", "tables"))}
 _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),
@@ -150,6 +151,18 @@ _REPORT = {
             }
         )
     ),
+    "tried": list_of(
+        record(
+            _TRIED_ON
+            | {
+                "settings": dict_of(PLAIN),
+                "loss": optional(number()),
+                "score": optional(number()),
+                "weight": number(0, 1),
+            }
+        )
+    ),
+    "skipped": list_of(record(_TRIED_ON | {"why": TEXT})),
     "task": among(*TASKS),
     **dict.fromkeys(("train", "val", "test"), optional(_SCORE)),
     "seconds": number(0, 1e12),
@@ -253,7 +266,7 @@ class Manifest:
             "head": self.head,
             "temperature": self.calibration.temperature,
             "floor": self.calibration.floor,
-            "report": {name: value for name, value in self.report.items() if name not in left_out},
+            "report": {name: _timeless(value) for name, value in self.report.items() if name not in left_out},
             "network_file": self.network_file,
             "views": self.views and dataclasses.asdict(self.views),
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
@@ -316,6 +329,13 @@ _READERS: dict[int, Callable[[dict[str, Any], Mapping[str, bytes]], Manifest]] =
 def _as_json(value: Any) -> Any:
     """Numbers of numpy as Python's; a setting that is anything else, by its name."""
     return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _timeless(value: Any) -> Any:
+    """Return a list of what was tried without how long each took; anything else as it is."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return [{name: told for name, told in one.items() if name != "seconds"} for one in value]
+    return value
 
 
 def _sha256(content: bytes) -> str:

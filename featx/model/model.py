@@ -14,8 +14,8 @@ import numpy as np
 
 from featx.errors import DataError, OptionError
 from featx.extraction.options import ComputeOptions
-from featx.heads.state import export_state, is_exportable
 from featx.model.inputs import ImageRows, described, in_one_pass, inputs_of, loadable_requests
+from featx.model.parameters import count_parameters
 from featx.model.predictions import Predictions, check_familiarity
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found", bound="NDArray[Any]")
 
-#: Fitted arrays that describe a fit, or are statistics, instead of being trained.
-_NOT_TRAINED = ("classes_", "codes_", "Cs_", "scores_", "n_iter_", "running_mean", "running_var", "num_batches_tracked")
 #: A table is scaled and predicted this much at a time, in bytes.
 BLOCK_BYTES = 64 << 20
 
@@ -60,7 +58,7 @@ class Model(ModelParts):
         The step before the head, learned on the training rows.
     calibration : Calibration
         From the head's scores to probabilities, fitted on the validation rows.
-    ood : OODScore or None
+    ood : OODScore, Vote or None
         How far from the training rows others lie; None where there were too few to tell.
     inputs : tuple of Input
         How rows are made from images, a block of columns each; none for a model of rows that came from elsewhere.
@@ -252,18 +250,30 @@ class Model(ModelParts):
         ]
         return facts_html("Model", facts)
 
+    def say(self, X: NDArray[Any]) -> Floats:
+        """Return what the model says of rows (n, …) as they are made: probabilities or numbers, shape (n, k)."""
+        return self._said_of(self.scaler.transform(X))
+
+    def familiarity(self, X: NDArray[Any]) -> Floats:
+        """Return which share of known rows is as unlike the training rows as those of `X` (n, …); else NaN."""
+        return np.full(len(X), np.nan) if self.ood is None else self.ood.familiarity(self.scaler.transform(X))
+
     def _predict_rows(self, X: NDArray[Any]) -> tuple[Floats, Floats]:
         """Return probabilities (n, k) and familiarity (n,) of rows; NaN for the latter where the model has none."""
         rows = self.scaler.transform(X)
         familiarity = np.full(len(X), np.nan) if self.ood is None else self.ood.familiarity(rows)
+        return self._said_of(rows), familiarity
+
+    def _said_of(self, rows: NDArray[Any]) -> Floats:
+        """Return what the head says of scaled rows (n, …): calibrated probabilities or numbers, shape (n, k)."""
         if self.outputs is not None:
-            return self.outputs.of(self.head, rows), familiarity
-        found = np.zeros((len(X), len(self.columns)))  # a class that train did not have is never predicted
+            return self.outputs.of(self.head, rows)
+        found = np.zeros((len(rows), len(self.columns)))  # a class that train did not have is never predicted
         scores = relative_scores(self.head, rows)
         found[:, np.asarray(self.head.classes_, dtype=np.intp)] = self.calibration.probabilities(scores)
         if not np.isfinite(found).all():
             raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
-        return found, familiarity
+        return found
 
     def _predict_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
         table = self._matching(table)
@@ -409,32 +419,3 @@ def extract_command(request: Request) -> str:
             option = "backbone-version" if f.name == "version" else f.name.replace("_", "-")
             words += [f"--{option}", str(value)]
     return shlex.join(words)
-
-
-def count_parameters(head: Any) -> int:
-    """Return the number of trained values of a fitted `head`.
-
-    Weights and biases; the nodes of trees; the rows that a nearest-neighbour head remembers. Of a head
-    that is not featx's, the values of all its fitted arrays.
-
-    Examples
-    --------
-    >>> from featx.heads import LogisticHead
-    >>> count_parameters(LogisticHead().fit([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]], [0, 1, 2]))
-    9
-    """
-    if not is_exportable(head):
-        learned = {name: value for name, value in vars(head).items() if name.endswith("_") and name not in _NOT_TRAINED}
-        return sum(array.size for value in learned.values() for array in _arrays(value))
-    meta, arrays = export_state(head)
-    trees = meta["booster"]["learner"]["gradient_booster"]["model"]["trees"] if "booster" in meta else []
-    n_nodes = sum(len(tree["split_conditions"]) for tree in trees)
-    return n_nodes + sum(array.size for name, array in arrays.items() if not name.endswith(_NOT_TRAINED))
-
-
-def _arrays(value: Any) -> Iterator[np.ndarray[Any, Any]]:
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _arrays(item)

@@ -186,6 +186,10 @@ def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+#: Fields that are lists, and left out of the JSON form where they are empty.
+_LISTS = ("tables", "joins", "tried", "skipped")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FitReport(Mapping[str, Any]):
     """What a fit reported. It also reads as its JSON form: ``report["val"]["accuracy"]``, ``{**report}``.
@@ -201,6 +205,12 @@ class FitReport(Mapping[str, Any]):
     joins : tuple of dict
         What was tried of several tables: ``tables`` (their layers), ``balance`` ("columns" or "tables": what weighed
         alike; None for one table), ``loss`` on validation, and whether it was ``chosen``.
+    tried : tuple of dict
+        What ``--head auto`` tried, or what an ensemble is made of: ``head``, ``settings`` that it chose, ``tables`` and
+        ``balance`` as in `joins`, ``loss`` and ``score`` on validation, ``seconds`` (not kept in files), and the
+        ``weight`` with which it counts; 0 for one that was not taken.
+    skipped : tuple of dict
+        What it did not try: ``head``, ``tables``, ``balance``, and ``why``.
     task : {"classify", "multilabel", "regress"}
         What the head tells of a row.
     train, val, test : Accuracy, TargetScore or None
@@ -244,6 +254,8 @@ class FitReport(Mapping[str, Any]):
     table: str | None = None
     tables: tuple[str, ...] = ()
     joins: tuple[dict[str, Any], ...] = ()
+    tried: tuple[dict[str, Any], ...] = ()
+    skipped: tuple[dict[str, Any], ...] = ()
     task: str = "classify"
     train: Accuracy | TargetScore | None = None
     val: Accuracy | TargetScore | None = None
@@ -272,7 +284,7 @@ class FitReport(Mapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: a frozen network's has nothing on training one, and the reverse."""
         left_out = _TUNED if self.kind == "frozen" else _FROZEN
-        left_out = (*left_out, *(name for name in ("protocol", "tables", "joins") if not getattr(self, name)))
+        left_out = (*left_out, *(name for name in ("protocol", *_LISTS) if not getattr(self, name)))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         for name, value in fields.items():
             if isinstance(value, Accuracy | TargetScore | Alternative):
@@ -283,7 +295,7 @@ class FitReport(Mapping[str, Any]):
             fields["search"] = [trial.to_dict() for trial in self.search]
         if "warnings" in fields:
             fields["warnings"] = list(self.warnings)
-        for name in {"tables", "joins"} & fields.keys():
+        for name in set(_LISTS) & fields.keys():
             fields[name] = list(fields[name])
         return fields
 
@@ -298,7 +310,7 @@ class FitReport(Mapping[str, Any]):
             found["search"] = tuple(map(Alternative.from_dict, found["search"]))
         if found.get("cv") is not None:
             found["cv"] = Alternative.from_dict(found["cv"])
-        return cls(**found | {name: tuple(found.get(name, ())) for name in ("warnings", "tables", "joins")})
+        return cls(**found | {name: tuple(found.get(name, ())) for name in ("warnings", *_LISTS)})
 
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]

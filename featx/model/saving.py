@@ -26,6 +26,7 @@ from featx.model.report import FitReport
 from featx.model.scaling import FeatureScaler
 from featx.model.schema import parse_json
 from featx.model.scores import FEWEST_ROWS, Calibration, OODScore, relative_scores
+from featx.model.vote import Vote, Voter
 from featx.recipe import HANDED_OVER, joined_key
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ModelParts:
     classes: tuple[str, ...]
     scaler: FeatureScaler
     calibration: Calibration = field(default_factory=Calibration)
-    ood: OODScore | None = None
+    ood: OODScore | Vote | None = None
     inputs: tuple[Input, ...] = ()
     report: FitReport = field(default_factory=FitReport)
     trained_on: NDArray[np.uint8] = field(default_factory=_no_items)
@@ -97,9 +98,16 @@ class ModelParts:
 Parts = TypeVar("Parts", bound=ModelParts)
 
 
+def is_savable(head: Any) -> bool:
+    """Say whether a head has a data-only form; one of models that vote has if they all have."""
+    if isinstance(head, Vote):
+        return all(is_savable(voter.model.head) for voter in head.voters)
+    return is_exportable(head)
+
+
 def check_savable(head: Any, *, unsafe_pickle: bool = False) -> None:
     """Raise ModelFileError for a head that has no data-only form, fitted or not, unless pickles are allowed."""
-    if not (unsafe_pickle or is_exportable(head)):
+    if not (unsafe_pickle or is_savable(head)):
         raise ModelFileError(
             f"A {type(head).__name__} has no form that is data alone, and a pickle runs whatever is in it when "
             "it is loaded. Save it so all the same, here and where it is loaded: --unsafe-pickle (unsafe_pickle=True)"
@@ -109,10 +117,21 @@ def check_savable(head: Any, *, unsafe_pickle: bool = False) -> None:
 def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle: bool = False) -> Path:
     """Write a model to a file; see `featx.Model.save`."""
     check_savable(parts.head, unsafe_pickle=unsafe_pickle)
+    archive.write(path, _members(parts, bundle=bundle))
+    return path
+
+
+def _members(parts: ModelParts, *, bundle: bool = False) -> dict[str, bytes]:
+    """Return the members of a model's file; of models that vote each has its own, under its number."""
     members: dict[str, bytes] = {}
     arrays: Arrays = {}
     meta: dict[str, Any] = {"pickled": type(parts.head).__name__}
-    if is_exportable(parts.head):
+    if isinstance(parts.head, Vote):
+        meta = {"voters": len(parts.head.voters), "n_features": parts.head.n_features_in_}
+        arrays = _vote_arrays(parts.head)
+        for number, voter in enumerate(parts.head.voters):
+            members |= archive.nested(number, _members(_without_items(voter.model)))
+    elif is_exportable(parts.head):
         meta, state = export_state(parts.head)
         arrays = {f"head.{name}": array for name, array in state.items()}
         if "booster" in meta:
@@ -124,7 +143,7 @@ def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle:
     if probes := _probes(parts.inputs):
         members["probe.safetensors"] = save_safetensors(probes)
     members["items.safetensors"] = save_safetensors({"trained_on": parts.trained_on, "chosen_on": parts.chosen_on})
-    if parts.ood is not None:
+    if parts.ood is not None and not isinstance(parts.ood, Vote):
         members["familiarity.safetensors"] = save_safetensors(vars(parts.ood))
     network = parts.network
     if bundle and network is None:
@@ -144,8 +163,7 @@ def write(parts: ModelParts, path: Path, *, bundle: bool = False, unsafe_pickle:
         views=parts.views,
         outputs=parts.outputs,
     )
-    archive.write(path, {"model.json": manifest.to_json(members), **members})
-    return path
+    return {"model.json": manifest.to_json(members), **members}
 
 
 def read(kind: type[Parts], path: Path, *, allow_code: bool, unsafe_pickle: bool) -> Parts:
@@ -186,7 +204,12 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
         )
     arrays = load_safetensors(members["head.safetensors"])
     scaler = _restore_scaler(manifest, _part(arrays, "scaler."))
-    head = _restore_head(manifest, _part(arrays, "head."), members, unsafe_pickle=unsafe_pickle)
+    if "voters" in manifest.head:
+        trust = {"allow_code": allow_code, "unsafe_pickle": unsafe_pickle}
+        voters = [_restore(kind, own, **trust) for own in archive.unnested(members)]
+        head: Any = restored_vote(manifest, _part(arrays, "head."), voters)
+    else:
+        head = _restore_head(manifest, _part(arrays, "head."), members, unsafe_pickle=unsafe_pickle)
     items = load_safetensors(members["items.safetensors"])
     if set(items) != {"trained_on", "chosen_on"} or not all(map(_is_hashes, items.values())):
         raise ModelFileError("its list of trained items is not one of hashes")
@@ -269,6 +292,65 @@ def _restore_head(manifest: Manifest, arrays: Arrays, members: dict[str, bytes],
     return head
 
 
+def _without_items(parts: Any) -> ModelParts:
+    """Return a model that votes without what the file holds once for all: contents, probes, network."""
+    inputs = tuple(dataclasses.replace(made, probe={}) for made in parts.inputs)
+    found: ModelParts = dataclasses.replace(
+        parts, inputs=inputs, trained_on=_no_items(), chosen_on=_no_items(), network=None
+    )
+    return found
+
+
+def _vote_arrays(vote: Vote) -> Arrays:
+    """Return how much each model counts, and which columns it takes."""
+    columns = {
+        f"head.columns.{number}": voter.columns.astype(np.int64)
+        for number, voter in enumerate(vote.voters)
+        if voter.columns is not None
+    }
+    return {"head.weights": np.array([voter.weight for voter in vote.voters]), **columns}
+
+
+def restored_vote(manifest: Manifest, arrays: Arrays, models: list[Any]) -> Vote:
+    """Return the vote of models that were restored, if their weights and columns are sensible."""
+    n_features: Any = manifest.head.get("n_features")
+    weights = arrays.pop("weights", np.empty(0))
+    sane = (
+        set(manifest.head) == {"voters", "n_features"}
+        and type(n_features) is int
+        and n_features > 0
+        and manifest.head["voters"] == len(models) > 0
+        and weights.dtype == np.float64
+        and weights.shape == (len(models),)
+        and (weights > 0).all()
+        and abs(weights.sum() - 1) < 1e-6
+        and set(arrays) <= {f"columns.{number}" for number in range(len(models))}
+        and (not manifest.shape or n_features == math.prod(manifest.shape))
+        and manifest.scale == "none"
+    )
+    if not sane:
+        raise ModelFileError("its vote is not one of featx")
+    names = manifest.classes if manifest.outputs is None else manifest.outputs.names
+    task = manifest.outputs and manifest.outputs.task
+    for number, model in enumerate(models):
+        columns, takes = arrays.get(f"columns.{number}"), model.head.n_features_in_
+        inside = n_features == takes if columns is None else (
+            columns.dtype == np.int64
+            and columns.shape == (takes,)
+            and columns.min() >= 0
+            and columns.max() < n_features
+        )  # fmt: skip
+        if not inside or model.columns != names or (model.outputs and model.outputs.task) != task:
+            raise ModelFileError("a model that votes in it is for other rows or classes")
+    return Vote(
+        [
+            Voter(model, float(weight), arrays.get(f"columns.{number}"))
+            for number, (model, weight) in enumerate(zip(models, weights, strict=True))
+        ],
+        n_features,
+    )
+
+
 def _check_classes(manifest: Manifest, head: Any) -> None:
     known = np.asarray(head.classes_)
     if known.dtype.kind not in "iu" or known.min() < 0 or known.max() >= len(manifest.classes):
@@ -308,7 +390,9 @@ def _is_probe(probe: Arrays, recipe: Recipe) -> bool:
     )
 
 
-def _restore_ood(members: dict[str, bytes], head: Any) -> OODScore | None:
+def _restore_ood(members: dict[str, bytes], head: Any) -> OODScore | Vote | None:
+    if isinstance(head, Vote):
+        return head if head.knows_familiarity else None
     if "familiarity.safetensors" not in members:
         return None
     arrays = load_safetensors(members["familiarity.safetensors"])

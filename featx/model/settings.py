@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from featx.datasets import TaskOptions, ValidationOptions
 from featx.extraction.options import ComputeOptions, NumberOfViews
-from featx.settings import Seeded, check, option, parse_bytes
+from featx.settings import Seeded, check, option, parse_bytes, parse_seconds
 
 #: Ways of scaling rows, see `featx.model.scaling`.
 SCALES = ("none", "standard", "l2")
@@ -27,6 +27,9 @@ class Fit(NumberOfViews, TaskOptions, ValidationOptions, Seeded):
     search: str | None = option(None, 'Alternatives, for example "C=0.1,1,10"; validation chooses.', metavar="SPEC")
     refit: bool = option(False, "Fit once more on train and validation with what was chosen.")
     memory: int | str | None = option(None, "What a fit may take; a larger table is streamed.", metavar="2GiB")
+    budget: float | str | None = option(
+        None, "What --head auto may take, about; 30s where nobody says it.", metavar="30s"
+    )
     test: bool = option(False, "Report the test split as well. It never chooses.")
 
     def __post_init__(self) -> None:
@@ -37,6 +40,8 @@ class Fit(NumberOfViews, TaskOptions, ValidationOptions, Seeded):
             parse_search(self.search)
         if self.memory is not None:
             parse_bytes(self.memory)
+        if self.budget is not None:
+            parse_seconds(self.budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,17 @@ class Backbones:
 
     backbones: Sequence[str] = option(
         (), "Several backbones side by side, of DATA; the layers and poolings are taken of each.", metavar="X,Y"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Seeded):
+    """How much each of several models counts."""
+
+    weights: str = option(
+        "equal",
+        "How much each model counts: alike, as validation rows of their tables choose, or a number each.",
+        metavar="equal|validation|2,1",
     )
 
 

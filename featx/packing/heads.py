@@ -16,12 +16,12 @@ from featx.heads.boosted import XGBoostHead
 from featx.heads.dense import NetworkClassifier
 from featx.heads.linear import LinearClassifier
 from featx.heads.neighbors import CentroidHead, KNNHead
-from featx.model.scores import LEAST, NEIGHBOUR
+from featx.model.scores import LEAST, NEIGHBOUR, OODScore
 
 if TYPE_CHECKING:
     from featx.model import Model
     from featx.model.scaling import FeatureScaler
-    from featx.model.scores import Calibration, OODScore
+    from featx.model.scores import Calibration
 
 
 class Scaling(nn.Module):
@@ -136,7 +136,7 @@ class Classifier(nn.Module):
         self.scores = scores_of(model.head, model.head_name)
         codes = np.asarray(model.head.classes_, dtype=np.intp)
         self.calibrated = Calibrated(model.calibration, codes, len(model.classes))
-        self.familiarity = None if model.ood is None else Familiarity(model.ood)
+        self.familiarity = Familiarity(model.ood) if isinstance(model.ood, OODScore) else None
 
     def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities (n, k), and familiarity (n,), of rows (n, …)."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.model.inputs import described, in_one_pass
 from featx.model.model import extract_command
+from featx.model.vote import Vote
 
 if TYPE_CHECKING:
     from featx.features import Features
@@ -81,10 +82,16 @@ def commands(model: Model, table: Features | None, mine: str) -> str:
     elif requests := in_one_pass([made.request for made in model.inputs if made.request is not None]):
         lines += [extract_command(request).replace(" DATA", f" {shlex.quote(source)}", 1) for request in requests]
         tables = model.report.tables or [model.report.table or "TABLE"]
-        words = ["featx", "fit", *tables, "--head", model.head_name]
-        for name, value in model.report.chosen.items():
-            words += ["--set", f"{name}={value}"]
-        lines.append(shlex.join([*words, "--scale", model.scaler.kind, "-o", "model.featx"]))
+        if model.head_name == "ensemble":
+            models = (f"model{number}.featx" for number in range(1, len(model.report.tried) + 1))
+            weights = ",".join(f"{one['weight']:.6g}" for one in model.report.tried)
+            words = ["featx", "ensemble", *models, "--weights", weights]
+        else:
+            words = ["featx", "fit", *tables, "--head", model.head_name]
+            for name, value in model.report.chosen.items():
+                words += ["--set", f"{name}={value}"]
+            words += [] if isinstance(model.head, Vote) else ["--scale", model.scaler.kind]
+        lines.append(shlex.join([*words, "-o", "model.featx"]))
     return "\n".join([*lines, mine])
 
 

@@ -13,6 +13,7 @@ from featx.evaluation.rows import known_content
 from featx.model import Accuracy
 from featx.model.fitter import HeadFitter
 from featx.model.fitting import as_chosen
+from featx.model.vote import Vote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +62,8 @@ def accuracy_by_size(model: Model, table: Features, held: HeldOut, whole: Accura
     train = np.flatnonzero((table.y >= 0) & known_content(table.item_ids, model.trained_on))
     if model.report.kind != "frozen":
         return Sizes(note="The network has learned from all training images, so there is nothing to refit.")
+    if isinstance(model.head, Vote):
+        return Sizes(note="Not drawn for several models that vote: each would be fitted again on every part.")
     if "epochs" in model.head.get_params():
         return Sizes(note="Not drawn for this head: trained in epochs, it takes as long on few images as on all.")
     if not len(train) or table.classes != model.classes:
