@@ -15,7 +15,7 @@ from featx.model.settings import Ensemble, Loading, Saving
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
-@settings_options(Ensemble, Saving, Loading)
+@settings_options(Ensemble, Loading, Saving)
 @output_option("ensemble.featx", "Where the model goes.")
 @common
 def ensemble(console: Console, cache: Path, models: tuple[Path, ...], output: Path, **options: Any) -> None:  # noqa: ARG001
