@@ -28,7 +28,7 @@ from featx import backbones, engines
 from featx.devices import arithmetic
 from featx.engines import Engine, choose, kept, open_engine, openvino, pytorch
 from featx.engines import engine as engine_module
-from featx.engines.choose import request_size
+from featx.engines.choose import gain_of_bf16, request_size
 from featx.engines.pytorch import blank, export, fold_batch_norm, from_pixels
 from featx.errors import OptionError
 from featx.recipe import Request
@@ -519,6 +519,19 @@ def test_openvino_agrees_with_eager(name, size, tmp_path):
     for rows, wanted, recipe in zip(found, expected, recipes, strict=True):
         assert rows.shape == (5, *recipe.shape)
         assert distance(rows, wanted) <= 1e-5
+
+
+@needs_openvino
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_whoever_asks_for_details_is_told_what_bf16_would_bring_here(has_bf16, tmp_path, monkeypatch):
+    backbone, recipes = resolved(image_size=64)
+    engine = open_engine(backbone, recipes, engine="openvino", batch_size=4, networks=tmp_path)
+    monkeypatch.setattr("featx.engines.openvino.supports", lambda precision: has_bf16 or precision == "fp32")
+
+    gain = gain_of_bf16(engine, recipes, tmp_path)
+
+    assert gain is None if not has_bf16 else 0.05 < gain < 20
+    assert gain_of_bf16(eager(backbone, recipes, batch_size=4), recipes, tmp_path) is None
 
 
 @needs_openvino

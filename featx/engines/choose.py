@@ -318,6 +318,41 @@ def _automatic(job: _Job) -> Engine:
     return plain(converted.why)
 
 
+def gain_of_bf16(engine: Engine, recipes: list[Recipe], networks: Path | None) -> float | None:
+    """Measure how many times as many images a second `engine` would compute in bf16.
+
+    Parameters
+    ----------
+    engine : Engine
+        At fp32, as `open_engine` made it for `recipes`.
+    recipes : list of Recipe
+    networks : Path or None
+        The folder where its network is kept.
+
+    Returns
+    -------
+    float or None
+        None where this CPU has no bf16, or the engine is another than openvino.
+    """
+    if (engine.name, recipes[0].precision) != ("openvino", "fp32") or not openvino.supports("bf16"):
+        return None
+    found = kept.find(networks, openvino.decides(recipes, engine.request_size))
+    if found is None:
+        return None
+    halves = [dataclasses.replace(recipe, precision="bf16") for recipe in recipes]
+    network = openvino.reopen(found.path, halves, engine.request_size)
+    other = Engine(
+        network,
+        halves,
+        name="openvino",
+        why="what bf16 would bring",
+        batch_size=engine.batch_size,
+        request_size=engine.request_size,
+        n_at_once=network.n_at_once,
+    )
+    return _rate(other.run, recipes, _TRIAL_IMAGES) / _rate(engine.run, recipes, _TRIAL_IMAGES)
+
+
 def _rate(compute: Compute, recipes: list[Recipe], n: int) -> float:
     """Measure images a second on `n` of them, after a pass that does not count."""
     frame = recipes[0].frame
