@@ -20,7 +20,7 @@ from featx.datasets import Source
 from featx.extraction import Extract, Options
 from featx.features.export import Export
 from featx.finetuning.settings import FineTune
-from featx.model.settings import Classify, Ensemble, Evaluating, Fit, Guesses, Loading, Reporting, Saving
+from featx.model.settings import Classify, Ensemble, EvaluatingTable, Fit, Guesses, Loading, Reporting, Saving
 from featx.packing import Packing
 from featx.settings import options_of
 
@@ -235,7 +235,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         ("extract", [featx.extract], [Extract]),
         ("fit", [featx.fit, featx.Model.save], [Fit, Saving]),
         ("predict", [featx.load, featx.Model.classify, featx.Model.top], [Loading, Classify, Guesses]),
-        ("evaluate", [featx.load, featx.evaluate], [Loading, Evaluating, Source, Options]),
+        ("evaluate", [featx.load, featx.evaluate], [Loading, EvaluatingTable, Source, Options]),
         ("finetune", [featx.finetune], [FineTune]),
         ("compare", [featx.compare], [Compare]),
         ("report", [featx.report], [Reporting]),

@@ -46,6 +46,7 @@ _COMMANDS = {
     "duplicates": ("featx.cli.curation", "Images that are nearly the same, and in which splits."),
     "doubts": ("featx.cli.curation", "Labels that look wrong, and why."),
     "suggest": ("featx.cli.curation", "Which images to label next."),
+    "labels": ("featx.cli.labels", "Apply and merge the labels that people gave."),
     "backbones": ("featx.cli.names", "List backbones."),
     "layers": ("featx.cli.names", "List the layers of a backbone."),
     "heads": ("featx.cli.names", "List heads and their settings."),

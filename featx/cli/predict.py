@@ -15,7 +15,7 @@ from featx.cli.tables import find_table, is_table, one_source
 from featx.datasets import Source
 from featx.errors import DataError, OptionError
 from featx.extraction import ComputeOptions, Extract, Options
-from featx.model.settings import Averaging, Classify, Evaluating, Guesses, Loading
+from featx.model.settings import Averaging, Classify, EvaluatingTable, Guesses, Loading
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -157,7 +157,7 @@ def _text(found: Predictions | LabelPredictions | NumberPredictions, csv_path: P
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("sources", metavar="[TABLE...|DATA]", nargs=-1)
-@settings_options(Evaluating)
+@settings_options(EvaluatingTable)
 @click.option("--csv", "sheet", type=click.Path(path_type=Path), metavar="OUT", help="A row a photo: right or wrong.")
 @click.option("--mislabelled", type=click.Path(path_type=Path), metavar="OUT", help="Photos whose label looks wrong.")
 @_raw
@@ -170,6 +170,7 @@ def evaluate(
     model: Path,
     sources: tuple[str, ...],
     split: str | None,
+    labels: str | None,
     tta: bool,
     page: Path | None,
     sheet: Path | None,
@@ -192,6 +193,7 @@ def evaluate(
         raise click.UsageError("--report shows images as they are, --tta averages over views: one of the two.")
     from featx.curation import doubts
     from featx.evaluation import held_out, held_out_targets
+    from featx.features import relabelled
     from featx.model import load
     from featx.model.tabulate import check_destination, write_rows
     from featx.reporting import report
@@ -204,6 +206,8 @@ def evaluate(
             rows = own_table(classifier)
         else:
             rows = find_table(console, source, cache, Extract(**options), requests, remember=False)
+    if labels is not None:
+        rows = relabelled(rows, labels)
     found: Evaluation | TargetEvaluation
     if classifier.outputs is None:
         images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})

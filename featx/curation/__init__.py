@@ -6,10 +6,11 @@ which images to label next.
 
 from __future__ import annotations
 
+from featx.curation.applying import apply_labels
 from featx.curation.doubts import doubts, less_probable, out_of_fold
 from featx.curation.duplicates import duplicates
 from featx.curation.listing import Listing
 from featx.curation.search import search
 from featx.curation.suggest import suggest
 
-__all__ = ["Listing", "doubts", "duplicates", "less_probable", "out_of_fold", "search", "suggest"]
+__all__ = ["Listing", "apply_labels", "doubts", "duplicates", "less_probable", "out_of_fold", "search", "suggest"]

@@ -15,10 +15,10 @@ from featx.evaluation.evaluation import Evaluation, evaluate_predictions
 from featx.evaluation.rows import not_trained_on, wanted_rows
 from featx.evaluation.targets import held_out_targets
 from featx.extraction import ComputeOptions
-from featx.features import Features, opened
+from featx.features import Features, opened, relabelled
 from featx.model import Model, load
 from featx.model.rows import given_groups
-from featx.model.settings import Evaluating
+from featx.model.settings import EvaluatingTable
 from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class _OnTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(ComputeOptions, Evaluating, _OnTable):
+class _Evaluate(ComputeOptions, EvaluatingTable, _OnTable):
     images: Dataset | None = None
 
 
@@ -176,6 +176,8 @@ def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation | TargetEv
     if table is None:
         raise DataError("The table that the model was fitted on is not there. Name one: featx.evaluate(model, table)")
     table = opened(table)
+    if how.labels is not None:
+        table = relabelled(table, how.labels)
     if classifier.outputs is not None:
         return held_out_targets(classifier, table, how.split).evaluate(classifier)
     computed = vars(part_of(ComputeOptions, how))

@@ -2,6 +2,7 @@
 
 from featx.features.features import Features
 from featx.features.joining import join, joined_if_tables, opened
+from featx.features.label_log import LabelLog, relabelled
 from featx.features.tasks import in_task
 
-__all__ = ["Features", "in_task", "join", "joined_if_tables", "opened"]
+__all__ = ["Features", "LabelLog", "in_task", "join", "joined_if_tables", "opened", "relabelled"]

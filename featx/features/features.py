@@ -540,6 +540,11 @@ class Features:
         blocks = self._table.blocks if isinstance(self._table, ArrayTable) else ()
         return replace(table, blocks=tuple(part if self._rows is None else part.select(self._rows) for part in blocks))
 
+    def with_labels(self, y: npt.ArrayLike, classes: Sequence[str]) -> Features:
+        """Return the same rows under other labels: numbers (n,) of `classes`, -1 for none."""
+        table = replace(self.whole(), y=np.asarray(y, np.int64), classes=tuple(classes))
+        return Features(replace(table, path=self.path, views=self._table.views))
+
     @property
     def _labels_told(self) -> str:
         if self.task != "classify":

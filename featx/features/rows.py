@@ -69,7 +69,10 @@ class PickedRows:
         return self.take(np.arange(start, stop))
 
     def look(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return the rows ``start … stop``: a copy, since neighbours may lie in several tables."""
+        """Return the rows ``start … stop``: where they lie, if they are neighbours there; else a copy."""
+        places = self._place[start:stop]
+        if len(self._tables) == 1 and len(places) and (np.diff(places) == 1).all():
+            return self._tables[0].rows.look(int(places[0]), int(places[-1]) + 1)
         return self.read(start, stop)
 
     def take(self, rows: Indices, out: npt.NDArray[Any] | None = None, *, mapped: bool = False) -> npt.NDArray[Any]:

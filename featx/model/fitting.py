@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
-from featx.features import Features, in_task, opened
+from featx.features import Features, in_task, opened, relabelled
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead
 from featx.heads.linear import LogisticHead
@@ -99,6 +99,8 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     (1618, 179, True)
     """
     table = opened(features)
+    if how.labels is not None:
+        table = relabelled(table, how.labels)
     if is_auto(how.head):
         from featx.model.auto import AutoFit
 

@@ -15,8 +15,17 @@ from featx.settings import Seeded, check, option, parse_bytes, parse_seconds
 SCALES = ("none", "standard", "l2")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Relabelling:
+    """Labels that people have given since a table was made."""
+
+    labels: str | Path | None = option(
+        None, "A log of `featx explore`, whose labels stand before those of the table.", metavar="FILE"
+    )
+
+
 @dataclass(frozen=True)
-class Fit(NumberOfViews, TaskOptions, ValidationOptions, Seeded):
+class Fit(Relabelling, NumberOfViews, TaskOptions, ValidationOptions, Seeded):
     """How a head is fitted on a table."""
 
     head: Any = option("mlp", "A name of `featx heads`, or package.module:Class.", positional=True)
@@ -140,6 +149,11 @@ class Evaluating:
         metavar="NAME",
         positional=True,
     )
+
+
+@dataclass(frozen=True)
+class EvaluatingTable(Relabelling, Evaluating):
+    """Which rows of a table a model is evaluated on, and by which labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
