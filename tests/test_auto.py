@@ -48,6 +48,13 @@ def test_what_helps_votes_and_everything_tried_is_told(halves, voted):
     assert voted.report["test"]["accuracy"] >= max(single) - 0.02
 
 
+def test_rows_of_length_one_are_tried_too_unless_a_scale_is_asked_for(halves, voted):
+    asked = featx.fit(halves, "auto", settings=CHEAP, scale="standard")
+
+    assert {one["scale"] for one in voted.report["tried"] if one["head"] == "ridge"} == {"auto", "l2"}
+    assert {one["scale"] for one in asked.report["tried"]} == {"standard"}
+
+
 def test_the_test_rows_do_not_choose(halves, voted):
     other = halves[0].y.copy()
     other[halves[0].splits == "test"] = 0

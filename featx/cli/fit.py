@@ -190,7 +190,8 @@ def tried_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _trial(tried: dict[str, Any]) -> str:
-    return f"{tried['head']} on {_join(tried)}" if tried["tables"] else str(tried["head"])
+    scale = f" ({tried['scale']})" if tried["scale"] not in ("auto", "none") else ""
+    return f"{tried['head']}{scale} on {_join(tried)}" if tried["tables"] else f"{tried['head']}{scale}"
 
 
 def _join(tried: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from featx.model.report import Accuracy
 from featx.model.rows import given_groups
 from featx.model.scores import LEAST, Calibration
 from featx.model.selection import Held
-from featx.model.trials import TRIES, seconds_of
+from featx.model.trials import TRIES, Kind, seconds_of
 from featx.settings import parse_seconds
 
 if TYPE_CHECKING:
@@ -51,16 +51,14 @@ class Trial:
 
     Attributes
     ----------
-    head : str
-    settings : dict
+    kind : Kind
     places : tuple of int
         Which of the tables.
     balance : str
         What weighs alike, see `featx.model.joins`.
     """
 
-    head: str
-    settings: dict[str, Any]
+    kind: Kind
     places: tuple[int, ...]
     balance: str
 
@@ -95,10 +93,10 @@ class AutoFit:
         if not len(self.rows.val):
             raise OptionError("--head auto chooses on validation rows, and there are none. Give --val 0.1")
         self.held = Held.of(table, self.rows.val, self.targets)
-        self.started, self.planned = time.perf_counter(), 0.0
+        self.started, self.cpu_started, self.planned = time.perf_counter(), time.process_time(), 0.0
         asked = how.head if not isinstance(how.head, str) else make_head("auto", task=table.task, **how.settings or {})
         self.class_weight = getattr(asked, "class_weight", None)
-        self.heads = names_of(asked.heads, table.task)
+        self.kinds = self._kinds(asked.heads)
         self.budget = parse_seconds(asked.budget if how.budget is None else how.budget)
         self.tried: list[Tried] = []
         self.skipped: list[dict[str, Any]] = []
@@ -106,8 +104,8 @@ class AutoFit:
     def run(self) -> Model:
         """Try, choose, and return what came of it."""
         everything = tuple(range(len(self.table.tables)))
-        for head in sorted(self.heads, key=lambda head: self._cost(Trial(head, {}, everything, BALANCES[0]))):
-            self._search(head, everything)
+        for kind in sorted(self.kinds, key=lambda kind: self._cost(Trial(kind, everything, BALANCES[0]))):
+            self._search(kind, everything)
         if not self.tried:
             raise OptionError(f"--head auto has tried nothing that could be fitted: {self.skipped[0]['why']}")
         weights = self.held.weights([one.outputs for one in self.tried], self.how.seed)
@@ -117,19 +115,18 @@ class AutoFit:
         seconds = round(time.perf_counter() - self.started, 3)
         return model.with_report(tried=told, skipped=tuple(self.skipped), seconds=seconds)
 
-    def _search(self, head: str, everything: tuple[int, ...]) -> None:
+    def _search(self, kind: Kind, everything: tuple[int, ...]) -> None:
         """Try a head: where it is cheap on each table and ever larger joins of the best, else on the best so far."""
-        settings = self._settings(head)
 
         def tried(places: Iterable[int], balance: str) -> float:
-            one = self._try(Trial(head, settings, tuple(sorted(places)), balance))
+            one = self._try(Trial(kind, tuple(sorted(places)), balance))
             return np.inf if one is None else one.loss
 
         if len(everything) == 1:
             tried(everything, BALANCES[0])
             return
-        alone = [Trial(head, settings, (place,), BALANCES[0]) for place in everything]
-        larger = [Trial(head, settings, everything, BALANCES[0])] * (2 * len(everything))
+        alone = [Trial(kind, (place,), BALANCES[0]) for place in everything]
+        larger = [Trial(kind, everything, BALANCES[0])] * (2 * len(everything))
         if self.tried and sum(map(self._cost, [*alone, *larger])) > _SHARE * (self.budget - self.planned):
             for places, balance in self._best_spaces():
                 tried(places, balance)
@@ -148,21 +145,29 @@ class AutoFit:
         spaces = list(dict.fromkeys((one.trial.places, one.trial.balance) for one in ranked))
         return list(dict.fromkeys([*spaces[:_SPACES], next(space for space in spaces if len(space[0]) == 1)]))
 
-    def _settings(self, head: str) -> dict[str, Any]:
-        settings = dict(TRIES[self.table.task].get(head, {}))
-        if self.class_weight is not None and "class_weight" in make_head(head, task=self.table.task).get_params():
-            settings["class_weight"] = self.class_weight
-        return settings
+    def _kinds(self, heads: Any) -> list[Kind]:
+        """Return what is tried: of the heads named, or all, as they are known to do well or else as they are."""
+        task, scale = self.table.task, self.how.scale
+        known = [kind for kind in TRIES[task] if heads is None]
+        for name in names_of(heads, task):
+            known += [kind for kind in TRIES[task] if kind.head == name] or [Kind(name)]
+        found = []
+        for kind in known:
+            settings = dict(kind.settings)
+            if self.class_weight is not None and "class_weight" in make_head(kind.head, task=task).get_params():
+                settings["class_weight"] = self.class_weight
+            found.append(Kind(kind.head, settings, kind.scale if scale == "auto" else scale))
+        return [kind for place, kind in enumerate(found) if kind not in found[:place]]
 
     def _cost(self, trial: Trial) -> float:
         """Return about how many seconds a trial takes, made of sizes alone: a plan is the same each time."""
         d = sum(self.table.tables[place].shape[1] for place in trial.places)
         k = len(self.table.classes) if self.targets is None else len(self.targets.names)
-        return seconds_of(trial.head, len(self.rows.train), d, k)
+        return seconds_of(trial.kind.head, len(self.rows.train), d, k)
 
     def _try(self, trial: Trial) -> Tried | None:
         """Fit, unless the budget has no room for it any more."""
-        cost, spent = self._cost(trial), time.perf_counter() - self.started
+        cost, spent, started = self._cost(trial), self._spent(), time.perf_counter()
         if self.tried and self.planned + cost > self.budget:
             self._skip(trial, f"no time: about {cost:.1f} s, {self.planned:.1f} of {self.budget:g} s are planned")
             return None
@@ -176,9 +181,13 @@ class AutoFit:
             self._skip(trial, str(error))
             return None
         outputs = self._outputs(model, self._part(trial.places).select(self.rows.val))
-        seconds = time.perf_counter() - self.started - spent
+        seconds = time.perf_counter() - started
         self.tried.append(Tried(trial, model, outputs, self.held.loss(outputs), seconds))
         return self.tried[-1]
+
+    def _spent(self) -> float:
+        """Return the seconds that are gone; where others have the cores, those in which this process had one."""
+        return min(time.perf_counter() - self.started, time.process_time() - self.cpu_started)
 
     def _skip(self, trial: Trial, why: str) -> None:
         self.skipped.append(self._named(trial) | {"why": why})
@@ -186,7 +195,8 @@ class AutoFit:
     def _named(self, trial: Trial) -> dict[str, Any]:
         parts = self.table.tables
         return {
-            "head": trial.head,
+            "head": trial.kind.head,
+            "scale": trial.kind.scale,
             "tables": [table_name(parts[place], parts) for place in trial.places] if len(parts) > 1 else [],
             "balance": trial.balance if len(trial.places) > 1 else None,
         }
@@ -196,7 +206,9 @@ class AutoFit:
 
     def _how(self, trial: Trial, **changes: Any) -> Fit:
         changes = {"test": False, **changes}
-        return dataclasses.replace(self.how, head=trial.head, settings=trial.settings, budget=None, **changes)
+        kind = trial.kind
+        changes |= {"head": kind.head, "settings": kind.settings, "scale": kind.scale}
+        return dataclasses.replace(self.how, budget=None, **changes)
 
     def _outputs(self, model: Model, rows: Features) -> Floats:
         """Return what a model says of rows, with a column for each class of the table."""
@@ -270,19 +282,16 @@ class AutoFit:
 
 
 def names_of(heads: Any, task: str) -> tuple[str, ...]:
-    """Return the heads that are tried: those named, or all that can do the task, the cheapest first.
+    """Return the heads that are named, in a text with commas between or a sequence; none where nobody names any.
 
     Raises
     ------
     OptionError
         For one that cannot be tried.
     """
-    able = tuple(TRIES[task])
-    if heads is None:
-        return able
-    asked = tuple(word.strip() for word in heads.split(",")) if isinstance(heads, str) else tuple(heads)
+    asked = tuple(word.strip() for word in heads.split(",")) if isinstance(heads, str) else tuple(heads or ())
     for name in asked:
         if name == "auto":
             raise OptionError("heads of --head auto are others than itself. Leave out auto.")
         head_class_of(name, task)
-    return tuple(sorted(asked, key=lambda name: able.index(name) if name in able else len(able)))
+    return asked

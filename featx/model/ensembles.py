@@ -74,6 +74,7 @@ def ensemble(models: Sequence[Model | str | Path], how: Ensemble) -> Model:
     told = [
         {
             "head": one.head_name,
+            "scale": one.scaler.kind,
             "settings": dict(one.report.chosen),
             "tables": one.made_of.split(", ") if one.inputs else [],
             "balance": None,

@@ -136,7 +136,7 @@ def _are_curves(value: Any) -> bool:
 
 
 _CURVES = Kind("columns of numbers, an entry a step", _are_curves)
-_TRIED_ON = {"head": TEXT, "tables": list_of(TEXT), "balance": optional(among("columns", "tables"))}
+_TRIED_ON = {"head": TEXT, "scale": TEXT, "tables": list_of(TEXT), "balance": optional(among("columns", "tables"))}
 _REPORT = {
     "head": TEXT,
     "table": optional(TEXT),

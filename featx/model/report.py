@@ -206,11 +206,11 @@ class FitReport(Mapping[str, Any]):
         What was tried of several tables: ``tables`` (their layers), ``balance`` ("columns" or "tables": what weighed
         alike; None for one table), ``loss`` on validation, and whether it was ``chosen``.
     tried : tuple of dict
-        What ``--head auto`` tried, or what an ensemble is made of: ``head``, ``settings`` that it chose, ``tables`` and
-        ``balance`` as in `joins`, ``loss`` and ``score`` on validation, ``seconds`` (not kept in files), and the
-        ``weight`` with which it counts; 0 for one that was not taken.
+        What ``--head auto`` tried, or what an ensemble is made of: ``head``, ``scale``, ``settings`` that it chose,
+        ``tables`` and ``balance`` as in `joins`, ``loss`` and ``score`` on validation, ``seconds`` (not kept in files),
+        and the ``weight`` with which it counts; 0 for one that was not taken.
     skipped : tuple of dict
-        What it did not try: ``head``, ``tables``, ``balance``, and ``why``.
+        What it did not try: ``head``, ``scale``, ``tables``, ``balance``, and ``why``.
     task : {"classify", "multilabel", "regress"}
         What the head tells of a row.
     train, val, test : Accuracy, TargetScore or None
