@@ -10,8 +10,9 @@ from featx.cli import main
 from featx.errors import ModelFileError, OptionError
 from featx.features import Features
 from featx.model import fit, load
+from featx.model.predictions import FEWEST_ROWS
 from featx.model.scaling import FeatureScaler
-from featx.model.scores import FEWEST_ROWS, MOST_BYTES, MOST_ROWS, OODScore
+from featx.model.scores import MOST_BYTES, MOST_ROWS, OODScore
 
 X, Y, SPLITS = digits(1500)
 

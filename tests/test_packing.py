@@ -19,8 +19,8 @@ from featx.cli import main
 from featx.errors import MissingExtraError, ModelFileError, OptionError, ProbeError
 from featx.images import fit as fit_image
 from featx.packing import PackedModel, graph, pack
+from featx.packing.answers import Answers
 from featx.packing.fitting import FitFrame
-from featx.packing.heads import Classifier
 from featx.recipe import Frame
 
 HOW = {"backbone": "timm/test_vit", "weights": "none", "image_size": 64, "interpolation": "bicubic"}
@@ -92,7 +92,7 @@ def test_every_head_says_the_same(models):
     X = np.random.default_rng(9).standard_normal((50, 12)).astype(np.float32) * 1.5
     for key, model in models.items():
         with torch.no_grad():
-            found = Classifier(model).eval()(torch.from_numpy(rows_of(model, X)))
+            found = Answers(model).eval()(torch.from_numpy(rows_of(model, X)))
         assert agree(model, [output.numpy() for output in found], X), key
 
 
@@ -101,7 +101,7 @@ class Side(nn.Module):
 
     def __init__(self, models):
         super().__init__()
-        self.classifiers = nn.ModuleList(map(Classifier, models))
+        self.classifiers = nn.ModuleList(map(Answers, models))
 
     def forward(self, X):
         return tuple(found for classifier in self.classifiers for found in classifier(X))
@@ -113,7 +113,8 @@ def test_the_operators_of_heads_are_those_of_onnx(models):
     X = np.random.default_rng(9).standard_normal((50, 12)).astype(np.float32) * 1.5
     some = [models[name, 4] for name in EXPORTED]
     outputs = [f"{name} {what}" for name in EXPORTED for what in ("probabilities", "familiarity")]
-    file = graph._exported(Side(some), torch.from_numpy(X[:2]), {0: torch.export.Dim("n")}, "rows", outputs)
+    sides = ({0: torch.export.Dim("n")},)
+    file = graph._exported(Side(some), (torch.from_numpy(X[:2]),), sides, ["rows"], outputs)
     found = onnxruntime.InferenceSession(file.SerializeToString()).run(None, {"rows": X})
 
     for i, model in enumerate(some):
@@ -209,7 +210,9 @@ def test_the_command_predicts_from_a_packed_model_as_from_a_model_file(packed, i
             assert abs(ours["probability"] - theirs["probability"]) < 1e-4
             assert ours["familiarity"] == theirs["familiarity"] is None  # of 14 validation rows nobody can tell
     assert (tmp_path / "p.csv").read_text().startswith("id,label,probability,error,blue,green,red\n")
-    assert repr(PackedModel(path)) == f"<PackedModel: {model.head_name} on {model.recipe.backbone}, 3 classes>"
+    assert (
+        repr(PackedModel(path)) == f"<PackedModel: {model.head_name} on {model.inputs[0].recipe.backbone}, 3 classes>"
+    )
 
 
 def test_half_precision_halves_the_file_and_keeps_the_labels(packed, images, tmp_path):
@@ -234,7 +237,7 @@ def test_a_file_that_says_something_else_never_takes_its_name(packed, monkeypatc
     # Probabilities that are some thousandths off, which would do for fp16.
     temperature = 1.02 * model.calibration.temperature
     other = dataclasses.replace(model, calibration=dataclasses.replace(model.calibration, temperature=temperature))
-    monkeypatch.setattr(sys.modules["featx.packing.writing"], "_graph", lambda *_: onnx.load(path))
+    monkeypatch.setattr(graph, "graph_of", lambda *_: onnx.load(path))
     (tmp_path / "m.onnx").write_text("what was there")
 
     with pytest.raises(ProbeError, match=r"else than featx about \d+ of 24 images, by up to \d\.\de-03 \(1e-04"):
@@ -255,9 +258,17 @@ def test_what_cannot_be_packed_is_refused_in_one_line(packed, images, tmp_path):
         pack(featx.fit(sine, head="ridge", val=0), tmp_path / "m.onnx")
     with pytest.raises(OptionError, match=r"no network to pack"):
         pack(featx.fit(rows(3), head="ridge"), tmp_path / "m.onnx")
-    both = dataclasses.replace(packed[0], inputs=packed[0].inputs * 2)
-    with pytest.raises(OptionError, match=r"several layers cannot be packed .*fit one on one table"):
-        pack(both, tmp_path / "m.onnx")
+    with pytest.raises(OptionError, match=r"32 at least, and there are 3. Name a folder: --check DATA"):
+        pack(
+            packed[0], tmp_path / "m.onnx", precision="int8", check=[str(images / "red" / f"{i}.png") for i in range(3)]
+        )
+    for name, how, reason in (
+        ("m.bin", {}, "-o m.onnx"),
+        ("m.onnx", {"format": "openvino"}, "-o m.xml"),
+        ("m.pt2", {"precision": "fp16"}, "is of ONNX and OpenVINO"),
+    ):
+        with pytest.raises(OptionError, match=reason):
+            pack(packed[0], tmp_path / name, **how)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
 from featx.importing import later
 
 if TYPE_CHECKING:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
+
+# isort: split
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 

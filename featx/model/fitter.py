@@ -7,6 +7,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
+
+# isort: split
 import numpy as np
 from sklearn.base import clone
 

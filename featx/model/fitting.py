@@ -7,6 +7,9 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
+import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
+
+# isort: split
 import numpy as np
 from sklearn.base import clone
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from featx.augment import Augmentation
 from featx.errors import ModelFileError, OptionError
+from featx.model.fields import DIGEST, MAX_SIDE, OUTPUTS, given_outputs, read_recipe
 from featx.model.inputs import Input
 from featx.model.outputs import METRIC_NAMES, Outputs
 from featx.model.report import FitReport
@@ -35,17 +35,13 @@ from featx.model.schema import (
     whole,
 )
 from featx.model.scores import Calibration
-from featx.recipe import DTYPES, INTERPOLATIONS, POOLS, PRECISIONS, RESIZES, Recipe, Request, Views
+from featx.recipe import Request, Views
 from featx.targets import TASKS
 
 #: Version of the form that is written. `_READERS` says which are read.
 FORMAT = 1
-_MAX_SIDE = 1 << 15
-_MAX_ROW = 1 << 31
 
-_DIGEST = text("[0-9a-f]{64}")
-_SIDE = whole(1, _MAX_SIDE)
-_THREE = list_of(number(), 3)
+_SIDE = whole(1, MAX_SIDE)
 _SHARE = number(0, 1)
 _COUNT = whole(0)
 
@@ -63,46 +59,9 @@ _FIELDS = {
     "report": dict_of(PLAIN),
     "network_file": optional(text(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.(pth|safetensors)")),
     "views": optional(record({"n": whole(2, 1000), "augment": text(".+"), "seed": whole()})),
-    "outputs": optional(
-        record(
-            {
-                "task": among(*TASKS[1:]),
-                "names": list_of(TEXT),
-                "thresholds": list_of(number(0, 1)),
-                "margins": list_of(optional(number(0))),
-            }
-        )
-    ),
-    "members": dict_of(record({"size": _COUNT, "sha256": _DIGEST})),
+    "outputs": optional(OUTPUTS),
+    "members": dict_of(record({"size": _COUNT, "sha256": DIGEST})),
     "beside": list_of(record({"recipe": dict_of(PLAIN), "request": optional(dict_of(PLAIN))})),
-}
-_RECIPE = {
-    "format": whole(),
-    "epoch": whole(),
-    "backbone": TEXT,
-    "weights": TEXT,
-    "weights_digest": _DIGEST,
-    "layer": TEXT,
-    "pool": among(*POOLS),
-    "shape": list_of(whole(1, _MAX_ROW), 1, 3),
-    "dtype": among(*DTYPES),
-    "precision": among(*PRECISIONS),
-    "frame": record(
-        {
-            "height": _SIDE,
-            "width": _SIDE,
-            "resize": among(*RESIZES),
-            "shorter": whole(0, _MAX_SIDE),
-            "interpolation": among(*INTERPOLATIONS),
-            "background": list_of(whole(0, 255), 3),
-            "decode": TEXT,
-            "white": whole(255, 65535),
-        },
-        "white",
-    ),
-    "mean": _THREE,
-    "std": list_of(number(1e-12), 3),
-    "version": optional(TEXT),
 }
 _REQUEST = {
     **dict.fromkeys((field.name for field in dataclasses.fields(Request)), TEXT),
@@ -301,7 +260,7 @@ def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
     for name, content in members.items():
         if fields["members"][name] != {"size": len(content), "sha256": _sha256(content)}:
             raise ModelFileError(f"{name} is not the one that model.json describes")
-    classes, outputs = fields["classes"], _outputs(fields.get("outputs"))
+    classes, outputs = fields["classes"], given_outputs(fields.get("outputs"))
     if bool(classes) == bool(outputs) or len(set(classes)) != len(classes):
         raise ModelFileError("its classes are not a list of different names")
     network_file = fields.get("network_file")
@@ -360,17 +319,6 @@ def _inputs(described: list[dict[str, Any]]) -> tuple[Input, ...]:
     return tuple(found)
 
 
-def read_recipe(fields: dict[str, Any]) -> Recipe:
-    """Rebuild a recipe whose every value was checked: networks and images are made after them."""
-    check(fields, _RECIPE, "its recipe")
-    if math.prod(fields["shape"]) > _MAX_ROW:
-        raise ModelFileError("its recipe holds values that no recipe has")
-    try:
-        return Recipe.from_json(json.dumps(fields))
-    except OptionError as error:
-        raise ModelFileError(f"its recipe cannot be read: {error}") from error
-
-
 def _request(fields: dict[str, Any]) -> Request:
     check(fields, _REQUEST, "its request", *_REQUEST)
     try:
@@ -383,16 +331,6 @@ def _views(fields: dict[str, Any]) -> Views:
     if str(Augmentation.parse(fields["augment"])) != fields["augment"]:
         raise ModelFileError("its augmented views are not as featx writes them")
     return Views(**fields)
-
-
-def _outputs(fields: dict[str, Any] | None) -> Outputs | None:
-    if fields is None:
-        return None
-    names, labels = fields["names"], fields["task"] == "multilabel"
-    given = [len(fields[name]) for name in ("thresholds", "margins")]
-    if not names or len(set(names)) != len(names) or given != [len(names) * labels, len(names) * (not labels)]:
-        raise ModelFileError("its outputs are not as featx writes them")
-    return Outputs(fields["task"], tuple(names), tuple(fields["thresholds"]), tuple(fields["margins"]))
 
 
 def _report(fields: dict[str, Any]) -> FitReport:

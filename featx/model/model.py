@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +16,12 @@ from featx.errors import DataError, OptionError
 from featx.extraction.options import ComputeOptions
 from featx.model.inputs import ImageRows, described, in_one_pass, inputs_of, loadable_requests
 from featx.model.parameters import count_parameters
-from featx.model.predictions import Predictions, check_familiarity
+from featx.model.predictions import Predictions, check_familiarity, readable
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
 from featx.model.settings import Classify, Loading, Predict, Saving, Top
-from featx.model.target_predictions import LabelPredictions, NumberPredictions
-from featx.settings import check_choice, keywords, part_of
+from featx.model.target_predictions import LabelPredictions, NumberPredictions, answers
+from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from featx.recipe import Request
 
     Floats = NDArray[np.float64]
-
-Found = TypeVar("Found", bound="NDArray[Any]")
 
 #: A table is scaled and predicted this much at a time, in bytes.
 BLOCK_BYTES = 64 << 20
@@ -154,12 +152,7 @@ class Model(ModelParts):
             If an image cannot be read, unless they are to be masked; and whatever `classify` raises.
         """
         found = self.classify(source, **vars(part_of(Classify, how)))
-        if isinstance(found, NumberPredictions):
-            numbers = found.numbers
-            return readable(found, numbers[:, 0] if numbers.shape[1] == 1 else numbers, how.errors)
-        labels = np.empty(len(found), dtype=object)
-        labels[:] = found.labels
-        return readable(found, labels, how.errors)
+        return answers(found, how.errors)
 
     @keywords(Predict)
     def predict_proba(self, source: Any, how: Predict) -> NDArray[np.float64]:
@@ -351,22 +344,6 @@ class Model(ModelParts):
             f"The table holds features of {other}, the model was fitted on {mine}. "
             f"Make the matching table: {' and '.join(commands)}"
         )
-
-
-def readable(found: Predictions | LabelPredictions | NumberPredictions, values: Found, errors: str) -> Found:
-    """Return `values` of the rows of `found`, masked or with complaint where an image could not be read."""
-    check_choice("errors", errors, ("raise", "mask"))
-    if errors == "mask":
-        mask = np.zeros(values.shape, dtype=bool)
-        mask[list(found.errors)] = True
-        return np.ma.MaskedArray(values, mask)  # type: ignore[return-value]
-    if found.errors:
-        place = min(found.errors)
-        raise DataError(
-            f"{len(found.errors):,} of {len(found):,} images cannot be read, the first at position {place} "
-            f"({found.ids[place]}): {found.errors[place]}. Leave them out, or get a masked array: errors='mask'"
-        )
-    return values
 
 
 @keywords(Loading)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from featx.errors import OptionError
-from featx.model.scores import FEWEST_ROWS
+from featx.errors import DataError, OptionError
 from featx.model.settings import Thresholds
+from featx.settings import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from featx.model.target_predictions import TargetPredictions
+
+Found = TypeVar("Found", bound="NDArray[Any]")
+
+#: Fewer rows tell nothing about a distance.
+FEWEST_ROWS = 50
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,3 +131,19 @@ def check_familiarity(asked: Thresholds, *, known: bool) -> None:
             "validation, or its rows are too long. Fit it with more validation rows (--val 0.2), or a layer of shorter "
             "rows (--pool avg), or leave out --min-familiarity."
         )
+
+
+def readable(found: Predictions | TargetPredictions, values: Found, errors: str) -> Found:
+    """Return `values` of the rows of `found`, masked or with complaint where an image could not be read."""
+    check_choice("errors", errors, ("raise", "mask"))
+    if errors == "mask":
+        mask = np.zeros(values.shape, dtype=bool)
+        mask[list(found.errors)] = True
+        return np.ma.MaskedArray(values, mask)  # type: ignore[return-value]
+    if found.errors:
+        place = min(found.errors)
+        raise DataError(
+            f"{len(found.errors):,} of {len(found):,} images cannot be read, the first at position {place} "
+            f"({found.ids[place]}): {found.errors[place]}. Leave them out, or get a masked array: errors='mask'"
+        )
+    return values

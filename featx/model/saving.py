@@ -22,10 +22,11 @@ from featx.model import archive
 from featx.model.inputs import Input
 from featx.model.manifest import Manifest
 from featx.model.network import Network, bundled
+from featx.model.predictions import FEWEST_ROWS
 from featx.model.report import FitReport
 from featx.model.scaling import FeatureScaler
 from featx.model.schema import parse_json
-from featx.model.scores import FEWEST_ROWS, Calibration, OODScore, relative_scores
+from featx.model.scores import Calibration, OODScore, relative_scores
 from featx.model.vote import Vote, Voter
 from featx.recipe import HANDED_OVER, joined_key
 

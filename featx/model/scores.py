@@ -9,6 +9,7 @@ import numpy as np
 
 from featx.heads.linear import softmax
 from featx.heads.neighbors import unit_rows
+from featx.model.predictions import FEWEST_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,8 +136,6 @@ def _fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> tu
 
 #: Training rows that a model file carries, at most, and the bytes they may take.
 MOST_ROWS, MOST_BYTES = 1000, 2 << 20
-#: Fewer rows tell nothing about a distance.
-FEWEST_ROWS = 50
 #: Rows that the distances of new ones are compared with, at most.
 MOST_REFERENCES = 2000
 #: The distance is that to the so-manyth nearest row.

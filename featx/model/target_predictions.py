@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import OptionError
-from featx.model.predictions import check_familiarity
+from featx.model.predictions import check_familiarity, readable
 from featx.model.settings import Thresholds
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.model.outputs import Outputs
+    from featx.model.predictions import Predictions
 
     Floats = NDArray[np.float64]
 
@@ -171,6 +172,23 @@ class NumberPredictions(TargetPredictions):
     def columns(self) -> tuple[list[str], list[list[Any]]]:
         """Return header and cells for a spreadsheet: a column for each number."""
         return list(self.outputs.names), [_cells(row) for row in self.numbers.tolist()]
+
+
+def answers(found: Predictions | TargetPredictions, errors: str) -> NDArray[Any]:
+    """Return what `featx.Model.predict` does of predictions: labels, tuples of labels, or numbers.
+
+    Parameters
+    ----------
+    found : Predictions or TargetPredictions
+    errors : {"raise", "mask"}
+        What to do about images that could not be read, see `featx.model.predictions.readable`.
+    """
+    if isinstance(found, NumberPredictions):
+        numbers = found.numbers
+        return readable(found, numbers[:, 0] if numbers.shape[1] == 1 else numbers, errors)
+    labels = np.empty(len(found), dtype=object)
+    labels[:] = found.labels  # type: ignore[union-attr]
+    return readable(found, labels, errors)
 
 
 def _familiarity(predictions: TargetPredictions, i: int) -> float | None:

@@ -1,4 +1,4 @@
-"""A whole model as one ONNX file, from an image of any size to probabilities; predictions from it without PyTorch."""
+"""A whole model as one file for other runtimes, from an image to probabilities; predictions from it without PyTorch."""
 
 from __future__ import annotations
 

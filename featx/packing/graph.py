@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import PIL
 import torch
@@ -17,107 +18,207 @@ from torch import Tensor, nn
 import featx
 from featx.engines.pytorch import FromPixels
 from featx.errors import FeatxError, OptionError
+from featx.packing.answers import Answers
 from featx.packing.fitting import FitFrame
-from featx.packing.heads import Classifier
-from featx.packing.reading import IMAGES, OUTPUTS, PIXELS
+from featx.packing.reading import IMAGES, output_names, pixel_names, row_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from featx.backbones import Backbone
     from featx.model import Model
     from featx.recipe import Frame, Recipe
 
 #: Version of ONNX's operators, which every runtime since 2023 has.
 OPSET = 18
-_ROWS = "rows"
 #: How the number of images is called in the graph.
 _ANY_NUMBER = torch.export.Dim("n")
 #: Tensors of fewer values stay in full precision: they are shapes, norms and biases, and take no room.
 _LEAST_HALVED = 1024
 
 
-def graph_of(model: Model, backbone: Backbone, recipe: Recipe, precision: str) -> Any:
+class Source(NamedTuple):
+    """A network, and which of a model's inputs it makes.
+
+    Attributes
+    ----------
+    backbone : Backbone
+        Loaded.
+    recipes : list of Recipe
+        Of its rows, all with one frame.
+    places : list of int
+        Which of the model's inputs each recipe is.
+    """
+
+    backbone: Backbone
+    recipes: list[Recipe]
+    places: list[int]
+
+
+def graph_of(
+    model: Model, sources: Sequence[Source], precision: str, quantize: Callable[[Any, Frame], Any] | None = None
+) -> Any:
     """Return the whole of a model as an `onnx.ModelProto`, from uint8 images (n, h, w, 3) of any one size.
 
     Parameters
     ----------
     model : Model
-    backbone : Backbone
-        The model's own, loaded.
-    recipe : Recipe
-        Of its rows, as `backbone` resolves it.
-    precision : {"fp32", "fp16"}
+    sources : sequence of Source
+        Its networks.
+    precision : {"fp32", "fp16", "int8"}
         Of the weights in the file.
+    quantize : callable, optional
+        Makes of the graph of a network one of whole numbers.
 
     Raises
     ------
     OptionError
         If PyTorch cannot write the network in that form.
     """
-    rows = torch.zeros(2, *recipe.shape)
+    frames, n_inputs = frames_of(sources), len(model.inputs)
     try:
-        parts = [
-            fitting_graph(recipe.frame),
-            network_graph(backbone, recipe),
-            classifier_graph(Classifier(model), rows),
+        fitting = fitting_graph(frames)
+        answers = answers_graph(model)
+        networks = [
+            network_graph(one, pixel_names(len(frames))[frames.index(one.recipes[0].frame)], n_inputs)
+            for one in sources
         ]
     except FeatxError:
         raise
     except Exception as error:  # whatever PyTorch raises for what it cannot
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise OptionError(f"PyTorch cannot write {backbone.name} as ONNX ({reason}).") from error
+        names = " or ".join(one.backbone.name for one in sources)
+        raise OptionError(f"PyTorch cannot write {names} as ONNX ({reason}).") from error
     if precision == "fp16":
-        for part in parts[1:]:
+        for part in (*networks, answers):
             _halve(part)
-    graph = joined(parts)
-    for key, value in _told(model, recipe, precision).items():
+    if quantize is not None:
+        pairs = zip(networks, sources, strict=True)
+        networks = [quantize(network, one.recipes[0].frame) for network, one in pairs]
+    graph = joined([fitting, *networks, answers])
+    for key, value in _told(model, sources, precision).items():
         graph.metadata_props.add(key=key, value=value)
     return graph
 
 
+def frames_of(sources: Sequence[Source]) -> tuple[Frame, ...]:
+    """Return the frames that images are fitted to for networks, each once, in their order."""
+    return tuple(dict.fromkeys(one.recipes[0].frame for one in sources))
+
+
+def whole_module(model: Model, sources: Sequence[Source]) -> nn.Module:
+    """Return the whole of a model as one module of PyTorch, of uint8 images (n, h, w, 3)."""
+    return _Whole(model, sources)
+
+
 @functools.cache
-def fitting_graph(frame: Frame) -> Any:
-    """Return the graph from images of any size to those of the network's, which takes seconds to make."""
-    # Two images, as one would be taken for a constant, and of sides that are neither the frame's nor equal.
-    images = torch.zeros(2, frame.height + 3, frame.width + 5, 3, dtype=torch.uint8)
-    sides = {0: _ANY_NUMBER, 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
-    return _exported(FitFrame(frame), images, sides, IMAGES, [PIXELS])
+def fitting_graph(frames: tuple[Frame, ...]) -> Any:
+    """Return the graph from images of any size to those of the networks', which takes seconds to make."""
+    return _exported(_Fits(frames), (fitting_example(frames),), (FITTING_SIDES,), [IMAGES], pixel_names(len(frames)))
 
 
-def network_graph(backbone: Backbone, recipe: Recipe) -> Any:
-    """Return the graph from images of the network's size to rows."""
-    network, frame = backbone.network([recipe]), recipe.frame
-    network.stops_early = False
-    pixels = torch.zeros(2, frame.height, frame.width, 3, dtype=torch.uint8)
-    kept = nn.Sequential(FromPixels(network, backbone.mean, backbone.std), _Kept(half=recipe.dtype == "float16"))
-    return _exported(kept, pixels, {0: _ANY_NUMBER}, PIXELS, [_ROWS])
+#: What may differ from image to image.
+FITTING_SIDES = {0: _ANY_NUMBER, 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
 
 
-def classifier_graph(classifier: nn.Module, rows: Tensor) -> Any:
-    """Return the graph from rows such as `rows` to what a classifier says."""
-    outputs = list(OUTPUTS[: len(classifier(rows))])
-    return _exported(classifier, rows, {0: _ANY_NUMBER}, _ROWS, outputs)
+def fitting_example(frames: Sequence[Frame]) -> Tensor:
+    """Return two images, as one would be taken for a constant, and of sides that are neither a frame's nor equal."""
+    height, width = (max(getattr(frame, side) for frame in frames) for side in ("height", "width"))
+    return torch.zeros(2, height + 3, width + 5, 3, dtype=torch.uint8)
 
 
-class _Kept(nn.Module):
-    """The only one of a network's rows, as a table keeps it."""
+def network_graph(source: Source, pixels: str, n_inputs: int) -> Any:
+    """Return the graph from images of a network's size to its rows."""
+    frame = source.recipes[0].frame
+    names = [row_names(n_inputs)[place] for place in source.places]
+    example = torch.zeros(2, frame.height, frame.width, 3, dtype=torch.uint8)
+    return _exported(_Rows(source), (example,), ({0: _ANY_NUMBER},), [pixels], names)
 
-    def __init__(self, *, half: bool) -> None:
+
+def answers_graph(model: Model) -> Any:
+    """Return the graph from the rows of all inputs to what the model says."""
+    rows = tuple(torch.zeros(2, *made.recipe.shape) for made in model.inputs)
+    names = output_names(model.outputs.task if model.outputs else None)
+    if len(rows) == 1:
+        answers: nn.Module = Answers(model)
+        n_outputs = len(answers(*rows))
+        return _exported(answers, rows, ({0: _ANY_NUMBER},), row_names(1), names[:n_outputs])
+    answers = _Beside(model)
+    sides = [{0: _ANY_NUMBER} for _ in rows]
+    n_outputs = len(answers(list(rows)))
+    return _exported(answers, (list(rows),), (sides,), row_names(len(rows)), names[:n_outputs])
+
+
+class _Fits(nn.Module):
+    """Images fitted to several frames."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
         super().__init__()
-        self.halved = half
+        self.frames = nn.ModuleList(map(FitFrame, frames))
 
-    def forward(self, rows: tuple[Tensor, ...]) -> Tensor:
-        return rows[0].half().float() if self.halved else rows[0]
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(frame(images) for frame in self.frames)
 
 
-def _exported(module: nn.Module, example: Tensor, sides: dict[int, Any], name: str, outputs: list[str]) -> Any:
-    """Return a module of one input as an `onnx.ModelProto`."""
-    with _silent():
+class _Rows(nn.Module):
+    """A network's rows as tables keep them."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        backbone = source.backbone
+        network = backbone.network(source.recipes)
+        network.stops_early = False
+        self.network = FromPixels(network, backbone.mean, backbone.std)
+        self.halved = [recipe.dtype == "float16" for recipe in source.recipes]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        rows = self.network(pixels)
+        return tuple(row.half().float() if half else row for row, half in zip(rows, self.halved, strict=True))
+
+
+class _Beside(nn.Module):
+    """What a model says of the rows of several inputs, side by side."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.answers = Answers(model)
+
+    def forward(self, rows: list[Tensor]) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = self.answers(torch.cat(rows, 1))
+        return found
+
+
+class _Whole(nn.Module):
+    def __init__(self, model: Model, sources: Sequence[Source]) -> None:
+        super().__init__()
+        frames = frames_of(sources)
+        self.fits = _Fits(frames)
+        self.networks = nn.ModuleList(_Rows(one) for one in sources)
+        self.frame_of = [frames.index(one.recipes[0].frame) for one in sources]
+        self.places = [one.places for one in sources]
+        self.answers = Answers(model)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        pixels = self.fits(images)
+        rows: dict[int, Tensor] = {}
+        for network, frame, places in zip(self.networks, self.frame_of, self.places, strict=True):
+            rows.update(zip(places, network(pixels[frame]), strict=True))
+        beside = [rows[place] for place in range(len(rows))]
+        found: tuple[Tensor, ...] = self.answers(beside[0] if len(beside) == 1 else torch.cat(beside, 1))
+        return found
+
+
+def _exported(
+    module: nn.Module, example: tuple[Any, ...], sides: tuple[Any, ...], inputs: list[str], outputs: list[str]
+) -> Any:
+    """Return a module as an `onnx.ModelProto`."""
+    with silent():
         program = torch.onnx.export(
             module.eval(),
-            (example,),
+            example,
             dynamo=True,
-            dynamic_shapes=(sides,),
-            input_names=[name],
+            dynamic_shapes=sides,
+            input_names=inputs,
             output_names=outputs,
             opset_version=OPSET,
             verbose=False,
@@ -128,7 +229,7 @@ def _exported(module: nn.Module, example: Tensor, sides: dict[int, Any], name: s
 
 
 def joined(parts: list[Any]) -> Any:
-    """Return one graph of several, of which each takes what the one before gives."""
+    """Return one graph of several, of which each takes what those before it give."""
     import onnx
     from onnx import helper
 
@@ -146,7 +247,7 @@ def joined(parts: list[Any]) -> Any:
     )
     return helper.make_model(
         graph,
-        opset_imports=parts[0].opset_import,
+        opset_imports={one.domain: one for part in parts for one in part.opset_import}.values(),
         ir_version=parts[0].ir_version,
         producer_name="featx",
         producer_version=featx.__version__,
@@ -154,7 +255,7 @@ def joined(parts: list[Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _silent() -> Any:
+def silent() -> Any:
     """Keep to ourselves what PyTorch says of its own workings while it exports."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -186,14 +287,18 @@ def _halve(graph: Any) -> None:
     graph.graph.node.extend(nodes)
 
 
-def _told(model: Model, recipe: Recipe, precision: str) -> dict[str, str]:
+def _told(model: Model, sources: Sequence[Source], precision: str) -> dict[str, str]:
     """Return what the file says of itself: whoever reads images for it needs the classes and the decode policy."""
-    return {
+    recipes = {place: recipe for one in sources for place, recipe in zip(one.places, one.recipes, strict=True)}
+    told = {
         "featx": featx.__version__,
-        "classes": json.dumps(list(model.classes), ensure_ascii=False),
+        "classes": json.dumps(list(model.columns), ensure_ascii=False),
         "head": model.head_name,
-        "recipe": recipe.to_json(),
-        "key": recipe.key,
+        "recipes": json.dumps([json.loads(recipes[place].to_json()) for place in sorted(recipes)]),
+        "key": str(model.key),
         "precision": precision,
         "pillow": PIL.__version__,
     }
+    if model.outputs is not None:
+        told["outputs"] = json.dumps(dataclasses.asdict(model.outputs), ensure_ascii=False)
+    return told

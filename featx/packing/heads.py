@@ -1,51 +1,25 @@
-"""What a model does with a row, as modules of PyTorch: scaling, the head's scores, calibration, familiarity."""
+"""What a fitted head says of rows, as modules of PyTorch: scores of classes, probabilities of labels, numbers."""
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from featx.errors import OptionError
-from featx.heads.boosted import XGBoostHead
-from featx.heads.dense import NetworkClassifier
+from featx.heads.boosted import XGBoostHead, XGBoostRegressor
+from featx.heads.dense import DenseRegressor, NetworkClassifier
 from featx.heads.linear import LinearClassifier
-from featx.heads.neighbors import CentroidHead, KNNHead
-from featx.model.scores import LEAST, NEIGHBOUR, OODScore
-
-if TYPE_CHECKING:
-    from featx.model import Model
-    from featx.model.scaling import FeatureScaler
-    from featx.model.scores import Calibration
-
-
-class Scaling(nn.Module):
-    """A fitted `featx.model.scaling.FeatureScaler`."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, scaler: FeatureScaler) -> None:
-        super().__init__()
-        self.kind = scaler.kind
-        if self.kind == "standard":
-            self.register_buffer("mean", _tensor(scaler.mean_))
-            self.register_buffer("scale", _tensor(scaler.scale_))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return rows (n, …) scaled."""
-        if self.kind == "standard":
-            return (rows - self.mean) / self.scale
-        return _units(rows.flatten(1)).reshape(rows.shape) if self.kind == "l2" else rows
+from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
+from featx.heads.ridge import RidgeHead, RidgeRegressor
+from featx.model.scores import LEAST
 
 
 def scores_of(head: Any, name: str) -> nn.Module:
-    """Return a module that gives the scores (n, m) of scaled rows, up to a number that all of a row share.
+    """Return a module that gives the scores (n, m) of scaled rows (n, d), up to a number that all of a row share.
 
     They are those of `featx.model.scores.relative_scores`.
 
@@ -66,96 +40,70 @@ def scores_of(head: Any, name: str) -> nn.Module:
     if isinstance(head, CentroidHead):
         return _Centroids(head)
     if isinstance(head, KNNHead) and isinstance(head.units_, np.ndarray):
-        return _Neighbours(head)
+        votes = np.eye(len(head.classes_), dtype=np.float32)[head.codes_]
+        return nn.Sequential(Neighbours(head, votes), _Log())
     if isinstance(head, XGBoostHead):
-        return _Trees(head)
+        return _TreeScores(head)
     if isinstance(head, NetworkClassifier):
-        return nn.Sequential(nn.Unflatten(1, head.row_shape_), head.network_module().eval())
-    why = " whose rows stayed in their table" if isinstance(head, KNNHead) else ""
-    raise OptionError(
-        f"A {name} head{why} cannot be packed. These can: logreg, mlp, conv, ridge, svm, centroid, knn, xgboost. "
-        "Fit one of them: featx fit --head logreg"
-    )
+        return _network(head)
+    raise _refused(head, name)
 
 
-class Calibrated(nn.Module):
-    """From scores to probabilities of all classes of a model: `featx.model.scores.Calibration`.
+def labels_of(head: Any, name: str) -> nn.Module:
+    """Return a module that gives the probabilities (n, t) of labels of scaled rows (n, d).
 
-    Parameters
-    ----------
-    calibration : Calibration
-    codes : ndarray of int, shape (m,)
-        Which of the model's classes each score is of; the others are never predicted.
-    n_classes : int
+    They are those of `featx.model.outputs.Outputs.of`; parameters and errors as of `scores_of`.
     """
-
-    columns: Tensor
-
-    def __init__(self, calibration: Calibration, codes: np.ndarray, n_classes: int) -> None:
-        super().__init__()
-        self.temperature = calibration.temperature
-        self.floor = calibration.floor
-        columns = np.full(n_classes, len(codes))  # the column behind the last is of zeros
-        columns[codes] = np.arange(len(codes))
-        self.register_buffer("columns", torch.from_numpy(columns))
-
-    def forward(self, scores: Tensor) -> Tensor:
-        """Return probabilities (n, n_classes), float32."""
-        scores = scores.double()
-        scores = scores - scores.amax(1, keepdim=True)
-        if self.floor >= sys.float_info.min:  # the smallest number there is stands for none
-            scores = torch.log(torch.exp(scores) + self.floor)  # no score is above 0
-        found = torch.softmax(scores / self.temperature, 1)
-        return torch.cat([found, torch.zeros_like(found[:, :1])], 1)[:, self.columns].float()
+    if not getattr(head, "multilabel_", False):  # a single label: the second of two classes
+        factor = 1 / head.temperature if isinstance(head, CentroidHead) else 2.0 if isinstance(head, RidgeHead) else 1.0
+        return nn.Sequential(scores_of(head, name), _Second(factor))
+    if isinstance(head, KNNHead) and isinstance(head.units_, np.ndarray):
+        return Neighbours(head, head.codes_)
+    if isinstance(head, LinearClassifier):
+        return nn.Sequential(_Linear(head), _Sigmoid(2.0 if isinstance(head, RidgeHead) else 1.0))
+    if isinstance(head, XGBoostHead):
+        return nn.Sequential(_trees(head), _Sigmoid())
+    if isinstance(head, NetworkClassifier):
+        return nn.Sequential(_network(head), _Sigmoid())
+    raise _refused(head, name)
 
 
-class Familiarity(nn.Module):
-    """Which share of known rows is as far from the training rows, or farther: `featx.model.scores.OODScore`."""
+def numbers_of(head: Any, name: str) -> nn.Module:
+    """Return a module that gives the numbers (n, t) of scaled rows (n, d), as ``head.predict`` does.
 
-    units: Tensor
-    distances: Tensor
-
-    def __init__(self, ood: OODScore) -> None:
-        super().__init__()
-        self.register_buffer("units", torch.from_numpy(ood.units))
-        self.register_buffer("distances", _tensor(ood.distances))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the share (n,) for scaled rows (n, …), float32."""
-        similarities = _units(rows.flatten(1)) @ self.units.float().T
-        own = 1 - similarities.topk(NEIGHBOUR).values[:, -1:]
-        return 1 - (self.distances < own).float().mean(1)
+    Parameters and errors as of `scores_of`.
+    """
+    if isinstance(head, RidgeRegressor):
+        return _Linear(head)
+    if isinstance(head, KNNRegressor) and isinstance(head.units_, np.ndarray):
+        return Neighbours(head, head.targets_)
+    if isinstance(head, XGBoostRegressor):
+        return nn.Sequential(_trees(head), _Given(head))
+    if isinstance(head, DenseRegressor):
+        return nn.Sequential(_network(head), _Given(head))
+    raise _refused(head, name)
 
 
-class Classifier(nn.Module):
-    """From features to probabilities, and to familiarity where the model knows it."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.scaling = Scaling(model.scaler)
-        self.scores = scores_of(model.head, model.head_name)
-        codes = np.asarray(model.head.classes_, dtype=np.intp)
-        self.calibrated = Calibrated(model.calibration, codes, len(model.classes))
-        self.familiarity = Familiarity(model.ood) if isinstance(model.ood, OODScore) else None
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return probabilities (n, k), and familiarity (n,), of rows (n, …)."""
-        scaled = self.scaling(rows)
-        found = self.calibrated(self.scores(scaled.flatten(1)))
-        return (found,) if self.familiarity is None else (found, self.familiarity(scaled))
+def _refused(head: Any, name: str) -> OptionError:
+    why = " whose rows stayed in their table" if isinstance(head, KNNHead | KNNRegressor) else ""
+    return OptionError(
+        f"A {name} head{why} cannot be packed. These can: logreg, mlp, conv, ridge, svm, centroid, knn, xgboost. "
+        "Fit one of them: featx fit --head ridge"
+    )
 
 
 class _Linear(nn.Module):
     coef: Tensor
     intercept: Tensor
 
-    def __init__(self, head: LinearClassifier) -> None:
+    def __init__(self, head: LinearClassifier | RidgeRegressor) -> None:
         super().__init__()
-        coef, intercept = _tensor(head.coef_), _tensor(head.intercept_)
-        if len(coef) == 1:  # the score of the second of two classes; that of the first is 0
-            coef, intercept = (torch.cat([torch.zeros_like(one), one]) for one in (coef, intercept))
-        self.register_buffer("coef", coef)
-        self.register_buffer("intercept", intercept)
+        coef, intercept = np.asarray(head.coef_), np.asarray(head.intercept_)
+        if len(coef) == 1 and isinstance(head, LinearClassifier):
+            # The score of the second of two classes; that of the first is 0.
+            coef, intercept = (np.concatenate([np.zeros_like(one), one]) for one in (coef, intercept))
+        self.register_buffer("coef", _tensor(coef))
+        self.register_buffer("intercept", torch.from_numpy(intercept))  # of years and prices it is of float64
 
     def forward(self, rows: Tensor) -> Tensor:
         return rows @ self.coef.T + self.intercept
@@ -171,109 +119,106 @@ class _Centroids(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         if self.cosine:
-            return _units(rows) @ self.centroids.T
+            return units(rows) @ self.centroids.T
         return 2 * rows @ self.centroids.T - self.centroids.square().sum(1)
 
 
-class _Neighbours(nn.Module):
-    units: Tensor
-    votes: Tensor
+class Neighbours(nn.Module):
+    """The mean of what is known of the nearest training rows.
 
-    def __init__(self, head: KNNHead) -> None:
+    Parameters
+    ----------
+    head : KNNHead or KNNRegressor
+        With its rows in memory.
+    known : ndarray, shape (n_train, t)
+        Of each training row: 1 at its class, its labels, or its numbers.
+    """
+
+    rows: Tensor
+    known: Tensor
+
+    def __init__(self, head: KNNHead | KNNRegressor, known: np.ndarray) -> None:
         super().__init__()
         assert isinstance(head.units_, np.ndarray)
-        self.k = min(head.k, len(head.codes_))
+        self.k = min(head.k, len(known))
         self.temperature = head.temperature if head.weights == "softmax" else None
-        self.register_buffer("units", _tensor(head.units_))
-        self.register_buffer("votes", torch.eye(len(head.classes_))[torch.from_numpy(head.codes_)])
+        self.register_buffer("rows", _tensor(head.units_))
+        kept = np.asarray(known, np.float64 if known.itemsize == 8 else np.float32)
+        self.register_buffer("known", torch.from_numpy(kept))
 
     def forward(self, rows: Tensor) -> Tensor:
-        similarities, nearest = (_units(rows) @ self.units.T).topk(self.k)
+        """Return the mean (n, t) for scaled rows (n, d)."""
+        similarities, nearest = (units(rows) @ self.rows.T).topk(self.k)
         weights = torch.ones_like(similarities)
         if self.temperature is not None:
             weights = torch.exp((similarities - similarities[:, :1]) / self.temperature)
-        shares = (weights[:, :, None] * self.votes[nearest]).sum(1)
-        return (shares / shares.sum(1, keepdim=True)).clamp(min=LEAST).log()
+        shares = (weights / weights.sum(1, keepdim=True))[:, :, None].to(self.known.dtype)
+        return (shares * self.known[nearest]).sum(1)
 
 
-class _Trees(nn.Module):
-    """Boosted trees, all walked down at once: one step for all rows and trees is three look-ups.
-
-    A leaf is its own two children, so that whoever arrives early waits for the deepest.
-    """
-
-    feature: Tensor
-    threshold: Tensor
-    below: Tensor
-    roots: Tensor
-    start: Tensor
-    mean: Tensor
-    axes: Tensor
-
+class _TreeScores(nn.Module):
     def __init__(self, head: XGBoostHead) -> None:
         super().__init__()
-        self.n_groups = len(head.classes_) if len(head.classes_) > 2 else 1
-        n_trees = (head.best_iteration_ + 1) * self.n_groups
-        document = json.loads(bytes(head.booster_.save_raw("json")))
-        trees = document["learner"]["gradient_booster"]["model"]["trees"][:n_trees]
-        sizes = [len(tree["left_children"]) for tree in trees]
-        roots = np.cumsum([0, *sizes[:-1]])
-        left, right, feature, threshold = (
-            np.concatenate([np.asarray(tree[name]) for tree in trees])
-            for name in ("left_children", "right_children", "split_indices", "split_conditions")
-        )
-        own, shift = np.arange(len(left)), np.repeat(roots, sizes)
-        children = np.where(left < 0, own, left + shift), np.where(left < 0, own, right + shift)
-        self.depth = _depth(roots, *children)
-        self.register_buffer("feature", torch.from_numpy(feature.astype(np.int64)))
-        self.register_buffer("threshold", _tensor(threshold))
-        self.register_buffer("below", torch.from_numpy(np.stack(children, 1)))
-        self.register_buffer("roots", torch.from_numpy(roots))
-        if head.mean_ is not None and head.projection_ is not None:
-            self.register_buffer("mean", _tensor(head.mean_))
-            self.register_buffer("axes", _tensor(head.projection_))
-        self.projects = head.projection_ is not None
-        self.register_buffer("start", torch.zeros(self.n_groups))
-        self.start = _tensor(_start(head, self))
+        self.trees = _trees(head)
 
     def forward(self, rows: Tensor) -> Tensor:
-        if self.projects:
-            rows = torch.round(((rows - self.mean) @ self.axes) * 1e4) / 1e4
-        margins = self.margins(rows)
-        if self.n_groups == 1:
+        margins = self.trees(rows)
+        if margins.shape[1] == 1:
             margins = torch.cat([torch.zeros_like(margins), margins], 1)
         return torch.log_softmax(margins, 1).clamp(min=math.log(LEAST))
 
-    def margins(self, rows: Tensor) -> Tensor:
-        """Return sums of leaves (n, n_groups) of rows as the trees see them."""
-        nodes = self.roots + torch.zeros_like(rows[:, :1], dtype=torch.int64)
-        for _ in range(self.depth):
-            goes_right = rows.gather(1, self.feature[nodes]) >= self.threshold[nodes]
-            nodes = torch.where(goes_right, self.below[:, 1][nodes], self.below[:, 0][nodes])
-        leaves = self.threshold[nodes].reshape(rows.shape[0], -1, self.n_groups)
-        return self.start + leaves.sum(1)
+
+class _Log(nn.Module):
+    def forward(self, shares: Tensor) -> Tensor:
+        return shares.clamp(min=LEAST).log()
 
 
-def _depth(roots: np.ndarray, left: np.ndarray, right: np.ndarray) -> int:
-    """Return how many steps lead from the roots to the farthest leaf."""
-    level, depth = roots, 0
-    while len(level := level[left[level] != level]):
-        level, depth = np.concatenate([left[level], right[level]]), depth + 1
-    return depth
+class _Sigmoid(nn.Module):
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(self.factor * scores.double())
 
 
-def _start(head: XGBoostHead, trees: _Trees) -> np.ndarray:
-    """Return what XGBoost adds to the sums of leaves: its files say that in another way from version to version."""
-    columns = head.n_features_in_ if head.projection_ is None else head.projection_.shape[1]
-    row = np.zeros((1, columns), np.float32)
-    margins = head.booster_.inplace_predict(
-        row, iteration_range=(0, head.best_iteration_ + 1), predict_type="margin"
-    ).reshape(1, -1)
-    with torch.no_grad():
-        return np.asarray(margins[0] - trees.margins(torch.from_numpy(row)).numpy()[0])
+class _Second(nn.Module):
+    """The probability of the second of two classes."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return torch.softmax(self.factor * scores.double(), 1)[:, 1:]
 
 
-def _units(rows: Tensor) -> Tensor:
+class _Given(nn.Module):
+    """Numbers in the units from which a regressor has taken them."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(np.asarray(head.target_mean_, np.float64)))
+        self.register_buffer("scale", torch.from_numpy(np.asarray(head.target_scale_, np.float64)))
+
+    def forward(self, found: Tensor) -> Tensor:
+        return self.mean + found.double() * self.scale
+
+
+def _network(head: Any) -> nn.Module:
+    return nn.Sequential(nn.Unflatten(1, head.row_shape_), head.network_module().eval())
+
+
+def _trees(head: XGBoostHead | XGBoostRegressor) -> nn.Module:
+    from featx.packing.trees import Trees
+
+    return Trees(head)
+
+
+def units(rows: Tensor) -> Tensor:
     """Return rows (n, d) at length 1; rows of zeros stay."""
     lengths = rows.square().sum(1, keepdim=True).sqrt()
     return rows / torch.where(lengths > 0, lengths, 1.0)

@@ -1,35 +1,38 @@
-"""`pack`: a model becomes one ONNX file, once the file has been seen to say what the model says."""
+"""`pack`: a model becomes one file for elsewhere, once the file has been seen to say what the model says."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from featx.errors import DataError, FeatxError, MissingExtraError, OptionError, ProbeError
+from featx.errors import MissingExtraError, OptionError
 from featx.files import whole_file
-from featx.heads.boosted import XGBoostHead
-from featx.images import decode
+from featx.packing.checking import OwnImages, compare
 from featx.packing.reading import PackedModel
 from featx.packing.settings import Packing
-from featx.probe import PROBE
 from featx.settings import keywords
 
 if TYPE_CHECKING:
-    from featx.datasets import Dataset
-    from featx.model import Model
-    from featx.recipe import Recipe
+    from collections.abc import Callable, Iterator
 
-#: How far a probability may be from featx's, and where something is not fp32 or a head is not continuous.
-TOLERANCE, LOOSE_TOLERANCE = 1e-4, 2e-2
-#: Photos of the model's own table that the file is checked on where nobody names others.
-_MOST_CHECKED = 16
-#: Parts of the built-in photo (width, height): panoramas, a tall strip, and images that are smaller than any input.
-_SHAPES = ((300, 40), (40, 300), (31, 17), (2, 3))
+    from numpy.typing import NDArray
+
+    from featx.model import Model
+    from featx.packing.graph import Source
+    from featx.recipe import Frame, Recipe
+
 #: What one protobuf message can hold; ONNX has larger networks in several files.
 _MOST_BYTES = 2**31 - 1
+#: What each format needs installed.
+_PACKAGES = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+    "exported": (),
+}
 
 
 class Packed(NamedTuple):
@@ -42,27 +45,37 @@ class Packed(NamedTuple):
     n_checked : int
         Images on which it was held against the model.
     apart : float
-        The farthest that a probability was from the model's.
+        The farthest that a probability was from the model's; of numbers, as a share of the largest.
+    same : float
+        Share of the images with the model's label, of several labels those of all decisions; 1 for numbers.
+    what : {"probabilities", "numbers"}
+        What it says of an image.
+    paths : tuple of Path
+        All files that were written; of OpenVINO's two.
     """
 
     path: Path
     n_checked: int
     apart: float
+    same: float
+    what: str
+    paths: tuple[Path, ...]
 
 
 @keywords(Packing)
 def pack(model: Model, path: str | Path, how: Packing) -> Packed:
-    """Write a model as one ONNX file that any ONNX runtime reads: from a uint8 image of any size to probabilities.
+    """Write a model as one file for other runtimes: from a uint8 image of any size to probabilities.
 
-    The graph resizes as Pillow does, to the bit, and holds the network up to the layer, the pooling, the scaling, the
-    head and its calibration. Decoding a file, turning it upright and filling what is transparent stay outside.
+    The graph resizes as Pillow does, to the bit, and holds the networks up to their layers, the pooling, the scaling,
+    the head and its calibration. Decoding a file, turning it upright and filling what is transparent stay outside.
 
     Parameters
     ----------
     model : Model
-        On a backbone, with one of featx's heads.
+        On one backbone or several, with featx's own heads.
     path : path-like
-        Where to, ``….onnx``. The file takes that name once it has given the model's probabilities.
+        Where to, ``….onnx``, ``….xml`` or ``….pt2``. The file takes that name once it has given the model's
+        probabilities.
     {options}
 
     Returns
@@ -72,112 +85,85 @@ def pack(model: Model, path: str | Path, how: Packing) -> Packed:
     Raises
     ------
     OptionError
-        If the model has no recipe, or a head, a filter or a network that ONNX does not take.
+        If the model has no recipe, or a head, a filter or a network that cannot be packed; or at int8 there are too few
+        images to calibrate and check it on.
     ProbeError
-        If the file says something else than the model: more than 1e-4 apart (2e-2 at fp16, and for
-        boosted trees).
+        If the file says something else than the model: more than 1e-4 apart (2e-2 at fp16, for OpenVINO, and for
+        boosted trees), or at int8 another label for more than 1 % of the images.
     MissingExtraError
-        If onnx, onnxscript or onnxruntime is not installed.
+        If what writes and checks the format is not installed.
     """
-    _check_installed()
-    if len(model.inputs) > 1:
-        raise OptionError(
-            f"A model on several layers cannot be packed ({model.made_of}): fit one on one table, or keep the model "
-            "file."
-        )
-    if model.recipe is None:
+    path = Path(path)
+    form = how.format_of(path)
+    for package in _PACKAGES[form]:
+        if importlib.util.find_spec(package) is None:
+            extra = "openvino" if package == "openvino" else "onnx"
+            raise MissingExtraError.of(package, extra, "featx pack")
+    if not model.inputs or any(made.request is None for made in model.inputs):
         raise OptionError(
             "This model was fitted on rows without a recipe, so there is no network to pack. Fit it on a table of "
             "featx extract."
         )
-    if model.outputs is not None:
-        raise OptionError("A model of several labels an image, or of numbers, cannot be packed: keep the model file.")
-    graph = _graph(model, how.precision)
-    with whole_file(Path(path)) as temporary:
-        temporary.write_bytes(graph.SerializeToString())
-        n_checked, apart = _compare(model, temporary, how)
-    return Packed(Path(path), n_checked, apart)
+    images = OwnImages.of(model, how)
+    with _sources(model) as sources, tempfile.TemporaryDirectory(prefix="featx-") as folder:
+        written = Path(folder) / f"model{path.suffix}"
+        run = _written(model, sources, images, how, form, written)
+        found = compare(model, run, images, how.precision, exact=form != "openvino")
+        files = sorted(Path(folder).iterdir())
+        for file in files:
+            with whole_file(path.with_suffix(file.suffix)) as temporary:
+                shutil.move(file, temporary)
+    what = "numbers" if model.outputs is not None and model.outputs.task == "regress" else "probabilities"
+    return Packed(path, *found, what, tuple(path.with_suffix(file.suffix) for file in files))
 
 
-def _check_installed() -> None:
-    import importlib.util
-
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError.of(package, "onnx", "featx pack")
-
-
-def _graph(model: Model, precision: str) -> Any:
+@contextlib.contextmanager
+def _sources(model: Model) -> Iterator[list[Source]]:
+    """Hold the networks of a model, loaded."""
     from featx import backbones
-    from featx.packing.graph import graph_of
+    from featx.packing.graph import Source
 
-    assert model.recipe is not None
-    with model.loadable_requests() as (request,):
-        backbone, recipes = backbones.resolve(request)
-    recipe = next((one for one in recipes if one.layer == model.recipe.layer), recipes[0])
-    graph = graph_of(model, backbone, recipe, precision)
+    with model.loadable_requests() as requests:
+        sources, left = [], dict(enumerate(made.recipe for made in model.inputs))
+        for request in requests:
+            backbone, recipes = backbones.resolve(request)
+            taken = [next((place for place, one in left.items() if _is(one, recipe)), None) for recipe in recipes]
+            mine = [(recipe, place) for recipe, place in zip(recipes, taken, strict=True) if place is not None]
+            left = {place: one for place, one in left.items() if place not in taken}
+            sources.append(Source(backbone, [recipe for recipe, _ in mine], [place for _, place in mine]))
+        if left:
+            lost = ", ".join(f"{one.backbone} {one.layer}" for one in left.values())
+            raise OptionError(f"Another network is loaded here than the model was fitted on ({lost}). Fit it again.")
+        yield sources
+
+
+def _is(one: Recipe, other: Recipe) -> bool:
+    parts = ("backbone", "weights_digest", "layer", "pool", "frame", "dtype")
+    return all(getattr(one, part) == getattr(other, part) for part in parts)
+
+
+def _written(
+    model: Model, sources: list[Source], images: OwnImages, how: Packing, form: str, path: Path
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Write a file, and return what runs it."""
+    from featx.packing import exported
+    from featx.packing.graph import graph_of, whole_module
+
+    if form == "exported":
+        return exported.write_exported(whole_module(model, sources), path)
+    quantize = None
+    if how.precision == "int8":
+        from featx.packing.quantizing import quantized
+
+        def quantize(network: Any, frame: Frame) -> Any:
+            return quantized(network, images.calibration(frame))
+
+    graph = graph_of(model, sources, how.precision, quantize)
     if graph.ByteSize() > _MOST_BYTES:
-        raise OptionError(f"{backbone.name} is larger than the 2 GiB that one ONNX file holds. Try --precision fp16.")
-    return graph
-
-
-def _compare(model: Model, path: Path, how: Packing) -> tuple[int, float]:
-    """Hold the file against the model on images of several sizes; return on how many, and how far they are apart."""
-    assert model.recipe is not None
-    images = _built_in(model.recipe) + _given(model, how.check)
-    expected = model.predict_proba([Image.fromarray(image) for image in images], workers=0, engine="eager")
+        names = " and ".join(one.backbone.name for one in sources)
+        raise OptionError(f"{names} take more than the 2 GiB that one ONNX file holds. Try --precision fp16.")
+    if form == "openvino":
+        return exported.write_openvino(graph, path, half=how.precision == "fp16")
+    path.write_bytes(graph.SerializeToString())
     packed = PackedModel(path)
-    found = np.concatenate([packed.run(image[None])[0] for image in images])
-    apart = np.abs(found - expected).max(axis=1)
-    # Boosted trees hold rounded numbers against thresholds that are training rows: one last bit may turn a split.
-    exact = how.precision == model.recipe.precision == "fp32" and not isinstance(model.head, XGBoostHead)
-    allowed = TOLERANCE if exact else LOOSE_TOLERANCE
-    if not (apart <= allowed).all():
-        worst = int(np.argmax(apart))
-        lower = how.precision != "fp32"
-        advice = "Try --precision fp32." if lower else "Pack another head, such as logreg, or keep the model file."
-        raise ProbeError(
-            f"The packed model says something else than featx about {int((apart > allowed).sum())} of {len(images)} "
-            f"images, by up to {apart[worst]:.1e} ({allowed:.0e} is allowed), so it was not written. {advice}"
-        )
-    return len(images), float(apart.max())
-
-
-def _built_in(recipe: Recipe) -> list[np.ndarray]:
-    """Return the probe's images, and parts of its photo, of many shapes."""
-    whole = [decode(data, background=recipe.frame.background) for data in PROBE.values()]
-    photo = decode(PROBE["photo"])
-    parts = [photo.resize((400, 400)).crop((50, 50, 50 + width, 50 + height)) for width, height in _SHAPES]
-    return [np.asarray(image) for image in (*whole, *parts)]
-
-
-def _given(model: Model, data: Any) -> list[np.ndarray]:
-    """Return the images of `data`, or some of those that the model was fitted on, as far as they can be read."""
-    from featx.datasets import open_dataset
-
-    dataset = _own_images(model) if data is None else open_dataset(data)
-    if dataset is None:
-        return []
-    n = len(dataset)
-    rows = range(n) if data is not None else np.linspace(0, n - 1, min(n, _MOST_CHECKED)).astype(int).tolist()
-    assert model.recipe is not None
-    frame, images = model.recipe.frame, []
-    for _, image in dataset.iterate(rows):
-        if isinstance(image, FeatxError):
-            continue
-        try:
-            images.append(np.asarray(decode(image, background=frame.background, white=frame.white)))
-        except DataError:
-            continue
-    return images
-
-
-def _own_images(model: Model) -> Dataset | None:
-    from featx.reporting.thumbnails import reopen
-
-    try:
-        table = model.table()
-        source = None if table is None else table.provenance.get("source")
-        return reopen(source) if source else None
-    except FeatxError:
-        return None
+    return lambda pixels: packed.run(pixels)[0]
