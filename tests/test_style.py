@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
     "datasets", "backbones", "probe", "engines", "store", "features", "heads", "extraction", "transformer", "metrics", "model",
-    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "testing",
+    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "testing",
     "cli",
 ]  # fmt: skip
 PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]

@@ -42,6 +42,7 @@ _COMMANDS = {
     "finetune": ("featx.cli.finetune", "Train a backbone, or its upper part, and a head on it."),
     "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
     "report": ("featx.cli.report", "One self-contained page, and its pictures for papers."),
+    "explore": ("featx.cli.explore", "A local page to look, search, clean and label."),
     "search": ("featx.cli.curation", "What is like an image, among the rows of a table."),
     "duplicates": ("featx.cli.curation", "Images that are nearly the same, and in which splits."),
     "doubts": ("featx.cli.curation", "Labels that look wrong, and why."),

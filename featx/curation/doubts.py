@@ -85,7 +85,7 @@ def doubts(table: Features | str | Path, how: _Doubt) -> Listing:
     probabilities, positions = out_of_fold(rows, how.model, folds=how.folds, seed=how.seed)
     doubted = less_probable(rows.y[positions], probabilities)[: how.n]
     given, likely = rows.y[positions[doubted]], probabilities[doubted].argmax(axis=1)
-    votes = _neighbours(rows, positions, doubted)
+    votes = neighbour_labels(rows, positions, doubted)
     return Listing(
         rows,
         positions[doubted],
@@ -168,7 +168,7 @@ def _doubter(model: Model | None, n: int) -> tuple[Any, FeatureScaler]:
     return as_chosen(model.head, {"C": model.head.C_} if hasattr(model.head, "C_") else {}), clone(model.scaler)
 
 
-def _neighbours(table: Features, positions: Rows, doubted: Rows) -> NDArray[np.int64]:
+def neighbour_labels(table: Features, positions: Rows, doubted: Rows) -> NDArray[np.int64]:
     """Return the labels of the nearest rows of other groups (m, `NEIGHBOURS`), −1 where there are fewer."""
     if not len(doubted):
         return np.empty((0, NEIGHBOURS), np.int64)

@@ -71,7 +71,7 @@ def search(table: Features | str | Path, like: Any, how: _Search) -> Listing:
     liked, unliked = _several(like), _several(how.unlike)
     if not liked:
         raise OptionError("Nothing is searched for. Name an image: featx search TABLE IMAGE")
-    vectors, named = _vectors(rows, [*liked, *unliked], how.cache)
+    vectors, named = row_vectors(rows, [*liked, *unliked], how.cache)
     cosines = rows.cosines.to(direction(vectors[: len(liked)], vectors[len(liked) :]))
     cosines[named] = -np.inf
     found = largest(cosines, min(how.k, len(rows) - len(named)))
@@ -85,8 +85,8 @@ def _several(what: Any) -> list[Any]:
     return list(what) if isinstance(what, list | tuple) else [what]
 
 
-def _vectors(table: Features, asked: Sequence[Any], cache: Any) -> tuple[list[NDArray[Any]], list[int]]:
-    """Return features of each that is asked for, and which rows were named."""
+def row_vectors(table: Features, asked: Sequence[Any], cache: Any) -> tuple[list[NDArray[Any]], list[int]]:
+    """Return features of each that is asked for, as `search` takes them, and which rows were named."""
     found: dict[int, NDArray[Any]] = {}
     named, photos = [], {}
     for i, what in enumerate(asked):

@@ -88,14 +88,14 @@ def suggest(table: Features | str | Path, how: _Suggest) -> Listing:
     random = np.random.default_rng(how.seed)
     if how.model is None and len(np.unique(rows.y[labelled])) < 2:
         drawn = np.sort(random.permutation(pool)[: max(_DRAWN, how.n)])
-        chosen = drawn[_differing(rows, drawn, np.ones(len(drawn)), how.n, random)]
+        chosen = drawn[differing(rows, drawn, np.ones(len(drawn)), how.n, random)]
         note = "Fewer than two classes have labels: these stand for all. Label them, and ask again."
         return Listing(rows, np.sort(chosen), {}, notes=(note,))
     probabilities, names = _probabilities(rows, labelled, pool, how.model, how.seed)
     two = np.sort(probabilities, axis=1)[:, -2:]
     margin = two[:, 1] - two[:, 0]
     unsure = np.argsort(margin, kind="stable")[: _AMONG * how.n]
-    chosen = unsure[_differing(rows, pool[unsure], 1 - margin[unsure], how.n, random)]
+    chosen = unsure[differing(rows, pool[unsure], 1 - margin[unsure], how.n, random)]
     chosen = chosen[np.argsort(margin[chosen], kind="stable")]
     return Listing(
         rows,
@@ -121,7 +121,7 @@ def _probabilities(
     return found, tuple(table.classes[code] for code in codes.tolist())
 
 
-def _differing(table: Features, rows: Rows, weights: Floats, n: int, random: np.random.Generator) -> Rows:
+def differing(table: Features, rows: Rows, weights: Floats, n: int, random: np.random.Generator) -> Rows:
     """Return at most `n` positions among `rows` that are unlike one another: the middles of as many clusters."""
     if len(rows) <= n:
         return np.arange(len(rows))
