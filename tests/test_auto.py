@@ -282,3 +282,63 @@ def test_selection_takes_what_is_best_together():
 def test_auto_is_a_head_like_others():
     assert make_head("auto", heads="ridge,knn", budget="5s").get_params()["budget"] == "5s"
     assert make_head("auto", task="regress").get_params()["budget"] == 30.0
+
+
+# Classes of unlike size
+
+
+@pytest.fixture(scope="module")
+def rare():
+    """Rows of two overlapping classes, nine in ten of the first."""
+    random, y = np.random.default_rng(0), (np.arange(900) % 10 == 9).astype(int)
+    X = (random.normal(0, 1, (900, 4)) + np.outer(y, [1.2, 0, 0, 0])).astype("float32")
+    return featx.Features.from_arrays(X, y, splits=np.repeat(["train", "val", "test"], 300).tolist())
+
+
+def recalls(model, rows):
+    of = rows.select("test")
+    said = np.array([int(name) for name in model.predict(of)])
+    return [float((said[of.y == label] == label).mean()) for label in (0, 1)]
+
+
+def test_the_metric_says_what_chooses(rare, tmp_path):
+    models = {
+        metric: featx.fit(rare, "logreg", search="class_weight=none,balanced", metric=metric)
+        for metric in ("accuracy", "balanced_accuracy")
+    }
+
+    assert {name: model.report["chosen"]["class_weight"] for name, model in models.items()} == {
+        "accuracy": None, "balanced_accuracy": "balanced",
+    }  # fmt: skip
+    trials = models["balanced_accuracy"].report["search"]
+    assert all(trial["balanced_accuracy"] == trial["scores"][0] for trial in trials)
+    assert featx.load(models["balanced_accuracy"].save(tmp_path / "m.featx")).report["search"] == trials
+
+
+def test_votes_are_chosen_by_the_metric_too(rare):
+    words = {"settings": {"heads": "ridge,knn"}}
+
+    plain = featx.fit(rare, "auto", **words)
+    chosen = featx.fit(rare, "auto", metric="balanced_accuracy", **words)
+
+    losses = [[one["loss"] for one in model.report["tried"]] for model in (plain, chosen)]
+    assert all(np.array(losses[1]) > losses[0])  # rare rows are the dear ones
+    assert sum(one["weight"] for one in chosen.report["tried"]) == pytest.approx(1)
+
+
+def test_numbers_have_no_balanced_accuracy():
+    rows = featx.Features.from_arrays(np.eye(20, dtype="float32"), targets=np.arange(20.0), task="regress")
+
+    with pytest.raises(OptionError, match="one class an image"):
+        featx.fit(rows, "ridge", metric="balanced_accuracy")
+
+
+def test_neighbours_of_a_rare_class_count_more(rare, tmp_path):
+    plain, balanced = (featx.fit(rare, "knn", settings={"class_weight": how}) for how in (None, "balanced"))
+
+    assert recalls(balanced, rare)[1] > recalls(plain, rare)[1] + 0.3
+    again = featx.load(balanced.save(tmp_path / "m.featx"))
+    np.testing.assert_array_equal(again.predict_proba(rare), balanced.predict_proba(rare))
+    several = np.stack([rare.y, 1 - rare.y], axis=1)
+    of = [make_head("knn", task="multilabel", class_weight=how).fit(rare.X, several) for how in (None, "balanced")]
+    assert of[1].predict_proba(rare.X)[:, 0].mean() > of[0].predict_proba(rare.X)[:, 0].mean() + 0.1

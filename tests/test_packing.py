@@ -37,7 +37,7 @@ HEADS = {
     "centroid": ("centroid", "auto", {}),
     "euclidean": ("centroid", "auto", {"metric": "euclidean"}),
     "knn": ("knn", "auto", {"k": 5}),
-    "uniform": ("knn", "auto", {"k": 500, "weights": "uniform"}),
+    "uniform": ("knn", "auto", {"k": 500, "weights": "uniform", "class_weight": "balanced"}),
     "trees": ("xgboost", "auto", {"n_estimators": 12, "components": 6}),
     "early": ("xgboost", "auto", {"n_estimators": 20, "components": None, "early_stopping_rounds": 2, "max_leaves": 5}),
 }

@@ -213,11 +213,11 @@ def _accuracy(scores: dict[str, Any]) -> str:
 
 def _mean(trial: Alternative) -> str:
     sd = f" ± {_score(trial.sd, trial.metric)}" if trial.sd is not None else ""
-    return f"{_score(trial.score, trial.metric):>6}{' %' * (trial.metric == 'accuracy')}{sd}"
+    return f"{_score(trial.score, trial.metric):>6}{' %' * trial.metric.endswith('accuracy')}{sd}"
 
 
 def _score(score: float, metric: str) -> str:
-    return f"{100 * score:.2f}" if metric == "accuracy" else f"{score:.3f}"
+    return f"{100 * score:.2f}" if metric.endswith("accuracy") else f"{score:.3f}"
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from featx.heads.estimator import Head, Regressor
 from featx.heads.inputs import Samples, read_rows, read_training
 from featx.heads.linear import softmax
 from featx.heads.losses import module_of, to_numpy
-from featx.heads.targets import Array
+from featx.heads.targets import Array, ClassWeight, class_weights
 from featx.settings import check_choice, check_number
 
 #: Queries answered at a time.
@@ -125,6 +125,9 @@ class KNNHead(_Neighbors, Head):
         For ``softmax``.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where rows are held against rows.
+    class_weight : dict, "balanced" or None
+        Multiplies the votes of each class; ``balanced`` divides them by the number of its training rows, of several
+        labels a row by that of rows with and without each.
 
     Attributes
     ----------
@@ -142,12 +145,19 @@ class KNNHead(_Neighbors, Head):
     0.96
     """
 
-    takes_labels = True
+    class_weight: ClassWeight = None
+
+    takes_labels: ClassVar[bool] = True
 
     def fit(self, X: Any, y: Any = None, *, memory: int | str | None = None) -> Self:
         """Remember X (n, d) or Features with labels y (n,); see `featx.heads.inputs.read_training`."""
         self.codes_ = self._remember(X, y, memory)
+        self.class_weights()  # refuses what they cannot be
         return self
+
+    def class_weights(self) -> NDArray[np.float64]:
+        """Return what the votes of each class are multiplied by, (n_classes,), or those for 0 and 1, (2, t)."""
+        return class_weights(self.class_weight, self.classes_, self.codes_, np.ones(len(self.codes_)))
 
     def predict_proba(self, X: Any) -> Array:
         """Return each class's share of the weighted votes, shape (n, n_classes); of several labels those for each."""
@@ -188,11 +198,19 @@ class KNNHead(_Neighbors, Head):
             As from `kneighbors`, the most similar first.
         """
         votes = self._votes(similarities)
+        weights = self.class_weights().astype(votes.dtype)
         if self.multilabel_:
-            return _mean_of(self.codes_, votes, indices)
+            shares = _mean_of(self.codes_, votes, indices)
+            if self.class_weight is None:
+                return shares
+            without, having = (1 - shares) * weights[0], shares * weights[1]
+            return np.asarray(having / np.maximum(without + having, np.finfo(shares.dtype).tiny))
         shares = np.zeros((len(votes), len(self.classes_)), votes.dtype)
         np.add.at(shares, (np.arange(len(votes))[:, None], self.codes_[indices]), votes)
-        return shares
+        if self.class_weight is None:
+            return shares
+        shares *= weights
+        return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(shares.dtype).tiny))
 
 
 @dataclass(eq=False, repr=False)

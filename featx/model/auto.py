@@ -92,7 +92,7 @@ class AutoFit:
         self.rows, self.targets = known_rows(table, how)
         if not len(self.rows.val):
             raise OptionError("--head auto chooses on validation rows, and there are none. Give --val 0.1")
-        self.held = Held.of(table, self.rows.val, self.targets)
+        self.held = Held.of(table, self.rows.val, self.targets, balanced=how.metric == "balanced_accuracy")
         self.started, self.cpu_started, self.planned = time.perf_counter(), time.process_time(), 0.0
         asked = how.head if not isinstance(how.head, str) else make_head("auto", task=table.task, **how.settings or {})
         self.class_weight = getattr(asked, "class_weight", None)

@@ -81,6 +81,14 @@ class Fitted:
             right[where] = known[scores.argmax(axis=1)] == y[where]
         return Accuracy.of(right, given_groups(self.table, positions)) if len(y) else None
 
+    def balanced_accuracy(self, positions: Positions) -> float:
+        """Return the mean over the classes of some rows of the share of each that is right; NaN for no rows."""
+        y, known = self.table.y[positions], np.asarray(self.head.classes_)
+        right = np.zeros(len(y), bool)
+        for where, scores in self._blocks(positions):
+            right[where] = known[scores.argmax(axis=1)] == y[where]
+        return float(np.mean([right[y == label].mean() for label in np.unique(y)])) if len(y) else math.nan
+
     def train_accuracy(self, positions: Positions, seed: int) -> Accuracy | None:
         """Return the accuracy on the very rows that were fitted, all of them ascending.
 
@@ -121,6 +129,8 @@ class HeadFitter:
     origin : ndarray of int or None
         Of which row each row of the table is a view, where it holds augmented views behind the plain rows. Heads
         are fitted on all views of the rows they are given; everything else is done with the plain ones.
+    chooses : {"accuracy", "balanced_accuracy"}
+        What `score` is, of one class a row.
     """
 
     table: Features
@@ -129,11 +139,12 @@ class HeadFitter:
     memory: int | None
     seed: int
     origin: Positions | None = None
+    chooses: str = "accuracy"
 
     @property
     def metric(self) -> str:
         """What `score` is called."""
-        return "accuracy"
+        return self.chooses
 
     @property
     def block_bytes(self) -> int:
@@ -203,9 +214,12 @@ class HeadFitter:
         )
 
     def score(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
-        """Return the accuracy on the second rows of `fold`, after a fit on the first and on all their views."""
-        fitted, held = fold
-        found = self.fit(estimator, fitted, held[:0]).accuracy(held)
+        """Return `metric` on the second rows of `fold`, after a fit on the first and on all their views."""
+        taught, held = fold
+        fitted = self.fit(estimator, taught, held[:0])
+        if self.chooses == "balanced_accuracy":
+            return fitted.balanced_accuracy(held)
+        found = fitted.accuracy(held)
         assert found is not None
         return found.value
 

@@ -140,6 +140,8 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     scale = _AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale
     scaler = FeatureScaler(scale, blocks_of(table, scale, balance))
     targets = table.given_targets
+    if targets is not None and how.metric != "accuracy":
+        raise OptionError(f"--metric {how.metric} is of one class an image; labels are chosen by mAP, numbers by R².")
     rows = choose_rows(table, how.val, seed, targets)
     if targets is None:
         rows, said = _of_known_classes(table, rows)
@@ -151,7 +153,7 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     limit = None if how.memory is None else parse_bytes(how.memory)
     used = _views(table, how.views)
     viewed, origin = table.all_views(used.n) if used else (table, None)
-    fitter = HeadFitter(viewed, scaler, name, limit, seed, origin)
+    fitter = HeadFitter(viewed, scaler, name, limit, seed, origin, how.metric)
     if (of_views := viewed.given_targets) is not None:
         fitter = TargetFitter(viewed, scaler, name, limit, seed, origin, targets=of_views.columns(kept))
     if how.search is None:

@@ -94,7 +94,7 @@ def fit_best_join(table: Features, how: Fit, fit_one: FitOne) -> Model:
     def tried(places: Iterable[int], balance: str) -> _Tried:
         chosen = tuple(sorted(places))
         model = fit_one(join([parts[place] for place in chosen]), trial, balance)
-        return _Tried(chosen, balance, model, _loss(model, table))
+        return _Tried(chosen, balance, model, _loss(model, table, balanced=how.metric == "balanced_accuracy"))
 
     alone = [tried([place], BALANCES[0]) for place in range(len(parts))]
     if alone[0].model.report.val is None:
@@ -117,7 +117,7 @@ def fit_best_join(table: Features, how: Fit, fit_one: FitOne) -> Model:
     return model.with_report(joins=told, seconds=round(time.perf_counter() - started, 3))
 
 
-def _loss(model: Model, table: Features) -> float:
+def _loss(model: Model, table: Features, *, balanced: bool) -> float:
     """Return the loss on the rows of `table` that chose the model's settings; NaN where there are none."""
     if model.report.val is None:
         return math.nan
@@ -127,7 +127,9 @@ def _loss(model: Model, table: Features) -> float:
     place = {name: number for number, name in enumerate(model.classes)}
     codes = np.array([place.get(held.classes[label], -1) if label >= 0 else -1 for label in held.y.tolist()])
     of_true = model.predict_proba(held)[np.flatnonzero(codes >= 0), codes[codes >= 0]]
-    return float(-np.log(np.clip(of_true, _LEAST, None)).mean())
+    rows = np.bincount(codes[codes >= 0]) if balanced else np.ones(len(model.classes))
+    weights = 1 / rows[codes[codes >= 0]]
+    return float(np.average(-np.log(np.clip(of_true, _LEAST, None)), weights=weights))
 
 
 def _told(found: Iterable[_Tried], best: _Tried, parts: tuple[Features, ...]) -> Iterator[dict[str, Any]]:

@@ -82,7 +82,7 @@ _SHARES = Kind("a list of shares", lambda x: list_of(_SHARE).holds(x) and len(x)
 _SCORES = Kind("a list of numbers", lambda x: list_of(number()).holds(x) and len(x) > 0)
 _TRIAL = either(
     record(_TRIED | {"accuracy": _SHARE, "accuracies": _SHARES}, "k"),
-    *(record(_TRIED | {metric: number(), "scores": _SCORES}, "k") for metric in ("map", "r2")),
+    *(record(_TRIED | {metric: number(), "scores": _SCORES}, "k") for metric in ("balanced_accuracy", "map", "r2")),
 )
 
 

@@ -142,7 +142,7 @@ class Alternative:
     settings : dict
     scores : tuple of float
     metric : str
-        What they are: ``accuracy``, ``map`` or ``r2``.
+        What they are: ``accuracy``, ``balanced_accuracy``, ``map`` or ``r2``.
     """
 
     settings: dict[str, Any]
@@ -168,7 +168,7 @@ class Alternative:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Alternative:
         """Rebuild it from `to_dict`."""
-        (metric,) = {"accuracy", "map", "r2"} & fields.keys()
+        (metric,) = {"accuracy", "balanced_accuracy", "map", "r2"} & fields.keys()
         return cls(fields["settings"], tuple(fields["accuracies" if metric == "accuracy" else "scores"]), metric)
 
 

@@ -37,17 +37,30 @@ class Held:
         Class of each row, int of shape (n,), or its labels or numbers, float of shape (n, t).
     groups : ndarray of int, shape (n,)
         Rows of one group are drawn together.
+    balanced : bool
+        Whether each class counts alike, whatever its rows.
     """
 
     task: str
     truth: NDArray[np.float64 | np.intp]
     groups: NDArray[np.intp]
+    balanced: bool = False
 
     @classmethod
-    def of(cls, table: Features, positions: NDArray[np.intp], targets: Targets | None) -> Held:
+    def of(
+        cls, table: Features, positions: NDArray[np.intp], targets: Targets | None, *, balanced: bool = False
+    ) -> Held:
         """Return the rows of a table at `positions`, with what `targets` say of them, or their classes."""
         truth = table.y[positions] if targets is None else targets.array[positions].astype(np.float64)
-        return cls("classify" if targets is None else targets.task, truth, row_groups(table, positions))
+        return cls("classify" if targets is None else targets.task, truth, row_groups(table, positions), balanced)
+
+    @property
+    def shares(self) -> Floats:
+        """How much each row counts, shape (n,); the sum is 1."""
+        if not self.balanced:
+            return np.full(len(self.truth), 1 / len(self.truth))
+        _, codes, sizes = np.unique(self.truth, return_inverse=True, return_counts=True)
+        return np.asarray(1 / sizes[codes] / len(sizes))
 
     def said(self, outputs: Floats) -> Floats:
         """Return what decides the loss of outputs (n, k) of a model, and can be averaged over models, shape (n, e).
@@ -69,21 +82,21 @@ class Held:
 
     def loss(self, outputs: Floats) -> float:
         """Return the mean loss of outputs (n, k)."""
-        return float(self.losses(self.said(outputs)).mean())
+        return float(self.losses(self.said(outputs)) @ self.shares)
 
     def weights(self, outputs: list[Floats], seed: int) -> Floats:
         """Return how much each of several models counts, so that all together are best: see `greedy_weights`."""
-        said = np.stack([self.said(one) for one in outputs])
+        said, shares = np.stack([self.said(one) for one in outputs]), self.shares
         rng, n_groups = np.random.default_rng(seed), int(self.groups.max()) + 1
         total = np.zeros(len(said))
         for _ in range(DRAWS):
-            drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups))[self.groups]
-            total += greedy_weights(self, said, drawn / max(1, drawn.sum()))
+            drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups))[self.groups] * shares
+            total += greedy_weights(self, said, drawn / drawn.sum())
         total = np.where(total >= LEAST_WEIGHT * total.sum(), total, 0)
         weights = total / total.sum()
-        best = np.eye(len(said))[self.losses(said).mean(axis=-1).argmin()]
+        best = np.eye(len(said))[(self.losses(said) @ shares).argmin()]
         together, alone = (
-            self.losses(np.tensordot(share, said, 1)).mean() for share in (weights, best)
+            float(self.losses(np.tensordot(weight, said, 1)) @ shares) for weight in (weights, best)
         )  # one that is not worse by itself needs no others
         return np.asarray(weights if together < alone else best)
 

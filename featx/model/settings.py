@@ -39,6 +39,11 @@ class Fit(Relabelling, NumberOfViews, TaskOptions, ValidationOptions, Seeded):
     budget: float | str | None = option(
         None, "What --head auto may take, about; 30s where nobody says it.", metavar="30s"
     )
+    metric: str = option(
+        "accuracy",
+        "What chooses of --search, --cv, layers and --head auto; balanced_accuracy: each class counts alike.",
+        choices=("accuracy", "balanced_accuracy"),
+    )
     test: bool = option(False, "Report the test split as well. It never chooses.")
 
     def __post_init__(self) -> None:

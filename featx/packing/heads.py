@@ -40,7 +40,7 @@ def scores_of(head: Any, name: str) -> nn.Module:
     if isinstance(head, CentroidHead):
         return _Centroids(head)
     if isinstance(head, KNNHead) and isinstance(head.units_, np.ndarray):
-        votes = np.eye(len(head.classes_), dtype=np.float32)[head.codes_]
+        votes = np.diag(head.class_weights()).astype(np.float32)[head.codes_]
         return nn.Sequential(Neighbours(head, votes), _Log())
     if isinstance(head, XGBoostHead):
         return _TreeScores(head)
@@ -58,7 +58,8 @@ def labels_of(head: Any, name: str) -> nn.Module:
         factor = 1 / head.temperature if isinstance(head, CentroidHead) else 2.0 if isinstance(head, RidgeHead) else 1.0
         return nn.Sequential(scores_of(head, name), _Second(factor))
     if isinstance(head, KNNHead) and isinstance(head.units_, np.ndarray):
-        return Neighbours(head, head.codes_)
+        shares = Neighbours(head, head.codes_)
+        return shares if head.class_weight is None else nn.Sequential(shares, _Weighed(head))
     if isinstance(head, LinearClassifier):
         return nn.Sequential(_Linear(head), _Sigmoid(2.0 if isinstance(head, RidgeHead) else 1.0))
     if isinstance(head, XGBoostHead):
@@ -170,7 +171,24 @@ class _TreeScores(nn.Module):
 
 class _Log(nn.Module):
     def forward(self, shares: Tensor) -> Tensor:
-        return shares.clamp(min=LEAST).log()
+        return (shares / shares.sum(1, keepdim=True)).clamp(min=LEAST).log()
+
+
+class _Weighed(nn.Module):
+    """Shares of votes for labels, with the votes for and against each multiplied by a weight."""
+
+    without: Tensor
+    having: Tensor
+
+    def __init__(self, head: KNNHead) -> None:
+        super().__init__()
+        without, having = head.class_weights()
+        self.register_buffer("without", _tensor(without))
+        self.register_buffer("having", _tensor(having))
+
+    def forward(self, shares: Tensor) -> Tensor:
+        having = shares * self.having
+        return having / (having + (1 - shares) * self.without).clamp(min=torch.finfo(having.dtype).tiny)
 
 
 class _Sigmoid(nn.Module):
