@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from featx.errors import DataError
+from featx.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,4 +160,18 @@ def check_classes(task: str, what: str) -> None:
         raise DataError(
             f"{what} takes one class an image, and these have {have} to be predicted, which featx fit does. "
             "Or name a column of classes: --label-column COLUMN"
+        )
+
+
+def check_images(items: Any, what: str) -> None:
+    """Refuse items for `what`, which is about single images.
+
+    Raises
+    ------
+    OptionError
+    """
+    if items is not None:
+        raise OptionError(
+            f"{what} is about single images, and featx fit about items. To keep images of one item together: "
+            "--group-column in place of --item-column"
         )

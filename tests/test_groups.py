@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,16 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 import featx
 from featx.cli import main
+from featx.comparison.subsets import keep_shots, with_validation
 from featx.curation import out_of_fold
 from featx.datasets import ValidationShare, draw_validation, open_dataset
 from featx.errors import DataError, OptionError
+from featx.evaluation import mcnemar
 from featx.features import Features
 from featx.model import Accuracy
-from featx.model.rows import choose_rows
+from featx.model.fitter import HeadFitter
+from featx.model.rows import choose_rows, row_groups
+from featx.model.scaling import FeatureScaler
+from featx.protocols import run_protocol
 
 HOW = {"backbone": "alexnet", "weights": "none", "image_size": 64, "workers": 0}
 
@@ -199,7 +205,8 @@ def test_given_splits_through_a_group_are_warned_of():
         rng.normal(size=(80, 4)), [0, 1] * 40, splits=["train"] * 50 + ["val"] * 30,
         groups=[str(k % 60) for k in range(80)],
     )  # fmt: skip
-    (warning,) = featx.fit(table, "ridge").report.warnings
+    warning, gap = featx.fit(table, "ridge").report.warnings
+    assert "on 20 rows of groups that were trained on" in gap
     assert warning == (
         "20 groups, '0' for one, are in several splits (train, val), as these were given: scores there are too good."
     )
@@ -271,3 +278,110 @@ def test_reports_and_evaluations_give_intervals_over_patients(table, tmp_path):
     assert featx.load(model.save(tmp_path / "m.featx")).report.val == model.report.val
     found = featx.evaluate(model, table).accuracy
     assert (found.n, found.n_effective) == (model.report.val.n, model.report.val.n_effective)
+
+
+@settings(max_examples=40, deadline=None)
+@given(grouped_rows(), st.integers(2, 4), st.booleans(), st.integers(0, 20))
+def test_no_fold_or_part_that_a_fit_makes_goes_through_a_group(rows, k, timed, seed):
+    labels, groups, item_ids = rows
+    rng = np.random.default_rng(seed)
+    table = Features.from_arrays(
+        rng.normal(size=(len(labels), 2)), labels, classes=list("abcde"), groups=groups.tolist(),
+        times=rng.integers(0, 9, len(labels)) if timed else None,
+    )  # fmt: skip
+    table = Features(dataclasses.replace(table.plain_table, item_ids=item_ids))
+    units = row_groups(table, np.arange(len(table)))
+    try:
+        parts = choose_rows(table, 0.3, seed)
+        folds = HeadFitter(table, FeatureScaler("none"), "ridge", None, seed)._folds(parts.train, k)
+    except (DataError, OptionError):  # too few to draw from, which other tests are about
+        return
+    for one, other in [(parts.train, parts.val), *folds]:
+        assert not set(units[one].tolist()) & set(units[other].tolist())
+        if timed:
+            assert table.times[one].max() <= table.times[other].min()
+            assert not set(table.times[one].tolist()) & set(table.times[other].tolist())
+
+
+def test_every_head_that_holds_rows_out_by_itself_is_given_the_groups(table, monkeypatch):
+    """Heads with folds or hold-outs of their own take groups, whatever the name; none draws them without."""
+    drawn = []
+    for kind in (StratifiedGroupKFold, GroupKFold):
+        split = kind.split
+
+        def watched(self, X, y=None, groups=None, split=split):
+            for train, held in split(self, X, y, groups):
+                drawn.append(set(np.asarray(groups)[train]) & set(np.asarray(groups)[held]))
+                yield train, held
+
+        monkeypatch.setattr(kind, "split", watched)
+
+    def refuse(*_, **__):
+        raise AssertionError("rows were held out one by one")
+
+    for kind in (StratifiedKFold, KFold):
+        monkeypatch.setattr(kind, "split", refuse)
+    monkeypatch.setattr("sklearn.model_selection.train_test_split", refuse)
+    quick = {"mlp": {"epochs": 1, "early_stopping": True}, "xgboost": {"n_estimators": 2}}
+    for name in ("mlp", "logreg", "logreg-cv", "ridge", "knn", "centroid", "xgboost"):
+        for val in (0, 0.3):
+            featx.fit(table, name, val=val, settings=quick.get(name))
+    featx.fit(table, "auto", settings={"heads": "ridge,centroid"}, cv=None, val=0.3)
+    featx.fit(table, "ridge", val=0.3, cv=3, search="alpha=1,10")
+
+    assert len(drawn) >= 3
+    assert not any(drawn)
+
+
+def test_few_shot_subsets_and_protocols_keep_groups_whole(table, patients):
+    dataset = with_validation(open_dataset(patients / "patients.csv", group_column="patient", val=0.25))
+    few = keep_shots(dataset, 5, seed=0)
+    sides = {split: set(few.groups[few.splits == split]) for split in ("train", "val")}
+    assert sides["val"]
+    assert not sides["train"] & sides["val"]
+    for name in ("vtab-1k", "clip-lp"):
+        model = run_protocol(table, name)
+        assert not patients_of(table, model.chosen_on) & patients_of(table, model.trained_on)
+
+
+def test_times_decide_what_validates_and_folds_look_back_only(patients, tmp_path):
+    times = np.array([3.0, 1, 2, 5, 5, 4, np.nan, 6])
+    rows = {"splits": np.full(8, ""), "labels": np.zeros(8, int), "classes": "a", "item_ids": None}
+    drawn = draw_validation(ValidationShare(0.25), **rows, times=times)
+    assert "".join(split[0] for split in drawn) == "tttvvttv"  # both of moment 5, or neither
+    groups = np.array(["", "", "", "g", "", "g", "", ""])
+    drawn = draw_validation(ValidationShare(0.25), **rows, times=times, groups=groups)
+    assert drawn.tolist()[3:5] == ["", "val"]  # its group began before
+
+    lines = (patients / "patients.csv").read_text().splitlines()
+    dated = [f"{line},2024-{1 + k % 12:02}-0{1 + k % 9}" for k, line in enumerate(lines[1:])]
+    (patients / "dated.csv").write_text("\n".join([f"{lines[0]},taken", *dated]))
+    dataset = open_dataset(patients / "dated.csv", label_column="diagnosis", time_column="taken", val=0.2)
+    late = dataset.splits == "val"
+    assert dataset.times[late].min() > dataset.times[~late].max()
+    with pytest.raises(DataError, match="is no time. Write dates as 2024-05-31"):
+        open_dataset(patients / "dated.csv", label_column="patient", time_column="diagnosis")
+
+
+def test_the_gap_of_groups_on_both_sides_is_named():
+    rng = np.random.default_rng(0)
+    who, y = np.repeat(np.arange(60), 4), np.repeat(rng.integers(0, 2, 60), 4)
+    X = rng.normal(size=(60, 200))[who] + 0.3 * rng.normal(size=(240, 200))  # patients are known, diseases are not
+    splits = np.where(who >= 50, "test", np.where(np.arange(240) % 4 == 3, "test", "train"))
+    table = Features.from_arrays(X, y, splits=splits.tolist(), groups=who.astype(str).tolist())
+    gap = featx.fit(table, "ridge", val=0, test=True).report.warnings[-1]
+    assert gap.startswith("test: 100.0 % on 50 rows of groups that were trained on, ")
+    assert "on 40 of new ones, a gap of " in gap
+    numbers = Features.from_arrays(
+        X[:200], targets=rng.normal(size=50)[who[:200]], splits=splits[:200].tolist(), groups=who[:200].astype(str)
+    )
+    told = featx.fit(numbers, "ridge", val=0, test=True).report.warnings[-1]
+    assert told.startswith("Every test row is of a group that was trained on")
+
+
+def test_mcnemar_counts_patients_where_rows_of_one_agree():
+    truth = np.zeros(40, int)
+    a, b, patient = truth, np.repeat([1, 0], [20, 20]), np.arange(40) // 10
+    assert mcnemar(truth, a, b).p_value < 1e-5
+    assert mcnemar(truth, a, b, patient).p_value == 0.5  # two patients say so
+    assert mcnemar(truth, a, b, np.arange(40)).p_value < 1e-3

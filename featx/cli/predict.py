@@ -133,6 +133,10 @@ def _source(subjects: tuple[str, ...], how: Source) -> Any:
     return open_dataset(subjects[0], **vars(how))
 
 
+def _unit(found: Predictions | LabelPredictions | NumberPredictions) -> str:
+    return "image" if found.images is None else "item"
+
+
 def _text(found: Predictions | LabelPredictions | NumberPredictions, csv_path: Path | None) -> str:
     from featx.model import Predictions
 
@@ -144,14 +148,16 @@ def _text(found: Predictions | LabelPredictions | NumberPredictions, csv_path: P
         for i, (name, row) in enumerate(zip(found.ids, cells, strict=True)):
             words = [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row]
             rows.append([name, *words, f"not read: {found.errors[i]}" if i in found.errors else ""])
-        return table(rows, ["image", *header, ""], "l" + "".join("l" if h == "labels" else "r" for h in header) + "l")
+        return table(
+            rows, [_unit(found), *header, ""], "l" + "".join("l" if h == "labels" else "r" for h in header) + "l"
+        )
     for i, (name, label, top) in enumerate(zip(found.ids, found.labels, found.top(3), strict=True)):
         if i in found.errors:
             rows.append([name, "–", "", f"not read: {found.errors[i]}"])
         else:
             others = ", ".join(f"{other} {100 * p:.1f} %" for other, p in top[1:])
             rows.append([name, label or "unsure", f"{100 * top[0][1]:.1f} %", others])
-    return table(rows, ["image", "label", "probability", "next"], "llrl")
+    return table(rows, [_unit(found), "label", "probability", "next"], "llrl")
 
 
 @click.command()

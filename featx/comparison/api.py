@@ -25,9 +25,10 @@ from featx.datasets import Source, open_dataset
 from featx.extraction import Options, identify, open_store, parse_views
 from featx.heads import make_head
 from featx.heads.state import is_exportable
+from featx.model.rows import given_groups
 from featx.recipe import FeatureOptions, Request
 from featx.settings import keywords, part_of
-from featx.targets import check_classes
+from featx.targets import check_classes, check_images
 
 if TYPE_CHECKING:
     from featx.datasets import Dataset
@@ -110,6 +111,7 @@ def compare(data: Any, asked: Compare) -> Comparison:
         asked.cache,
     )
     check_classes(opened.task, "A comparison")
+    check_images(opened.items, "A comparison")
     own_rows = opened.validation is not None or {"train", "val"} <= set(opened.given_splits.tolist())
     item_ids, _ = identify(opened, open_store(asked.cache), rehash=how.rehash)
     dataset = with_validation(opened, item_ids, seed=asked.seed)
@@ -131,7 +133,8 @@ def compare(data: Any, asked: Compare) -> Comparison:
         context.note(f"No model is kept of {', '.join(unsaved)}, which could only be pickled; its results are.")
     for line in [*_too_many(dataset, asked.shots), *context.warnings]:
         context.note(line)
-    comparison = rank(run_or_load(context, trials), context.truth, describe(context), context.folder)
+    groups = given_groups(context, context.evaluated)
+    comparison = rank(run_or_load(context, trials), context.truth, describe(context), context.folder, groups)
     comparison.save()
     return comparison
 

@@ -195,7 +195,13 @@ class Comparison:
         return [row | {"is_best": row is best} for row in self.rows if row["error"] is None]
 
 
-def rank(rows: list[Row], truth: NDArray[np.int64], data: dict[str, Any], folder: Path | None = None) -> Comparison:
+def rank(
+    rows: list[Row],
+    truth: NDArray[np.int64],
+    data: dict[str, Any],
+    folder: Path | None = None,
+    groups: NDArray[np.intp] | None = None,
+) -> Comparison:
     """Rank rows by validation accuracy, and test each against the best on the rows of the reporting split.
 
     Parameters
@@ -206,6 +212,8 @@ def rank(rows: list[Row], truth: NDArray[np.int64], data: dict[str, Any], folder
     data : dict
         What is said about the data.
     folder : Path, optional
+    groups : ndarray of int, shape (n,), optional
+        Rows that are right or wrong together.
     """
     n_classes = len(data["classes"])
     ranked = sorted(rows, key=lambda row: -row.shown.val["accuracy"] if row.shown else 1.0)
@@ -214,7 +222,7 @@ def rank(rows: list[Row], truth: NDArray[np.int64], data: dict[str, Any], folder
     for row, record, name in zip(ranked, records, names_of(records), strict=True):
         record |= {"name": name, "mcnemar": None}
         if best is not None and row.shown is not None and row.shown is not best:
-            record["mcnemar"] = _p_value(truth, row.shown.predicted, best.predicted)
+            record["mcnemar"] = _p_value(truth, row.shown.predicted, best.predicted, groups)
     return Comparison(records, data, folder)
 
 
@@ -247,10 +255,13 @@ def lines_over_shots(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def _p_value(truth: NDArray[np.int64], predicted: list[int], best: list[int]) -> float | None:
+def _p_value(
+    truth: NDArray[np.int64], predicted: list[int], best: list[int], groups: NDArray[np.intp] | None
+) -> float | None:
     a, b = np.array(predicted), np.array(best)
     both = (a >= 0) & (b >= 0)
-    return mcnemar(truth[both], a[both], b[both]).p_value if both.any() else None
+    of = None if groups is None else groups[both]
+    return mcnemar(truth[both], a[both], b[both], of).p_value if both.any() else None
 
 
 def _legend(data: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -69,6 +69,12 @@ class Dataset:
         The group of each row, empty for a row by itself. A group is never drawn apart.
     targets : Targets, optional
         Several labels or numbers a row, in place of one class: `labels` are then -1, and `classes` empty.
+    items : ndarray of str, shape (n,), optional
+        Of what each image is one of several; images of one item are in one group.
+    slots : ndarray of str, shape (n,), optional
+        What each image shows of its item, empty for nothing in particular.
+    times : ndarray of float64, shape (n,), optional
+        When each was taken, in any unit, NaN for unknown: validation rows are then the latest.
     """
 
     title: str
@@ -83,10 +89,14 @@ class Dataset:
     validation: ValidationShare | None = None
     groups: np.ndarray | None = None
     targets: Targets | None = None
+    items: np.ndarray | None = None
+    slots: np.ndarray | None = None
+    times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.labels) == len(self.given_splits)
-        assert self.targets is None or len(self.targets) == len(self.ids)
+        beside = (self.targets, self.groups, self.items, self.slots, self.times)
+        assert all(values is None or len(values) == len(self.ids) for values in beside)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,7 +138,7 @@ class Dataset:
         """
         if self.validation is None:
             return self.given_splits
-        if item_ids is None and not self.validation.last:
+        if item_ids is None and not self.validation.last and self.times is None:
             item_ids = self._hash_all()
         if usable is not None:
             rows = np.flatnonzero(usable)
@@ -141,6 +151,7 @@ class Dataset:
             classes=self.classes if self.targets is None else self.targets.strata_names,
             item_ids=None if item_ids is None else item_ids[rows],
             groups=None if self.groups is None else self.groups[rows],
+            times=None if self.times is None else self.times[rows],
         )
         splits = self.given_splits.astype(np.promote_types(self.given_splits.dtype, drawn.dtype))
         splits[rows] = drawn
@@ -233,13 +244,17 @@ def select(dataset: Dataset, rows: NDArray[np.intp]) -> Dataset:
     >>> select(open_dataset("digits"), np.array([3, 5])).ids
     ['3', '5']
     """
+    beside: dict[str, Any] = {
+        name: None if (values := getattr(dataset, name)) is None else values[rows]
+        for name in ("groups", "items", "slots", "times")
+    }
     return dataclasses.replace(
         dataset,
         identity=lambda: f"{dataset.identity()} {rows.tolist()}",
         ids=[dataset.ids[i] for i in rows.tolist()],
         labels=dataset.labels[rows],
         given_splits=dataset.splits[rows],
-        groups=None if dataset.groups is None else dataset.groups[rows],
+        **beside,
         targets=None if dataset.targets is None else dataset.targets.select(rows),
         validation=None,
         images=_Part(dataset, rows),

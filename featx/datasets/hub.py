@@ -15,7 +15,7 @@ import numpy as np
 
 from featx.datasets.dataset import Dataset, readable, select
 from featx.datasets.folders import Files
-from featx.datasets.labels import IMAGE_NAMES, Columns, find_column, numbered_labels
+from featx.datasets.labels import IMAGE_NAMES, Columns, beside_columns, find_column, numbered_labels, read_beside
 from featx.datasets.memory import channels_last, check_pixels, join_parts, pixels_in
 from featx.datasets.splits import no_splits
 from featx.datasets.targets import label_columns, read_targets, with_targets
@@ -161,11 +161,12 @@ def _open_hf(parts: dict[str, Any], title: str, source: str, columns: Columns) -
         stored = row[image]
         return stored["bytes"] if stored["bytes"] is not None else File(stored["path"]).read()
 
-    group = find_column(rest, columns.group, (), option="--group-column", source=source)
-    told = [one for part in parts.values() for one in part[group]] if group else []
+    beside = beside_columns(rest, columns, source)
+    told: Any = read_beside(
+        {role: [one for part in parts.values() for one in part[name]] for role, name in beside.items()}, source
+    )
     dataset = join_parts(title, f"{source} {image} {label}", encoded, values, image_of, names=names)
-    groups = np.array(["" if one is None else str(one) for one in told]) if group else None
-    return with_targets(dataclasses.replace(dataset, groups=groups), targets, notes)
+    return with_targets(dataclasses.replace(dataset, **told), targets, notes)
 
 
 def is_map_style(source: Any) -> bool:

@@ -18,10 +18,12 @@ from featx.datasets.labels import (
     IMAGE_NAMES,
     SPLIT_NAMES,
     Columns,
+    beside_columns,
     encode_labels,
     find_column,
     numbers_as_classes,
     one_hot_labels,
+    read_beside,
     read_label_cells,
 )
 from featx.datasets.memory import channels_last, open_objects
@@ -51,7 +53,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         If the file is no such table, none of its images is there, or a split is none.
     """
     header, rows = _read_rows(path)
-    image, named, split, group, unknown = _choose_columns(header, columns, path.name)
+    image, named, split, beside, unknown = _choose_columns(header, columns, path.name)
     cells = {name: [row[k].strip() for row in rows] for k, name in enumerate(header)}
     root = (path.parent if images is None else images).resolve()
     ids = [readable(cell) or f"row {number}" for number, cell in enumerate(cells[image], start=2)]
@@ -89,7 +91,7 @@ def open_csv(path: Path, images: Path | None, columns: Columns, *, allow_outside
         given_splits=np.array(splits, dtype=str),
         images=Files(str(root), files, nameless),
         notes=tuple(notes),
-        groups=np.array([readable(cell) for cell in cells[group]], dtype=str) if group else None,
+        **read_beside({role: cells[column] for role, column in beside.items()}, path.name),
         targets=targets,
     )
 
@@ -130,8 +132,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _choose_columns(
     header: list[str], columns: Columns, source: str
-) -> tuple[str, list[str], str | None, str | None, list[str]]:
-    """Return the column of images, those of labels, those of split and group, and those that say nothing to us."""
+) -> tuple[str, list[str], str | None, dict[str, str], list[str]]:
+    """Return the column of images, those of labels, of split, what others are beside, and those that say nothing."""
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     if twice:
         raise DataError(f"{source} has more than one column {twice[0]!r}. Give each a name of its own.")
@@ -143,9 +145,10 @@ def _choose_columns(
         )
     split = find_column(header, columns.split, SPLIT_NAMES, option="--split-column", source=source)
     labels = label_columns(header, columns, source)
-    group = find_column(header, columns.group, (), option="--group-column", source=source)
-    rest = [name for name in header if name not in (image, split, group) and name.lower() not in IMAGE_NAMES]
-    return image, labels or (rest if len(rest) == 1 else []), split, group, rest
+    beside = beside_columns(header, columns, source)
+    taken = (image, split, *beside.values())
+    rest = [name for name in header if name not in taken and name.lower() not in IMAGE_NAMES]
+    return image, labels or (rest if len(rest) == 1 else []), split, beside, rest
 
 
 def _find_files(cells: list[str], root: Path, *, allow_outside: bool, source: str) -> tuple[list[str], list[str]]:
@@ -259,15 +262,15 @@ def open_frame(frame: Any, columns: Columns) -> Dataset:
     """
     header = [str(name) for name in frame.columns]
     alone = Columns(header[0]) if len(header) == 1 and not columns.image else columns
-    image, named, split, group, _ = _choose_columns(header, alone, "The DataFrame")
+    image, named, split, beside, _ = _choose_columns(header, alone, "The DataFrame")
     if not len(frame):
         raise DataError("The DataFrame has no rows.")
-    values = {name: frame.iloc[:, header.index(name)] for name in (image, *named, split, group) if name}
+    values = {name: frame.iloc[:, header.index(name)] for name in (image, *named, split, *beside.values()) if name}
     cells = {
         name: [None if gone else one for one, gone in zip(part, part.isna(), strict=True)]
         for name, part in values.items()
     }
-    targets, told = read_targets({name: cells[name] for name in named}, columns, "The DataFrame", first=0)
+    targets, more = read_targets({name: cells[name] for name in named}, columns, "The DataFrame", first=0)
     label = named[0] if named and targets is None else None
     labels = cells[label] if label else [None] * len(frame)
     images = cells[image]
@@ -276,11 +279,11 @@ def open_frame(frame: Any, columns: Columns) -> Dataset:
     else:
         dataset = open_objects([channels_last(one) for one in images], labels)
     source = f"labels from {', '.join(map(repr, named))}" if named else "no labels"
-    notes = [f"The DataFrame: images from column {image!r}, {source}.", *told]
+    notes = [f"The DataFrame: images from column {image!r}, {source}.", *more]
     notes += numbers_as_classes(label, dataset.classes) if label else []
     splits = _read_splits([str(one or "") for one in cells[split]], split) if split else [""] * len(frame)
-    groups = np.array(["" if one is None else str(one) for one in cells[group]]) if group else None
-    dataset = dataclasses.replace(dataset, given_splits=np.array(splits, dtype=str), notes=tuple(notes), groups=groups)
+    told: dict[str, Any] = read_beside({role: cells[column] for role, column in beside.items()}, "The DataFrame")
+    dataset = dataclasses.replace(dataset, given_splits=np.array(splits, dtype=str), notes=tuple(notes), **told)
     return with_targets(dataset, targets, in_memory=True)
 
 

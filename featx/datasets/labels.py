@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -226,6 +228,8 @@ LABEL_NAMES = (
     "fine_label", "cls", "diagnosis", "y",
 )  # fmt: skip
 SPLIT_NAMES = ("split", "subset", "partition")
+#: What else a column may say of an image: what it belongs with, what it is one of, as what, and when it was taken.
+BESIDE = ("group", "item", "slot", "time")
 
 
 @dataclass(frozen=True)
@@ -234,9 +238,8 @@ class Columns:
 
     Parameters
     ----------
-    image, label, split, group : str or None
-        Values of ``--image-column``, ``--label-column``, ``--split-column``, ``--group-column``. A group is never
-        found by itself.
+    image, label, split, group, item, slot, time : str or None
+        Values of ``--image-column``, ``--label-column`` and so on. Only the first three are ever found by themselves.
     task : str
         What labels are for, as ``--task``: ``auto`` looks at them.
     separator : str or None
@@ -247,16 +250,82 @@ class Columns:
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    item: str | None = None
+    slot: str | None = None
+    time: str | None = None
     task: str = "auto"
     separator: str | None = None
 
     @property
+    def beside(self) -> bool:
+        """Whether one of `BESIDE` was named."""
+        return any(getattr(self, role) is not None for role in BESIDE)
+
+    @property
     def named(self) -> str | None:
         """The first option that was given."""
-        names = ("image", "label", "split", "group")
+        names = ("image", "label", "split", *BESIDE)
         named = [f"--{name}-column" for name in names if getattr(self, name) is not None]
         named += ["--label-separator"] if self.separator is not None else []
         return next(iter(named), None)
+
+
+def beside_columns(present: Sequence[str], columns: Columns, source: str) -> dict[str, str]:
+    """Return which column says what of `BESIDE`, of those that were named.
+
+    Raises
+    ------
+    DataError
+        If one is not there.
+    """
+    named = {role: getattr(columns, role) for role in BESIDE if getattr(columns, role) is not None}
+    return {
+        role: find_column(present, name, (), option=f"--{role}-column", source=source) or name
+        for role, name in named.items()
+    }
+
+
+def read_beside(cells: Mapping[str, Sequence[Any]], source: str) -> dict[str, Any]:
+    """Return the fields of a `Dataset` that columns of `BESIDE` hold, by role.
+
+    Raises
+    ------
+    DataError
+        If a time is none.
+    """
+    found: dict[str, np.ndarray] = {}
+    for role, values in cells.items():
+        if role == "time":
+            found["times"] = np.array([_time(one, source) for one in values], np.float64)
+        else:
+            found[f"{role}s"] = np.array(
+                ["" if _name_or_none(one) is None else readable(str(one).strip()) for one in values]
+            )
+    return found
+
+
+def _name_or_none(value: Any) -> Any:
+    return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _time(value: Any, source: str) -> float:
+    """Return a date or number as a number, days as seconds; NaN for none."""
+    if _name_or_none(value) is None or (isinstance(value, str) and value.strip() in MISSING_WORDS):
+        return math.nan
+    if hasattr(value, "timestamp"):
+        return float(value.timestamp())
+    text = str(value).strip()
+    number = number_in(text)
+    if number is not None and not (text.isdecimal() and len(text) == 8 and text[:2] in ("19", "20")):
+        return number
+    try:  # cameras write 2024:05:31 12:00:00
+        date = datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text))
+    except ValueError:
+        raise DataError(
+            f"{source}: {text!r} is no time. Write dates as 2024-05-31 or 2024-05-31 12:00, or numbers; or name "
+            "another column: --time-column COLUMN"
+        ) from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def find_column(

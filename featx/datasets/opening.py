@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from featx.datasets.dataset import UNLABELLED, Dataset, readable
+from featx.datasets.dataset import UNLABELLED, Dataset
 from featx.datasets.folders import IMAGE_SUFFIXES, Files, list_folder, open_folder, open_paths
+from featx.datasets.grouping import with_groups, with_items
 from featx.datasets.hub import is_map_style, open_hf, open_hf_object, open_map_style, open_torchvision
 from featx.datasets.labelled_csv import open_csv, open_frame
 from featx.datasets.labels import Columns
@@ -64,8 +65,8 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
     labels : sequence, optional
         Labels of a list or an array: one an image, lists of several, or an array or DataFrame (n, t) of 0 and 1 or of
         numbers, NaN for none.
-    groups : sequence, optional
-        The group of each image; None or empty for one by itself.
+    groups, items, slots, times : sequence, optional
+        The group of each image; what it is one of several of; as what; and when it was taken. None for none.
     {options}
 
     Returns
@@ -94,6 +95,9 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         settings.label_column,
         settings.split_column,
         settings.group_column,
+        settings.item_column,
+        settings.slot_column,
+        settings.time_column,
         settings.task,
         settings.label_separator,
     )
@@ -112,7 +116,7 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
         dataset = _open_object(data, None if targets else settings.labels, columns)
         dataset = with_targets(dataset, targets, in_memory=True)
     dataset = dataset if dataset is data else _check_classes(in_task(dataset, settings.task))
-    dataset = _with_groups(dataset, settings)
+    dataset = with_items(with_groups(dataset, settings), settings)
     if settings.name is not None:
         dataset = dataclasses.replace(dataset, title=settings.name)
     if settings.val is not None:
@@ -121,48 +125,6 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
             raise OptionError(f"--val must be a part between 0 and 1, as 0.1 or last:0.1; got {str(settings.val)!r}.")
         dataset = dataclasses.replace(dataset, validation=share)
     return dataset
-
-
-def _with_groups(dataset: Dataset, settings: Source) -> Dataset:
-    """Return `dataset` with the groups that `settings` ask for, and say how many there are."""
-    given = {
-        "groups=": settings.groups,
-        "--group-column": settings.group_column,
-        "--group-regex": settings.group_regex,
-        "--group-by": settings.group_by,
-    }
-    asked = [name for name, value in given.items() if value is not None]
-    if len(asked) > 1:
-        raise OptionError(f"{asked[0]} and {asked[1]} both make groups. Give one of them.")
-    if not asked:
-        return dataset
-    groups = dataset.groups
-    if settings.groups is not None:
-        groups = np.array(["" if one is None else readable(str(one)) for one in settings.groups], dtype=str)
-        if len(groups) != len(dataset):
-            raise DataError(f"There are {len(dataset):,} images and {len(groups):,} groups. Give one for each image.")
-    elif settings.group_by == "folder":
-        groups = np.array([name.rpartition("/")[0] for name in dataset.ids], dtype=str)
-    elif settings.group_regex is not None:
-        groups = np.array(_matched(settings.group_regex, dataset.ids), dtype=str)
-    assert groups is not None
-    sizes = np.unique(groups[groups != ""], return_counts=True)[1]
-    if not len(sizes):
-        where = f"the name of any image, {dataset.ids[0]!r} for one" if settings.group_regex else "any row"
-        raise DataError(f"{asked[0]} finds no group in {where}. Change it, or leave it out.")
-    alone = f", and {n:,} images by themselves" if (n := int((groups == "").sum())) else ""
-    note = f"{len(sizes):,} groups of {sizes.min():,} to {sizes.max():,} images{alone}: no split is drawn through one."
-    return dataclasses.replace(dataset, groups=groups, notes=(*dataset.notes, note))
-
-
-def _matched(regex: str, ids: Sequence[str]) -> list[str]:
-    """Return what the group of a regular expression (named ``group``, else the first, else all of it) finds in ids."""
-    try:
-        pattern = re.compile(regex)
-    except re.error as error:
-        raise OptionError(f"--group-regex {regex!r} is no regular expression: {error}.") from error
-    group = "group" if "group" in pattern.groupindex else min(1, pattern.groups)
-    return [(found[group] or "") if (found := pattern.search(name)) else "" for name in ids]
 
 
 def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]:
@@ -174,6 +136,8 @@ def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]
         "image_column": columns.image,
         "label_column": columns.label,
         "split_column": columns.split,
+        "item_column": columns.item,
+        "slot_column": columns.slot,
         "label_separator": columns.separator,
         "task": None if columns.task == "auto" else columns.task,
     }

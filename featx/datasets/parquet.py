@@ -19,9 +19,11 @@ from featx.datasets.labels import (
     IMAGE_NAMES,
     SPLIT_NAMES,
     Columns,
+    beside_columns,
     encode_labels,
     find_column,
     numbered_labels,
+    read_beside,
 )
 from featx.datasets.splits import split_in_path, split_name
 from featx.datasets.targets import label_columns, read_targets, with_targets
@@ -100,7 +102,9 @@ class _Roles:
     image, bytes, path : str
         The image's column, the field of it with the bytes, and the one with the path.
     labels : tuple of str
-    split, group : str or None
+    split : str or None
+    beside : dict of str to str
+        The columns of groups, items, slots and times, by what they are.
     classes : tuple of str or None
         Names of numbered labels.
     """
@@ -110,7 +114,7 @@ class _Roles:
     path: str | None
     labels: tuple[str, ...]
     split: str | None
-    group: str | None
+    beside: dict[str, str]
     classes: tuple[str, ...] | None
 
 
@@ -139,7 +143,7 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
     ids: list[str] = []
     splits: list[str] = []
     cells: dict[str, list[Any]] = {name: [] for name in roles.labels}
-    groups: list[str] = []
+    beside: dict[str, list[Any]] = {role: [] for role in roles.beside}
     for path, rows in zip(paths, map(sum, group_rows), strict=True):
         name = "" if path == root else path.relative_to(root).as_posix()
         ids += _ids(_column(path, roles.path, rows), name)
@@ -147,7 +151,8 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
             cells[label] += _column(path, label, rows)
         words = _column(path, roles.split, rows) if roles.split else [split_in_path(name)] * rows
         splits += [split_name(str(word)) or str(word) for word in words]
-        groups += ["" if one is None else str(one) for one in _column(path, roles.group, rows)]
+        for role, column in roles.beside.items():
+            beside[role] += _column(path, column, rows)
     targets, notes = read_targets(_named_labels(cells, roles.classes), columns, root.name, first=0)
     values = next(iter(cells.values()), [None] * len(ids)) if targets is None else [None] * len(ids)
     if roles.classes is None or targets is not None:
@@ -162,7 +167,7 @@ def open_parquet(root: Path, paths: Sequence[Path], columns: Columns) -> Dataset
         labels=labels,
         given_splits=np.array(splits, dtype=str),
         images=ParquetImages([path.resolve() for path in paths], group_rows, roles.bytes),
-        groups=np.array(groups, dtype=str) if roles.group else None,
+        **read_beside(beside, root.name),
     )
     return with_targets(dataset, targets, notes)
 
@@ -212,7 +217,7 @@ def _find_roles(path: Path, columns: Columns) -> _Roles:
         path=f"{image}.path" if "path" in fields else None,
         labels=tuple(labels),
         split=find_column(rest, columns.split, SPLIT_NAMES, option="--split-column", source=path.name),
-        group=find_column(rest, columns.group, (), option="--group-column", source=path.name),
+        beside=beside_columns(rest, columns, path.name),
         classes=tuple(map(readable, class_names)) if isinstance(class_names, list) else None,
     )
 
@@ -238,7 +243,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _group_rows(path: Path, roles: _Roles) -> list[int]:
     with _open(path) as file:
-        for name in filter(None, (roles.image, *roles.labels, roles.split, roles.group)):
+        for name in filter(None, (roles.image, *roles.labels, roles.split, *roles.beside.values())):
             if name not in file.schema_arrow.names:
                 raise DataError(f"{path.name} has no column {name!r}, as the files before it have. Give it alone.")
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]

@@ -41,6 +41,9 @@ class Source(TaskOptions, ValidationOptions, Seeded):
 
     labels: Sequence[Any] | np.ndarray | None = None
     groups: Sequence[Any] | np.ndarray | None = None
+    items: Sequence[Any] | np.ndarray | None = None
+    slots: Sequence[Any] | np.ndarray | None = None
+    times: Sequence[Any] | np.ndarray | None = None
     images: str | Path | None = option(
         None, "Folder of the images that a labels.csv names, or where torchvision's files are.", metavar="DIR"
     )
@@ -63,5 +66,17 @@ class Source(TaskOptions, ValidationOptions, Seeded):
         None, "The part of an image's name that names its group, as '^(\\w+)_'.", metavar="REGEX"
     )
     group_by: str | None = option(None, "Images of one folder are a group.", choices=("folder",))
+    time_column: str | None = option(
+        None,
+        "Column with dates or numbers: the latest rows validate, and folds of --cv train on earlier ones.",
+        metavar="NAME",
+    )
+    item_column: str | None = option(
+        None, "Column with what several images are of (house, slide): a row each, predicted as one.", metavar="NAME"
+    )
+    item_by: str | None = option(None, "The images of one folder are one item.", choices=("folder",))
+    slot_column: str | None = option(
+        None, "Column with what an image shows of its item (room, side), to stand side by side.", metavar="NAME"
+    )
     allow_outside: bool = option(False, "Let a CSV name images outside of their folder.")
     name: str | None = option(None, "Name of the dataset in the cache.", metavar="NAME")

@@ -133,10 +133,10 @@ def open_shards(paths: Sequence[Path], title: str, columns: Columns, *, root: Pa
     OptionError
         If other columns were named.
     """
-    if columns.image is not None or columns.split is not None or columns.group is not None:
+    if columns.image is not None or columns.split is not None or columns.beside:
         raise OptionError(
-            "An archive has no columns of images, splits or groups. "
-            "Leave out --image-column, --split-column and --group-column; groups by name: --group-regex"
+            "An archive has no columns of images, splits, groups or items. "
+            "Leave these options out; groups by name: --group-regex"
         )
     several = len(paths) > 1
     absolute = [path.resolve() for path in paths]

@@ -107,6 +107,7 @@ def draw_validation(
     item_ids: np.ndarray | None,
     ids: Sequence[str] | np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
     """Take validation rows from the training rows: the only such draw, for a data set as for a table of features.
 
@@ -132,6 +133,9 @@ def draw_validation(
         Names of the rows; their positions by default.
     groups : ndarray of str, shape (n,), optional
         The group of each row, empty for a row by itself: photos of one patient, frames of one film.
+    times : ndarray of float, shape (n,), optional
+        When each row was taken, NaN for unknown. The latest rows then validate, all of one moment together. Rows as
+        late as these whose group began before are in no split: they would tell of it, or of the future.
 
     Returns
     -------
@@ -149,7 +153,10 @@ def draw_validation(
     train = np.flatnonzero(splits == ("train" if "train" in splits else ""))
     labelled = train[labels[train] >= 0]
     splits[train] = "train"
-    if share.last:
+    if times is not None and share.fraction:
+        of = None if groups is None else groups[train]
+        splits[train] = _latest(share.fraction, labels[train] >= 0, times[train], of)
+    elif share.last:
         last = labelled[len(labelled) - round(share.fraction * len(labelled)) :]
         if groups is not None:  # one that began before stays whole
             contents = np.zeros((len(groups), 32), np.uint8) if item_ids is None else item_ids
@@ -164,6 +171,20 @@ def draw_validation(
         drawn = _stratified(contents[known], units[known], labels[labelled], classes, share)
         splits[train[np.isin(units, drawn)]] = "val"
     return splits
+
+
+def _latest(fraction: float, labelled: np.ndarray, times: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Return ``train``, ``val`` or nothing for each row: the latest labelled ones validate, if groups let them."""
+    known = np.where(np.isnan(times), -np.inf, times)
+    order = np.sort(known[labelled])
+    start = order[min(len(order) - 1, len(order) - round(fraction * len(order)))] if len(order) else np.inf
+    if len(order) and start == order[0]:  # all of one moment
+        start = next((moment for moment in order.tolist() if moment > start), np.inf)
+    late = known >= start
+    torn = np.zeros(len(times), bool)
+    if groups is not None:
+        torn = late & (groups != "") & np.isin(groups, groups[~late])
+    return np.where(late & ~torn & labelled, "val", np.where(torn, "", "train"))
 
 
 def group_ids(item_ids: np.ndarray, groups: np.ndarray | None) -> np.ndarray:

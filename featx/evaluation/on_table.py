@@ -17,6 +17,7 @@ from featx.evaluation.targets import held_out_targets
 from featx.extraction import ComputeOptions
 from featx.features import Features, opened, relabelled
 from featx.model import Model, load
+from featx.model.items import combining_of
 from featx.model.rows import given_groups
 from featx.model.settings import EvaluatingTable
 from featx.settings import keywords, part_of
@@ -78,7 +79,9 @@ class HeldOut:
         rows = zip(self.rows.ids.tolist(), found.y_true, found.y_pred, most.tolist(), right.tolist(), strict=True)
         table = [[name, names[true], names[predicted], p, ok] for name, true, predicted, p, ok in rows]
         order = np.lexsort([-most, right])
-        return ["file", "true", "predicted", "probability", "right"], [table[i] for i in order.tolist()]
+        return ["file" if combining_of(self.rows) is None else "item", "true", "predicted", "probability", "right"], [
+            table[i] for i in order.tolist()
+        ]
 
     def _over_views(self, model: Model, images: Dataset, how: dict[str, Any]) -> NDArray[np.float64]:
         """Return probabilities averaged over the views of each row's image."""
@@ -118,6 +121,7 @@ def held_out(model: Model, features: Features, split: str | None = None) -> Held
     DataError
         If no row has a label that is one of the model's classes, or all rows were trained on.
     """
+    features = model.rows_for(features)
     wanted, split = wanted_rows(features, features.y >= 0, split)
     y_model, unknown = _in_classes_of(model, features, wanted)
     positions = np.flatnonzero(wanted & (y_model >= 0))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.errors import DataError
+from featx.model.items import any_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def not_trained_on(
         If none is left.
     """
     part = features.select(positions)
-    trained_on = known_content(part.item_ids, model.trained_on)
+    trained_on = any_known(part, lambda contents: known_content(contents, model.trained_on))
     if len(part) and trained_on.all():
         rows = "rows" if split is None else f"rows of split {split!r}"
         raise DataError(

@@ -13,6 +13,7 @@ from featx.errors import DataError
 from featx.evaluation.rows import not_trained_on, notes_on_rows, wanted_rows
 from featx.features import in_task
 from featx.metrics import label_scores, mean_absolute_error, r2_score, root_mean_squared_error
+from featx.model.items import combining_of
 from featx.model.outputs import COVERAGE, TargetScore
 from featx.model.rows import given_groups
 from featx.model.target_predictions import TargetPredictions
@@ -204,7 +205,10 @@ class HeldOutTargets:
     def records(self, found: TargetEvaluation) -> tuple[list[str], list[list[Any]]]:
         """Return truth and prediction of each row, the farthest apart first, as a header and rows for a spreadsheet."""
         names, distance = found.outputs.names, np.abs(found.truth - found.found).sum(axis=1)
-        header = ["file", *(f"{name}{what}" for name in names for what in ("", "_predicted"))]
+        header = [
+            "file" if combining_of(self.rows) is None else "item",
+            *(f"{name}{what}" for name in names for what in ("", "_predicted")),
+        ]
         pairs = np.stack([found.truth, found.found], axis=2).reshape(len(found.truth), -1).tolist()
         order = np.argsort(-distance, kind="stable").tolist()
         return header, [[str(self.rows.ids[i]), *pairs[i]] for i in order]
@@ -226,7 +230,8 @@ def held_out_targets(model: Model, features: Features, split: str | None = None)
     assert model.outputs is not None
     names, task = model.outputs.names, model.outputs.task
     as_numbers = task == "regress" and features.task == "classify" and names == (AS_NUMBERS,)
-    targets = (in_task(features, task) if as_numbers else features).given_targets
+    features = model.rows_for(in_task(features, task) if as_numbers else features)
+    targets = features.given_targets
     if targets is None or targets.task != task or not set(names) <= set(targets.names):
         there = "classes" if targets is None else ", ".join(targets.names[:8])
         raise DataError(

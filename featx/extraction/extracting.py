@@ -285,10 +285,17 @@ def _publish(plan: Plan, recipe: Recipe, tally: Tally, wanted: np.ndarray, views
         probe=stored_probe(plan.store, recipe.plain) or {},
         provenance=_provenance(tally) | {"source": dict(dataset.source)},
         views=views,
-        groups=() if dataset.groups is None else dataset.groups[rows].tolist(),
+        groups=_texts(dataset.groups, rows),
+        items=_texts(dataset.items, rows),
+        slots=_texts(dataset.slots, rows),
+        times=None if dataset.times is None else dataset.times[rows],
         targets=dataset.targets and dataset.targets.select(rows),
     )
     return plan.store.publish(dataset.name, stem(recipe), content)
+
+
+def _texts(values: np.ndarray | None, rows: np.ndarray) -> list[str]:
+    return [] if values is None else values[rows].tolist()
 
 
 def stem(recipe: Recipe) -> str:

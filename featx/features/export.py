@@ -77,7 +77,8 @@ def _to_npz(table: ArrayTable, path: Path) -> None:
         "ids": table.ids,
         "classes": np.array(table.classes, dtype=str),
         "splits": table.splits,
-        **({"groups": table.groups} if (table.groups != "").any() else {}),
+        **{name: values for name in ("groups", "items", "slots") if ((values := getattr(table, name)) != "").any()},
+        **({} if table.times is None else {"times": table.times}),
     }
     if table.targets is not None:
         small |= {"targets": table.targets.array, "target_names": np.array(table.targets.names, dtype=str)}
@@ -177,6 +178,9 @@ def _to_h5(table: ArrayTable, path: Path) -> None:
         recipe=table.recipe,
         request=table.request,
         groups=table.groups.tolist(),
+        items=table.items.tolist(),
+        slots=table.slots.tolist(),
+        times=table.times,
         targets=table.targets,
         ids=table.ids.tolist(),
         item_ids=table.item_ids,

@@ -109,6 +109,9 @@ class Features:
         classes: Sequence[str] | None = None,
         splits: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
+        items: Sequence[str] | None = None,
+        slots: Sequence[str] | None = None,
+        times: Sequence[float] | None = None,
         targets: npt.ArrayLike | None = None,
         target_names: Sequence[str] | None = None,
         task: str = "auto",
@@ -129,6 +132,10 @@ class Features:
             Empty for none.
         groups : sequence of str, optional
             What belongs together, such as patients: no split is drawn through a group. Empty for a row by itself.
+        items, slots : sequence of str, optional
+            Of what each row is one image of several, and as what: a fit has a row for each item.
+        times : sequence of float, optional
+            When each row was taken, NaN for unknown: the latest validate.
         targets : array-like of float, shape (n, t) or (n,), optional
             Several labels a row (0 and 1), or numbers, NaN for unlabelled; in place of `y`.
         target_names : sequence of str, optional
@@ -164,10 +171,14 @@ class Features:
             classes=names,
             splits=np.array([""] * n if splits is None else list(splits), dtype=str),
             item_ids=np.zeros((n, 32), np.uint8),
-            groups=np.array([""] * n if groups is None else list(map(str, groups)), dtype=str),
+            groups=_texts(groups, n),
+            items=_texts(items, n),
+            slots=_texts(slots, n),
+            times=None if times is None else np.asarray(times, np.float64),
             targets=given,
         )
-        lengths = {name: len(getattr(table, name)) for name in ("y", "ids", "splits", "groups")}
+        lengths = {name: len(getattr(table, name)) for name in ("y", "ids", "splits", "groups", "items", "slots")}
+        lengths |= {} if table.times is None else {"times": len(table.times)}
         lengths |= {} if given is None else {"targets": len(given)}
         for name, length in lengths.items():
             if length != n:
@@ -202,6 +213,21 @@ class Features:
     def groups(self) -> npt.NDArray[np.str_]:
         """Group of each row, empty for a row by itself, shape (n,)."""
         return self._column(self._table.groups)
+
+    @cached_property
+    def items(self) -> npt.NDArray[np.str_]:
+        """Item of which each row is an image, empty for a row by itself, shape (n,)."""
+        return self._column(self._table.items)
+
+    @cached_property
+    def slots(self) -> npt.NDArray[np.str_]:
+        """What each row shows of its item, empty for nothing in particular, shape (n,)."""
+        return self._column(self._table.slots)
+
+    @cached_property
+    def times(self) -> npt.NDArray[np.float64] | None:
+        """When each row was taken, NaN for unknown, shape (n,); None where nobody said."""
+        return None if self._table.times is None else self._column(self._table.times)
 
     @cached_property
     def given_targets(self) -> Targets | None:
@@ -368,6 +394,9 @@ class Features:
             splits=self.splits[origin],
             item_ids=self.item_ids[origin],
             groups=self.groups[origin],
+            items=self.items[origin],
+            slots=self.slots[origin],
+            times=None if self.times is None else self.times[origin],
             targets=targets and targets.select(origin),
             key=self.key,
             recipe=self._table.recipe,
@@ -546,6 +575,28 @@ class Features:
         return Features(replace(table, path=self.path, views=self._table.views))
 
     @property
+    def plain_table(self) -> ArrayTable:
+        """The table in memory that these rows are of."""
+        assert isinstance(self._table, ArrayTable)
+        return self._table
+
+    @property
+    def whole_rows(self) -> Any:
+        """What reads the rows of the whole table, of which these are those at `row_numbers`."""
+        return self._table.rows
+
+    @property
+    def row_numbers(self) -> Indices:
+        """Which rows of the whole table these are, shape (n,)."""
+        return np.arange(len(self._table.rows)) if self._rows is None else self._rows
+
+    def with_rows(self, rows: Any) -> Features:
+        """Return the same rows of a table in memory, read by another reader."""
+        table = self.plain_table
+        blocks = tuple(rows.blocks) if table.blocks else ()
+        return Features(replace(table, rows=rows, blocks=blocks), self._rows)
+
+    @property
     def _labels_told(self) -> str:
         if self.task != "classify":
             return f"{self.task}: {', '.join(self.target_names[:5])}{', …' * (len(self.target_names) > 5)}"
@@ -577,6 +628,10 @@ class Features:
             str(self.path or "in memory"),
         ]
         return f"Features({', '.join(part for part in parts if part)})"
+
+
+def _texts(values: Sequence[str] | None, n: int) -> npt.NDArray[np.str_]:
+    return np.array([""] * n if values is None else list(map(str, values)), dtype=str)
 
 
 def _of_block(table: ArrayTable, block: Features) -> ArrayTable:

@@ -107,7 +107,7 @@ class JoinedRows:
     """
 
     def __init__(self, blocks: Sequence[_Vectors]) -> None:
-        self._blocks = blocks
+        self.blocks = blocks
         ends = np.cumsum([block.shape[1] for block in blocks]).tolist()
         self._columns = [slice(end - block.shape[1], end) for block, end in zip(blocks, ends, strict=True)]
         self.shape: tuple[int, ...] = (blocks[0].shape[0], ends[-1])
@@ -129,7 +129,7 @@ class JoinedRows:
         del mapped  # each block knows best
         if out is None:
             out = np.empty((len(rows), self.shape[1]), self.dtype)
-        for block, columns in zip(self._blocks, self._columns, strict=True):
+        for block, columns in zip(self.blocks, self._columns, strict=True):
             out[:, columns] = block[rows]
         return out
 
@@ -155,6 +155,9 @@ class ArrayTable:
     views: list[str] = field(default_factory=list)
     groups: npt.NDArray[np.str_]
     targets: Targets | None = None
+    items: npt.NDArray[np.str_]
+    slots: npt.NDArray[np.str_]
+    times: npt.NDArray[np.float64] | None = None
     blocks: tuple[Any, ...] = ()  # of Features
 
     @property

@@ -16,7 +16,7 @@ from featx.heads.training import MONITORS, OPTIMIZERS, TrainConfig
 from featx.progress import OnProgress
 from featx.recipe import PRECISIONS, LayerOptions, PreprocessingOptions, Request
 from featx.settings import Seeded, check, option, part_of
-from featx.targets import check_classes
+from featx.targets import check_classes, check_images
 
 #: Settings of a single network and run: what trains several gives each of them its own.
 INDIVIDUAL = ("backbone", "seed")
@@ -220,4 +220,5 @@ class FineTune(Source, ErrorOptions, EstimatorSettings):
         how = part_of(Source, self)
         dataset = open_dataset(data, **vars(how if self.holds_out else dataclasses.replace(how, val=None)))
         check_classes(dataset.task, "Fine-tuning")
+        check_images(dataset.items, "Fine-tuning")
         return dataset

@@ -39,6 +39,7 @@ MEMBERS = {
     "probe.safetensors": 64 * _MIB,
     "items.safetensors": 1024 * _MIB,
     "familiarity.safetensors": 16 * _MIB,
+    "combining.safetensors": 64 * _MIB,
     "network.safetensors": 3072 * _MIB,
     "network.xml": 64 * _MIB,
     "network.bin": 3072 * _MIB,

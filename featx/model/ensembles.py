@@ -159,6 +159,8 @@ def _check(models: list[Model]) -> None:
             f"An ensemble is made of 2 to {_MOST} models, got {len(models)}: featx ensemble A.featx B.featx"
         )
     first = models[0]
+    if any(model.items is not None for model in models):
+        raise DataError("Models of items are not averaged yet. Try several heads on items: featx fit --head auto")
     for number, model in enumerate(models[1:], 2):
         if (model.outputs and model.outputs.task) != (first.outputs and first.outputs.task):
             raise DataError(f"The first model is one of {first.report.task}, model {number} of {model.report.task}.")
@@ -193,11 +195,12 @@ def _side_by_side(models: Sequence[Model]) -> tuple[tuple[Input, ...], list[NDAr
     inputs = {made.recipe.key: inputs[made.recipe.key] for model in models for made in model.inputs}
     if len(inputs) > 1 and any(len(made.recipe.shape) > 1 for made in inputs.values()):
         raise DataError("Maps stand beside nothing: models on them go with others on the same maps alone.")
-    sizes = [int(np.prod(made.recipe.shape)) for made in inputs.values()]
+    times = 1 if first.items is None else first.items.times_wider
+    sizes = [times * int(np.prod(made.recipe.shape)) for made in inputs.values()]
     starts = dict(zip(inputs, np.cumsum([0, *sizes]).tolist(), strict=False))
     columns: list[NDArray[np.intp] | None] = []
     for model in models:
-        own = [(starts[made.recipe.key], made.recipe.shape[0]) for made in model.inputs]
+        own = [(starts[made.recipe.key], times * made.recipe.shape[0]) for made in model.inputs]
         taken = np.concatenate([np.arange(start, start + width) for start, width in own])
         columns.append(None if [made.recipe.key for made in model.inputs] == list(inputs) else taken)
     return tuple(inputs.values()), columns, sum(sizes)

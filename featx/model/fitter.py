@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
@@ -16,6 +16,7 @@ from sklearn.base import clone
 from featx.errors import DataError, OptionError
 from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
+from featx.model.items import taught as taught_items
 from featx.model.model import BLOCK_BYTES
 from featx.model.report import Accuracy, Alternative
 from featx.model.rows import given_groups, row_groups, with_views
@@ -142,6 +143,11 @@ class HeadFitter:
     chooses: str = "accuracy"
 
     @property
+    def task(self) -> str:
+        """What is learned of rows."""
+        return "classify"
+
+    @property
     def metric(self) -> str:
         """What `score` is called."""
         return self.chooses
@@ -153,6 +159,9 @@ class HeadFitter:
 
     def fit(self, estimator: Any, train: Positions, val: Positions) -> Fitted:
         """Fit `estimator` on rows `train`; heads that watch a validation set get rows `val`."""
+        table = taught_items(self.table, train, self.labels, self.task, self.seed)
+        if table is not self.table:
+            return replace(self, table=table).fit(estimator, train, val)
         taught = with_views(train, self.origin)
         part = self.table.select(taught)
         scaler = clone(self.scaler).fit_blocks(block for _, block in part.blocks(self.block_bytes))
@@ -236,6 +245,8 @@ class HeadFitter:
                 else "--cv needs two rows of each class in train, and a class has one. Leave out --cv."
             )
         groups = row_groups(self.table, train)
+        if self.table.times is not None:
+            return _forward(train, self.table.times[train], groups, k)
         if (n_groups := len(np.unique(groups))) < k:
             raise OptionError(f"--cv {k} needs {k} groups of images in train, and there are {n_groups}.")
         if n_groups == len(groups):  # the same folds, without seconds for groups of one row
@@ -259,3 +270,30 @@ class HeadFitter:
                 "Raise it, or fit a head of featx, which streams: featx heads"
             )
         return self.table[positions]
+
+
+def _forward(
+    train: Positions, times: NDArray[np.float64], groups: Positions, k: int
+) -> list[tuple[Positions, Positions]]:
+    """Cut rows into `k` folds that are fitted on earlier rows alone; rows of one moment share a fold.
+
+    Rows whose group began before are held out of no fold: they would be known.
+    """
+    known = np.where(np.isnan(times), -np.inf, times)
+    moments, of = np.unique(known, return_inverse=True)
+    if len(moments) <= k:
+        raise OptionError(f"--cv {k} needs {k + 1} moments of time in train, and there are {len(moments)}.")
+    share = np.cumsum(np.bincount(of)) / len(of)
+    ends = np.searchsorted(share, np.arange(1, k + 1) / (k + 1))  # the last moment of each part but the last
+    part = np.searchsorted(np.unique(ends), of, side="left")
+    folds = []
+    for number in range(1, int(part.max()) + 1):
+        fitted = part < number
+        held = (part == number) & ~np.isin(groups, groups[fitted])
+        if held.any():
+            folds.append((train[fitted], train[held]))
+    if len(folds) < 2:
+        raise OptionError(
+            f"--cv {k}: nearly every group goes on from the first rows to the last, so none can be held out."
+        )
+    return folds

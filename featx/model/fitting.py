@@ -24,7 +24,9 @@ from featx.heads.names import make_head
 from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
 from featx.heads.state import is_exportable
 from featx.model.fitter import HeadFitter
+from featx.model.gaps import known_groups
 from featx.model.inputs import inputs_of
+from featx.model.items import as_items, choose_combining, combining_of, contents_of, taught
 from featx.model.joins import BALANCES, blocks_of, fit_best_join
 from featx.model.model import Model
 from featx.model.report import FitReport, spelled
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featx.features.items import Combining
     from featx.model.fitter import Fitted
     from featx.model.outputs import Outputs
     from featx.recipe import Views
@@ -112,10 +115,23 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
                 raise OptionError(
                     f"{flag} tries settings of one head, and --head auto tries heads. Leave out one of them."
                 )
-        return AutoFit(in_task(table, how.task), how, _fit).run()
+        table = in_task(table, how.task)
+        combining = choose_combining(table, how.combine)
+        return AutoFit(table if combining is None else _taught_items(table, combining, how), how, _fit).run()
     if how.budget is not None:
         raise OptionError("--budget is how long --head auto may try heads. Leave it out, or say --head auto.")
-    return _fit(table, how) if len(table.tables) == 1 else fit_best_join(in_task(table, how.task), how, _fit)
+    if len(table.tables) == 1:
+        return _fit(table, how)
+    table = in_task(table, how.task)
+    combining = choose_combining(table, how.combine)
+    return fit_best_join(table if combining is None else as_items(table, combining), how, _fit)
+
+
+def _taught_items(table: Features, combining: Combining, how: Fit) -> Features:
+    """Return a table of items, combined as its training rows teach: the same for all heads that are tried."""
+    items = as_items(table, combining)
+    rows, targets = known_rows(items, how)
+    return taught(items, rows.train, lambda at: items.y[at] if targets is None else targets.y[at], items.task, how.seed)
 
 
 def is_auto(head: Any) -> bool:
@@ -136,6 +152,10 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     """Fit a head on a table, or on all tables that stand side by side in it, see `fit`."""
     started, seed = time.perf_counter(), how.seed
     given, table = table, in_task(table, how.task)
+    if combining_of(table) is None and (combining := choose_combining(table, how.combine)) is not None:
+        if table.views > 1 and how.views != 1:
+            raise OptionError("Items are made of images as they are. Leave their augmented views out: --views 1")
+        table = as_items(table, combining)
     name, estimator = _make_head(how.head, how.settings or {}, seed, table.task)
     scale = _AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale
     scaler = FeatureScaler(scale, blocks_of(table, scale, balance))
@@ -164,10 +184,10 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     own_choice = _own_choice(estimator, first.head)
     if how.refit and len(rows.val):
         last = fitter.fit(as_chosen(estimator, own_choice | _rounds(first.head)), rows.train_and_val, rows.val[:0])
-    taught = rows.train if last is first else rows.train_and_val
+    taught_on = rows.train if last is first else rows.train_and_val
     outputs = first.learned(rows.val) if isinstance(first, FittedTargets) else None
     calibration = Calibration() if outputs else first.calibration(rows.val)
-    model = make_model(table, name, last, taught, rows.val, calibration, seed, used)
+    model = make_model(table, name, last, taught_on, rows.val, calibration, seed, used)
     report = FitReport(
         head=name,
         table=None if given.path is None else str(given.path),
@@ -178,7 +198,7 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
         **_scores(first, last, rows if how.test else dataclasses.replace(rows, test=rows.test[:0]), outputs, seed),
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
-        chosen=spelled(tried.best | own_choice),
+        chosen=spelled(tried.best | own_choice | ({"combine": model.items.how} if model.items else {})),
         scale=scaler.kind,
         refit=last is not first,
         temperature=model.calibration.temperature,
@@ -189,6 +209,8 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
         warnings=(
             *said,
             *_leaks(table, rows if how.test else dataclasses.replace(rows, test=rows.test[:0])),
+            *known_groups(first, rows.train, {"val": rows.val}, outputs),
+            *known_groups(last, taught_on, {"test": rows.test if how.test else rows.test[:0]}, outputs),
         ),
     )
     model = dataclasses.replace(model, report=report, outputs=outputs)
@@ -217,7 +239,12 @@ def make_model(
     views: Views | None = None,
 ) -> Model:
     """Return the model of a fitted head that remembers how rows are made and which it has seen; its report is empty."""
+    items = combining_of(table)
+    if items is not None:
+        table = fitted.table  # which has learned how to combine them
+        items = combining_of(table)
     return Model(
+        items=items,
         head=fitted.head,
         head_name=name,
         classes=table.classes,
@@ -227,7 +254,7 @@ def make_model(
             table, fitted.scaler, trained_on, np.setdiff1d(chosen_on, trained_on, assume_unique=True), seed
         ),
         inputs=inputs_of(table),
-        trained_on=table.item_ids[trained_on],
+        trained_on=contents_of(table, trained_on),
         chosen_on=table.item_ids[chosen_on],
         views=views,
     )

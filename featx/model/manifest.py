@@ -13,6 +13,7 @@ import numpy as np
 
 from featx.augment import Augmentation
 from featx.errors import ModelFileError, OptionError
+from featx.features.items import Combining
 from featx.model.fields import DIGEST, MAX_SIDE, OUTPUTS, given_outputs, read_recipe
 from featx.model.inputs import Input
 from featx.model.outputs import METRIC_NAMES, Outputs
@@ -35,6 +36,7 @@ from featx.model.schema import (
     whole,
 )
 from featx.model.scores import Calibration
+from featx.model.settings import COMBINATIONS
 from featx.recipe import Request, Views
 from featx.targets import TASKS
 
@@ -60,6 +62,11 @@ _FIELDS = {
     "network_file": optional(text(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.(pth|safetensors)")),
     "views": optional(record({"n": whole(2, 1000), "augment": text(".+"), "seed": whole()})),
     "outputs": optional(OUTPUTS),
+    "items": optional(
+        record(
+            {"how": among(*COMBINATIONS), "slots": list_of(TEXT), "learned": list_of(list_of(TEXT))},
+        )
+    ),
     "members": dict_of(record({"size": _COUNT, "sha256": DIGEST})),
     "beside": list_of(record({"recipe": dict_of(PLAIN), "request": optional(dict_of(PLAIN))})),
 }
@@ -186,6 +193,8 @@ class Manifest:
         Name of the weights file whose content is in ``network.safetensors``.
     views : Views or None
         Augmented views that it was fitted on.
+    items : Combining or None
+        How rows of images become those of items; its arrays are in a member of their own.
     outputs : Outputs or None
         Labels or numbers that it says, in place of classes.
     """
@@ -201,13 +210,15 @@ class Manifest:
     network_file: str | None = None
     views: Views | None = None
     outputs: Outputs | None = None
+    items: Combining | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of a row; empty for rows that came from elsewhere."""
-        if len(self.inputs) == 1:
+        times = 1 if self.items is None else self.items.times_wider
+        if len(self.inputs) == 1 and times == 1:
             return self.inputs[0].recipe.shape
-        return (sum(made.recipe.shape[0] for made in self.inputs),) if self.inputs else ()
+        return (times * sum(made.recipe.shape[0] for made in self.inputs),) if self.inputs else ()
 
     def to_json(self, members: Mapping[str, bytes]) -> bytes:
         """Return ``model.json`` for a file whose other members are `members`."""
@@ -230,6 +241,9 @@ class Manifest:
             "views": self.views and dataclasses.asdict(self.views),
             "members": {name: {"size": len(content), "sha256": _sha256(content)} for name, content in members.items()},
         }
+        if self.items is not None:
+            learned = [sorted(known) for known in self.items.learned]
+            fields["items"] = {"how": self.items.how, "slots": list(self.items.slots), "learned": learned}
         if others:  # a file of one input is one that every version reads
             fields["beside"] = others
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False, default=_as_json).encode()
@@ -254,7 +268,7 @@ class Manifest:
 
 def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
     """Read format 1, which all versions of featx up to this one write."""
-    check(fields, _FIELDS, "model.json", "views", "network_file", "outputs", "beside")
+    check(fields, _FIELDS, "model.json", "views", "network_file", "outputs", "beside", "items")
     if fields["members"].keys() != members.keys():
         raise ModelFileError("model.json lists other members than the file has")
     for name, content in members.items():
@@ -278,6 +292,7 @@ def _read_1(fields: dict[str, Any], members: Mapping[str, bytes]) -> Manifest:
         network_file=network_file if "network.safetensors" in members else None,
         views=fields.get("views") and _views(fields["views"]),
         outputs=outputs,
+        items=_items(fields.get("items")),
     )
 
 
@@ -331,6 +346,15 @@ def _views(fields: dict[str, Any]) -> Views:
     if str(Augmentation.parse(fields["augment"])) != fields["augment"]:
         raise ModelFileError("its augmented views are not as featx writes them")
     return Views(**fields)
+
+
+def _items(fields: dict[str, Any] | None) -> Combining | None:
+    if fields is None:
+        return None
+    slots = tuple(fields["slots"])
+    if (fields["how"] == "slots") != bool(slots) or list(slots) != sorted(set(slots)):
+        raise ModelFileError("its slots are not as featx writes them")
+    return Combining(fields["how"], slots)
 
 
 def _report(fields: dict[str, Any]) -> FitReport:

@@ -15,6 +15,7 @@ import numpy as np
 from featx.errors import DataError, OptionError
 from featx.extraction.options import ComputeOptions
 from featx.model.inputs import ImageRows, described, in_one_pass, inputs_of, loadable_requests
+from featx.model.items import as_items, combine_images, first_images
 from featx.model.parameters import count_parameters
 from featx.model.predictions import Predictions, check_familiarity, readable
 from featx.model.saving import ModelParts, read, write
@@ -68,6 +69,8 @@ class Model(ModelParts):
         The weights of the backbone, if they travel with the model.
     views : Views or None
         The augmented views it was fitted on, which ``tta=True`` averages over.
+    items : Combining or None
+        How the rows of several images become that of their item, for a model of items.
     outputs : Outputs or None
         Names, thresholds and margins of the labels or numbers that it predicts in place of classes, which are none.
     """
@@ -111,13 +114,18 @@ class Model(ModelParts):
         check_familiarity(how, known=self.ood is not None)
         table = joined_if_tables(source)
         if table is not None:
+            table = self._matching(table)
+            table, members = self.rows_for(table), None
+            if self.items is not None and (images := first_images(table)) is not None:
+                members = tuple(tuple(images[0].ids[rows].tolist()) for rows in images[1])
             probabilities, familiarity = self._predict_table(table, tta=how.tta)
             ids = tuple(table.ids)
             reasons: dict[int, str] = {}
         else:
-            ids, probabilities, familiarity, reasons = self._predict_images(source, how)
+            ids, probabilities, familiarity, reasons, members = self._predict_images(source, how)
         found: dict[str, Any] = {
             "ids": ids,
+            "images": members,
             "errors": reasons,
             "familiarity": None if self.ood is None else familiarity,
             "min_probability": how.min_probability,
@@ -268,8 +276,17 @@ class Model(ModelParts):
             raise DataError(f"The {self.head_name} head gives scores that are no numbers. Fit it again: featx fit")
         return found
 
+    def rows_for(self, table: Features) -> Features:
+        """Return `table` with a row for each of what the model predicts: of one of items their images combined.
+
+        Raises
+        ------
+        DataError
+            If the model predicts items and the table does not say which images belong together.
+        """
+        return table if self.items is None else as_items(table, self.items)
+
     def _predict_table(self, table: Features, *, tta: bool) -> tuple[Floats, Floats]:
-        table = self._matching(table)
         probabilities, familiarity = self._predict_blocks(table)
         if not tta:
             return probabilities, familiarity
@@ -288,8 +305,10 @@ class Model(ModelParts):
             probabilities[indices], familiarity[indices] = self._predict_rows(X)
         return probabilities, familiarity
 
-    def _predict_images(self, source: Any, how: Classify) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str]]:
-        """Return ids, probabilities and familiarity (NaN where an image could not be read), and reasons."""
+    def _predict_images(
+        self, source: Any, how: Classify
+    ) -> tuple[tuple[str, ...], Floats, Floats, dict[int, str], tuple[tuple[str, ...], ...] | None]:
+        """Return ids, probabilities and familiarity (NaN where nothing could be read), reasons, and images of items."""
         from featx.datasets import open_dataset
 
         if not self.inputs or any(made.request is None for made in self.inputs):
@@ -302,18 +321,31 @@ class Model(ModelParts):
                 "--tta averages over the views that a model was fitted on, and this one has seen plain images alone. "
                 "Leave it out, or fit on views: featx extract DATA --views 4 --augment light, then featx fit"
             )
-        dataset, views = open_dataset(source), self.views if how.tta else None
+        beside = {name: value for name in ("items", "slots") if (value := getattr(how, name)) is not None}
+        dataset, views = open_dataset(source, **beside), self.views if how.tta else None
+        if self.items is not None and dataset.items is None:
+            raise DataError(
+                "The model predicts items of several images. Say which images are of which: --item-column COLUMN, or "
+                "--item-by folder (items=[...] in Python)"
+            )
         rows, reasons = self._row_maker.rows(
             dataset, views=views, cache=how.cache, **vars(part_of(ComputeOptions, how))
         )
-        n = len(dataset)
+        ids, members = tuple(dataset.ids), None
+        if self.items is not None and dataset.items is not None:
+            widths = [made.recipe.shape[0] for made in self.inputs]
+            names, combined, parts = combine_images(rows[0], widths, dataset.items, dataset.slots, self.items)
+            members = tuple(tuple(ids[i] for i in part) for part in parts)
+            reasons = _reasons_of_items(combined, parts, reasons)
+            ids, rows = tuple(names.tolist()), [combined]
+        n = len(ids)
         probabilities, familiarity = np.full((n, len(self.columns)), np.nan), np.full(n, np.nan)
         good = np.array([i for i in range(n) if i not in reasons], dtype=np.intp)
         if len(good):
             of_views = [self._predict_rows(X[good]) for X in rows]
             probabilities[good] = np.mean([found for found, _ in of_views], axis=0)
             familiarity[good] = of_views[0][1]
-        return tuple(dataset.ids), probabilities, familiarity, reasons
+        return ids, probabilities, familiarity, reasons, members
 
     @cached_property
     def _row_maker(self) -> ImageRows:
@@ -344,6 +376,15 @@ class Model(ModelParts):
             f"The table holds features of {other}, the model was fitted on {mine}. "
             f"Make the matching table: {' and '.join(commands)}"
         )
+
+
+def _reasons_of_items(rows: NDArray[Any], members: list[NDArray[np.intp]], of_images: dict[int, str]) -> dict[int, str]:
+    """Return why items have no row: none of their images has."""
+    found = {}
+    for item in np.flatnonzero(np.isnan(rows).any(axis=1)).tolist():
+        known = [of_images[i] for i in members[item].tolist() if i in of_images]
+        found[item] = known[0] if known else "none of its images is in a slot that the model knows"
+    return found
 
 
 @keywords(Loading)

@@ -41,6 +41,8 @@ class Predictions(Thresholds):
     familiarity : ndarray of float64, shape (n,), or None
         Share of known rows that lie as far from the training rows as this one; NaN for a row that could not
         be read, None where the model does not tell.
+    images : tuple of tuple of str, or None
+        Ids of the images that each row is of, for a model of items.
     min_probability, min_familiarity : float
         Below either the model abstains: the row has probabilities but no label.
 
@@ -59,6 +61,7 @@ class Predictions(Thresholds):
     probabilities: NDArray[np.float64]
     errors: Mapping[int, str] = field(default_factory=dict)
     familiarity: NDArray[np.float64] | None = None
+    images: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,10 +120,16 @@ class Predictions(Thresholds):
                     "familiarity": None if i in self.errors else familiar,
                     "top": [list(pair) for pair in top],
                     "error": self.errors.get(i),
+                    **told_images(self.images, i),
                 }
                 for i, (name, label, probability, familiar, top) in enumerate(rows)
             ],
         }
+
+
+def told_images(images: tuple[tuple[str, ...], ...] | None, i: int) -> dict[str, list[str]]:
+    """Return the JSON form of the images of an item; nothing where rows are images."""
+    return {} if images is None else {"images": list(images[i])}
 
 
 def check_familiarity(asked: Thresholds, *, known: bool) -> None:

@@ -109,6 +109,7 @@ def choose_rows(
     else:
         share = ValidationShare.parse(DEFAULT_VAL if val is None else val, seed)
         at, names = np.flatnonzero(train), getattr(features, "ids", None)
+        times = getattr(features, "times", None)
         drawn = draw_validation(
             share,
             splits=np.full(len(at), "train"),
@@ -117,9 +118,10 @@ def choose_rows(
             item_ids=features.item_ids[at],
             ids=at.astype(str) if names is None else np.asarray(names)[at],
             groups=None if features.groups is None else features.groups[at],
+            times=None if times is None else times[at],
         )
         chosen = at[drawn == "val"]
-        train[chosen] = False
+        train[at[drawn != "train"]] = False
     names = [classes[j] for j in np.unique(labels[train])]
     if targets is None and len(names) < 2:
         raise DataError(f"A classifier needs at least two classes to train on, got one: {names[0]!r}.")

@@ -33,6 +33,7 @@ from featx.recipe import HANDED_OVER, joined_key
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featx.features.items import Combining
     from featx.model.outputs import Outputs
     from featx.recipe import Recipe, Request, Views
 
@@ -69,6 +70,7 @@ class ModelParts:
     network: Network | None = None
     views: Views | None = None
     outputs: Outputs | None = None
+    items: Combining | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -146,6 +148,10 @@ def _members(parts: ModelParts, *, bundle: bool = False) -> dict[str, bytes]:
     members["items.safetensors"] = save_safetensors({"trained_on": parts.trained_on, "chosen_on": parts.chosen_on})
     if parts.ood is not None and not isinstance(parts.ood, Vote):
         members["familiarity.safetensors"] = save_safetensors(vars(parts.ood))
+    if parts.items is not None and parts.items.learned:
+        members["combining.safetensors"] = save_safetensors(
+            {f"{k}.{name}": array for k, known in enumerate(parts.items.learned) for name, array in known.items()}
+        )
     network = parts.network
     if bundle and network is None:
         network = bundled([(made.recipe, made.request) for made in parts.inputs if made.request is not None])
@@ -163,6 +169,7 @@ def _members(parts: ModelParts, *, bundle: bool = False) -> dict[str, bytes]:
         network_file=None if network is None else network.file,
         views=parts.views,
         outputs=parts.outputs,
+        items=parts.items,
     )
     return {"model.json": manifest.to_json(members), **members}
 
@@ -228,6 +235,7 @@ def _restore(kind: type[Parts], members: dict[str, bytes], *, allow_code: bool, 
         chosen_on=items["chosen_on"],
         views=manifest.views,
         outputs=manifest.outputs,
+        items=_restore_items(manifest, members, head),
         network=None if file is None else _restore_network(members, file),
     )
     if "head.pickle" not in members:
@@ -257,6 +265,33 @@ def _restore_scaler(manifest: Manifest, arrays: Arrays) -> FeatureScaler:
         if any(array.shape != (c, *(1 for _ in sides)) for array in arrays.values()):
             raise ModelFileError("its scaling is for rows of another shape")
     return scaler
+
+
+def _restore_items(manifest: Manifest, members: dict[str, bytes], head: Any) -> Combining | None:
+    """Return how images become items, with what was learned of it held against what it can be."""
+    items = manifest.items
+    arrays = load_safetensors(members["combining.safetensors"]) if "combining.safetensors" in members else {}
+    learned = []
+    widths = [made.recipe.shape[0] if len(made.recipe.shape) == 1 else 0 for made in manifest.inputs]
+    widths = widths or [head.n_features_in_ // (items.times_wider if items is not None else 1)]
+    for number, width in enumerate(widths if items is not None and items.learns else []):
+        known = _part(arrays, f"{number}.")
+        if not known:
+            continue
+        h = known["weight"].shape[0] if "weight" in known and known["weight"].ndim else 0
+        shapes = {"fill": (len(items.slots), width)} if items is not None and items.how == "slots" else {
+            "mean": (width,), "scale": (width,), "tanh": (width, h), "gate": (width, h), "weight": (h,)
+        }  # fmt: skip
+        sane = {name: array.shape for name, array in known.items()} == shapes and all(
+            array.dtype == np.float32 and np.isfinite(array).all() for array in known.values()
+        )
+        if not sane or ("scale" in known and known["scale"].min() <= 0):
+            raise ModelFileError("how it combines the images of items are not sensible numbers")
+        learned.append(known)
+    needed = len(widths) if items is not None and items.learns else 0
+    if len(learned) != needed or len(arrays) != sum(map(len, learned)):
+        raise ModelFileError("how it combines the images of items is not as featx writes it")
+    return items and dataclasses.replace(items, learned=tuple(learned))
 
 
 def _check_blocks(manifest: Manifest, arrays: Arrays) -> None:

@@ -13,6 +13,8 @@ from featx.settings import Seeded, check, option, parse_bytes, parse_seconds
 
 #: Ways of scaling rows, see `featx.model.scaling`.
 SCALES = ("none", "standard", "l2")
+#: Ways in which the rows of several images become one, see `featx.features.items`.
+COMBINATIONS = ("mean", "max", "mean+max", "attention", "slots")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,11 @@ class Fit(Relabelling, NumberOfViews, TaskOptions, ValidationOptions, Seeded):
     head: Any = option("mlp", "A name of `featx heads`, or package.module:Class.", positional=True)
     _: KW_ONLY
     settings: dict[str, Any] | None = None
+    combine: str = option(
+        "auto",
+        "How images of an item become one row: by slots where they have them, else their mean; none goes by images.",
+        choices=("auto", "none", *COMBINATIONS),
+    )
     scale: str = option("auto", "The step before the head, learned on train.", choices=("auto", *SCALES))
     cv: int | None = option(None, "Also cross-validate on train; with --search the folds choose.", metavar="K")
     search: str | None = option(None, 'Alternatives, for example "C=0.1,1,10"; validation chooses.', metavar="SPEC")
@@ -123,6 +130,8 @@ class Classify(Averaging, Thresholds, ComputeOptions):
     """How rows are predicted, and made where they are images."""
 
     cache: str | Path | None = None
+    items: Sequence[Any] | None = None
+    slots: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

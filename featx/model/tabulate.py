@@ -120,7 +120,8 @@ def write_csv(
         Where to.
     form : {"photos", "long", "wide", "submission"}
         ``photos``: a row for each, ``file, predicted, probability, error``; of several labels ``file, labels``, a
-        probability for each, ``error``; of numbers ``file``, these, ``error``. The other forms are of classes.
+        probability for each, ``error``; of numbers ``file``, these, ``error``. Of items ``item``, how many ``images``
+        they have, and the same. The other forms are of classes.
         ``long``: ``id, rank, label, probability, error``, the `top` guesses of each row below one another; of a row
         on which the model abstains the highest probability alone.
         ``wide``: ``id, label, probability, error`` and a column of probabilities for each class.
@@ -183,6 +184,8 @@ def _photos(
         own, cells = predictions.columns()
     own.append("error")
     told: list[Row] = [[*row, predictions.errors.get(i, "")] for i, row in enumerate(cells)]
+    if predictions.images is not None:
+        return _of_items(predictions, own, told, beside)
     if beside is None:
         return ["file", *own], [[name, *row] for name, row in zip(predictions.ids, told, strict=True)]
     header, given = _read_csv(beside)
@@ -196,6 +199,35 @@ def _photos(
         nothing = [*[""] * (len(own) - 1), "not among the photos predicted"]
         rows.append([*row, *(told[at[0]] if len(at) == 1 else nothing)])
     return [*header, *(f"{name}_by_model" if name in header else name for name in own)], rows
+
+
+def _of_items(
+    predictions: Predictions | LabelPredictions | NumberPredictions,
+    own: list[str],
+    told: list[Row],
+    beside: str | Path | None,
+) -> tuple[list[str], list[Row]]:
+    """Return one row an item, after those columns of the CSV that say one thing of all images of each item."""
+    assert predictions.images is not None
+    header = ["item", "images", *own]
+    rows: list[Row] = [
+        [name, len(images), *row] for name, images, row in zip(predictions.ids, predictions.images, told, strict=True)
+    ]
+    if beside is None:
+        return header, rows
+    columns, given = _read_csv(beside)
+    named = [sum(row[j] in set(predictions.ids) for row in given) for j in range(len(columns))]
+    key = named.index(max(named))
+    of_item: dict[str, list[list[str]]] = {}
+    for row in given:
+        of_item.setdefault(row[key], []).append(row)
+    alike = [
+        j for j in range(len(columns)) if j != key and all(len({row[j] for row in of}) == 1 for of in of_item.values())
+    ]
+    kept = [columns[j] for j in alike]
+    beside_of = {name: [of[0][j] for j in alike] for name, of in of_item.items()}
+    header = [columns[key], *kept, *(f"{name}_by_model" if name in columns else name for name in header[1:])]
+    return header, [[row[0], *beside_of.get(row[0], [""] * len(kept)), *row[1:]] for row in rows]
 
 
 def _read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:

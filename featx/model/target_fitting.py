@@ -54,6 +54,11 @@ class TargetFitter(HeadFitter):
     targets: Targets
 
     @property
+    def task(self) -> str:
+        """What is learned of rows."""
+        return self.targets.task
+
+    @property
     def metric(self) -> str:
         """What `score` is called."""
         return CHOOSES[self.targets.task][0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import OptionError
-from featx.model.predictions import check_familiarity, readable
+from featx.model.predictions import check_familiarity, readable, told_images
 from featx.model.settings import Thresholds
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class TargetPredictions(Thresholds):
         Why, by position, for exactly the rows that could not be read.
     familiarity : ndarray of float64, shape (n,), or None
         As of `featx.model.Predictions`.
+    images : tuple of tuple of str, or None
+        As of `featx.model.Predictions`.
     min_probability, min_familiarity : float
         Labels less probable than the former are not given; rows less familiar than the latter have none.
     """
@@ -47,6 +49,7 @@ class TargetPredictions(Thresholds):
     array: Floats
     errors: Mapping[int, str] = field(default_factory=dict)
     familiarity: Floats | None = None
+    images: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +112,7 @@ class LabelPredictions(TargetPredictions):
                     "familiarity": _familiarity(self, i),
                     "top": [list(pair) for pair in top],
                     "error": self.errors.get(i),
+                    **told_images(self.images, i),
                 }
                 for i, (name, labels, top) in enumerate(rows)
             ],
@@ -164,6 +168,7 @@ class NumberPredictions(TargetPredictions):
                     else None,
                     "familiarity": _familiarity(self, i),
                     "error": self.errors.get(i),
+                    **told_images(self.images, i),
                 }
                 for i, (name, row, of, known) in enumerate(rows)
             ],

@@ -93,6 +93,8 @@ def pack(model: Model, path: str | Path, how: Packing) -> Packed:
     MissingExtraError
         If what writes and checks the format is not installed.
     """
+    if model.items is not None:
+        raise OptionError("A packed model takes one image, and this one predicts items of several. Predict with featx.")
     path = Path(path)
     form = how.format_of(path)
     for package in _PACKAGES[form]:

@@ -130,6 +130,7 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
     data : optional
         Where the images are, if not where the table says.
     """
+    table = model.rows_for(table)
     name, held = _hold_out(model, table, split)
     evaluation = held.evaluate(model)
     choice = choose(evaluation)

@@ -43,6 +43,7 @@ def targets_page(
     data : optional
         Where the images are, if not where the table says.
     """
+    table = model.rows_for(table)
     held = held_out_targets(model, table, split)
     found = held.evaluate(model)
     missed = _missed(found)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from featx.datasets import item_id, open_dataset
 from featx.errors import FeatxError, ImageError
 from featx.images import decode
+from featx.model.items import first_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from featx.datasets import Dataset
     from featx.features import Features
@@ -70,6 +74,9 @@ def make_thumbnails(dataset: Dataset, table: Features, rows: Sequence[int]) -> T
     rows : sequence of int
         Positions in the table, by importance; each counts once.
     """
+    images = first_images(table)
+    if images is not None:
+        return _of_items(dataset, *images, rows)
     place = {name: i for i, name in enumerate(dataset.ids)}
     item_ids, ids = table.item_ids, table.ids
     wanted = {place[ids[row]]: row for row in list(dict.fromkeys(rows))[:MAX_THUMBNAILS] if ids[row] in place}
@@ -82,6 +89,29 @@ def make_thumbnails(dataset: Dataset, table: Features, rows: Sequence[int]) -> T
             made[row] = thumbnail(data)
         except ImageError:
             continue
+    return _within_budget(made, rows)
+
+
+def _of_items(
+    dataset: Dataset, table: Features, members: Sequence[NDArray[np.intp]], rows: Sequence[int]
+) -> Thumbnails:
+    """Make thumbnails of items: up to four of their images in a square."""
+    wanted = list(dict.fromkeys(rows))[: MAX_THUMBNAILS // 4]
+    shown = {row: members[row][:4].tolist() for row in wanted}
+    singles = make_thumbnails(dataset, table, [image for of in shown.values() for image in of])
+    made: Thumbnails = {}
+    for row, of in shown.items():
+        tiles = [Image.open(io.BytesIO(singles[image])) for image in of if image in singles]
+        if tiles:
+            side = SIDE if len(tiles) == 1 else SIDE * 3 // 4
+            square = Image.new(
+                "RGB", (side, side) if len(tiles) == 1 else (2 * side, side * (1 + (len(tiles) > 2))), "white"
+            )
+            for k, tile in enumerate(tiles):
+                square.paste(ImageOps.fit(tile, (side, side)), (k % 2 * side, k // 2 * side))
+            file = io.BytesIO()
+            square.save(file, "JPEG", quality=_QUALITY, optimize=True)
+            made[row] = file.getvalue()
     return _within_budget(made, rows)
 
 

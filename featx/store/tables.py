@@ -24,10 +24,12 @@ from featx.targets import TASKS, Targets
 
 KIND = "table"
 #: Columns that a table has where there is something to say: names of the tables of views, and groups of rows.
-VIEWS, GROUPS = "views/table", "group"
+VIEWS, GROUPS = "views/table", "groups"
+#: And items of which rows are images, as what, and when they were taken.
+ITEMS, SLOTS, TIMES = "items", "slots", "times"
 #: And where it has something else than one class a row: what, and what that is called.
 TARGETS, TARGET_NAMES = "targets", "target_names"
-_OPTIONAL = (VIEWS, GROUPS, TARGETS, TARGET_NAMES)
+_OPTIONAL = (VIEWS, GROUPS, ITEMS, SLOTS, TIMES, TARGETS, TARGET_NAMES)
 _KEY = re.compile("[A-Za-z0-9_-]{0,100}")
 _SEGMENT_NAME = re.compile("[0-9a-f]{40}")
 _TABLE_NAME = re.compile(r"[a-z0-9._-]+\.h5")
@@ -62,6 +64,10 @@ class TableContent:
         The group of each row, empty for a row by itself; none where all are.
     targets : Targets, optional
         Several labels or numbers a row; `y` is then -1 and `classes` empty.
+    items, slots : sequence of str
+        Of what each row is one image of several, and as what; none where all are by themselves.
+    times : ndarray of float64, shape (n,), optional
+        When each row was taken, NaN for unknown.
     """
 
     key: str
@@ -79,10 +85,14 @@ class TableContent:
     views: Sequence[str] = ()
     groups: Sequence[str] = ()
     targets: Targets | None = None
+    items: Sequence[str] = ()
+    slots: Sequence[str] = ()
+    times: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.item_ids), len(self.y), len(self.splits), len(self.groups or self.ids)}
-        lengths |= set() if self.targets is None else {len(self.targets)}
+        beside = (self.targets, self.times, self.items or None, self.slots or None)
+        lengths |= {len(values) for values in beside if values is not None}
         if len(lengths) > 1:
             raise DataError(f"Rows have ids, item ids, labels, splits and groups; got {sorted(lengths)} of them.")
         if len(self.y) and not -1 <= np.min(self.y) <= np.max(self.y) < len(self.classes):
@@ -104,8 +114,10 @@ class TableContent:
         errors = np.empty(len(self.errors), [("id", failed.dtype), ("reason", reasons.dtype)])
         errors["id"], errors["reason"] = failed, reasons
         failed_items = np.zeros((len(errors), 32)) if self.error_item_ids is None else self.error_item_ids
-        told: dict[str, Sequence[str]] = {VIEWS: self.views, GROUPS: self.groups if any(self.groups) else ()}
-        targets = {}
+        beside = {GROUPS: self.groups, ITEMS: self.items, SLOTS: self.slots}
+        told: dict[str, Sequence[str]] = {name: values if any(values) else () for name, values in beside.items()}
+        told[VIEWS] = self.views
+        targets = {} if self.times is None else {TIMES: np.asarray(self.times, "<f8")}
         if self.targets is not None:
             told[TARGET_NAMES] = self.targets.names
             targets[TARGETS] = np.asarray(self.targets.array, "<f4")
@@ -214,8 +226,10 @@ class Table:
                 "error_item_id": ("u", (self._file.extents["errors"].shape[0], 32)),
             }
         )
-        lengths = {VIEWS: None, GROUPS: n, TARGET_NAMES: None}
+        lengths = {VIEWS: None, GROUPS: n, ITEMS: n, SLOTS: n, TARGET_NAMES: None}
         self._file.require({name: ("S", (k,)) for name, k in lengths.items() if name in self._file.extents})
+        if TIMES in self._file.extents:
+            self._file.require({TIMES: ("f", (n,))})
         self.task = attributes.get("task", "classify")
         if self.task not in TASKS or (self.task != "classify") != (TARGETS in self._file.extents):
             raise CorruptFileError(f"{self.path} is damaged: its task is not as featx writes it.")
@@ -278,7 +292,25 @@ class Table:
     @cached_property
     def groups(self) -> npt.NDArray[np.str_]:
         """Group of each row, empty for a row by itself, shape (n,)."""
-        return from_utf8(self._file.array(GROUPS)) if GROUPS in self._file.extents else np.full(len(self), "")
+        return self._texts(GROUPS)
+
+    @cached_property
+    def items(self) -> npt.NDArray[np.str_]:
+        """Item of each row, empty for a row by itself, shape (n,)."""
+        return self._texts(ITEMS)
+
+    @cached_property
+    def slots(self) -> npt.NDArray[np.str_]:
+        """What each row shows of its item, empty for nothing in particular, shape (n,)."""
+        return self._texts(SLOTS)
+
+    @cached_property
+    def times(self) -> npt.NDArray[np.float64] | None:
+        """When each row was taken, NaN for unknown, shape (n,); None where nobody said."""
+        return self._file.array(TIMES).astype(np.float64) if TIMES in self._file.extents else None
+
+    def _texts(self, name: str) -> npt.NDArray[np.str_]:
+        return from_utf8(self._file.array(name)) if name in self._file.extents else np.full(len(self), "")
 
     @cached_property
     def targets(self) -> Targets | None:
