@@ -138,7 +138,7 @@ class Dataset:
         """
         if self.validation is None:
             return self.given_splits
-        if item_ids is None and not self.validation.last and self.times is None:
+        if item_ids is None and not self.validation.last:
             item_ids = self._hash_all()
         if usable is not None:
             rows = np.flatnonzero(usable)

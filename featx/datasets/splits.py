@@ -154,8 +154,9 @@ def draw_validation(
     labelled = train[labels[train] >= 0]
     splits[train] = "train"
     if times is not None and share.fraction:
-        of = None if groups is None else groups[train]
-        splits[train] = _latest(share.fraction, labels[train] >= 0, times[train], of)
+        contents = np.zeros((len(times), 32), np.uint8) if item_ids is None else item_ids
+        units = _numbers(group_ids(contents, groups), train, ids, share.seed)
+        splits[train] = _latest(share.fraction, labels[train] >= 0, times[train], units)
     elif share.last:
         last = labelled[len(labelled) - round(share.fraction * len(labelled)) :]
         if groups is not None:  # one that began before stays whole
@@ -173,7 +174,7 @@ def draw_validation(
     return splits
 
 
-def _latest(fraction: float, labelled: np.ndarray, times: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+def _latest(fraction: float, labelled: np.ndarray, times: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Return ``train``, ``val`` or nothing for each row: the latest labelled ones validate, if groups let them."""
     known = np.where(np.isnan(times), -np.inf, times)
     order = np.sort(known[labelled])
@@ -181,9 +182,7 @@ def _latest(fraction: float, labelled: np.ndarray, times: np.ndarray, groups: np
     if len(order) and start == order[0]:  # all of one moment
         start = next((moment for moment in order.tolist() if moment > start), np.inf)
     late = known >= start
-    torn = np.zeros(len(times), bool)
-    if groups is not None:
-        torn = late & (groups != "") & np.isin(groups, groups[~late])
+    torn = late & np.isin(units, units[~late])
     return np.where(late & ~torn & labelled, "val", np.where(torn, "", "train"))
 
 
