@@ -7,8 +7,9 @@ import hashlib
 import math
 import re
 import zipfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,7 +51,7 @@ class Parts:
 
     def __init__(self, parts: Sequence[Any], image_of: Callable[[Any], ImageData], path: Path | None = None) -> None:
         self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
+        self._starts = list(accumulate(map(len, parts), initial=0))
         self._image_of = image_of
         self._path = path
 
@@ -59,12 +60,12 @@ class Parts:
         return one_by_one(self._read, indices)
 
     def _read(self, i: int) -> ImageData:
-        part = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self._image_of(self._parts[part][i - int(self._starts[part])])
+        part = bisect_right(self._starts, i) - 1
+        return self._image_of(self._parts[part][i - self._starts[part]])
 
     def stamps(self) -> np.ndarray | None:
         """Digest the status of the file, if there is one, and the row; nothing else tells whether it has changed."""
-        return None if self._path is None else stamps_of_parts([str(self._path)], [int(self._starts[-1])])
+        return None if self._path is None else stamps_of_parts([str(self._path)], [self._starts[-1]])
 
 
 def join_parts(

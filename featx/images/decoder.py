@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -160,17 +160,6 @@ class Answer(NamedTuple):
     doubts: list[tuple[int, str]]
 
 
-@contextlib.contextmanager
-def warned() -> Iterator[list[str]]:
-    """Collect the texts of `ImageWarning`; other warnings are Pillow's, of no use to anybody."""
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ImageWarning)
-        yield texts
-        texts += [str(warning.message) for warning in caught]
-
-
 def decode_into(
     pixels: np.ndarray, images: Iterable[tuple[int, Unread]], frame: Frame, resize: Resize = by_pillow
 ) -> Answer:
@@ -187,19 +176,22 @@ def decode_into(
         As in `featx.images.fit`.
     """
     item_ids, failures, doubts = [], [], []
-    for place, image in images:
-        known = bytes(32)
-        try:
-            data = image.read() if isinstance(image, File) else image
-            known = item_id(data)
-            with warned() as said:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")  # those of Pillow, of no use to anybody
+        warnings.simplefilter("always", ImageWarning)
+        for place, image in images:
+            said.clear()
+            known = bytes(32)
+            try:
+                data = image.read() if isinstance(image, File) else image
+                known = item_id(data)
                 pixels[place] = prepare(data, frame, resize)
-            doubts += [(place, text) for text in said]
-        except ImageError as error:
-            failures.append((place, str(error)[:_REASON_LENGTH], error.transient))
-        except MemoryError:
-            failures.append((place, "decoding needs more memory than a decoder may use", True))
-        item_ids.append(known)
+                doubts += [(place, str(warning.message)) for warning in said]
+            except ImageError as error:
+                failures.append((place, str(error)[:_REASON_LENGTH], error.transient))
+            except MemoryError:
+                failures.append((place, "decoding needs more memory than a decoder may use", True))
+            item_ids.append(known)
     return Answer(b"".join(item_ids).hex(), failures, doubts)
 
 
