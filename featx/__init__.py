@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from featx.heads.dense import ConvHead as ConvHead
     from featx.heads.dense import DenseHead as DenseHead
     from featx.heads.dense import DenseRegressor as DenseRegressor
+    from featx.heads.lda import LDAHead as LDAHead
     from featx.heads.linear import LogisticHead as LogisticHead
     from featx.heads.linear import SVMHead as SVMHead
     from featx.heads.logistic_cv import LogisticHeadCV as LogisticHeadCV
@@ -70,8 +71,9 @@ _HOMES = {
     "features": ("Features", "join"),
     "finetuning": ("FineTuneClassifier", "finetune"),
     "heads": (
-        *("CentroidHead", "ConvHead", "DenseHead", "DenseRegressor", "KNNHead", "KNNRegressor", "LogisticHead"),
-        *("LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead", "XGBoostHead", "XGBoostRegressor"),
+        *("CentroidHead", "ConvHead", "DenseHead", "DenseRegressor", "KNNHead", "KNNRegressor", "LDAHead"),
+        *("LogisticHead", "LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead"),
+        *("XGBoostHead", "XGBoostRegressor"),
     ),
     "model": ("AutoHead", "AutoRegressor", "Model", "Predictions", "ensemble", "fit", "load"),
     "packing": ("PackedModel", "pack"),

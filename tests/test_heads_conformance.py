@@ -6,6 +6,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead, DenseHead, DenseRegressor
+from featx.heads.lda import LDAHead
 from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
@@ -19,6 +20,8 @@ HEADS = [
     RidgeHead(alpha=(0.1, 10)),
     RidgeRegressor(),
     RidgeRegressor(alpha=(0.1, 10)),
+    LDAHead(),
+    LDAHead(0.3),
     CentroidHead(),
     CentroidHead(metric="euclidean"),
     KNNHead(k=3),

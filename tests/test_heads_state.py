@@ -19,6 +19,7 @@ from featx.features import Features
 from featx.heads.boosted import XGBoostHead
 from featx.heads.booster_json import check_booster
 from featx.heads.dense import ConvHead, DenseHead
+from featx.heads.lda import LDAHead
 from featx.heads.linear import LogisticHead, SVMHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.neighbors import CentroidHead, KNNHead
@@ -35,6 +36,7 @@ HEADS = [
     SVMHead(),
     RidgeHead(),
     RidgeHead((0.1, 1.0)),
+    LDAHead(),
     CentroidHead(),
     KNNHead(k=3),
     DenseHead(hidden=(8, 4), batch_norm=True, epochs=1, random_state=np.random.RandomState(0)),

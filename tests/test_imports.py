@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 def test_heads_without_a_network_are_fitted_and_judged_by_numpy_and_scikit_learn(folder):
     """They predict from tables too, and the cache is looked after."""
-    commands = [f"fit t.h5 --head {head} -o {head}.featx -q" for head in ("logreg", "ridge", "knn", "centroid")]
+    commands = [f"fit t.h5 --head {head} -o {head}.featx -q" for head in ("logreg", "ridge", "lda", "knn", "centroid")]
     commands += ["evaluate ridge.featx t.h5 -q", "predict knn.featx t.h5 -q", "cache list -q --cache ."]
 
     assert not imported(HEAVY | {"openvino"}, *commands, folder=folder)

@@ -20,6 +20,7 @@ _HEADS = {
     "xgboost": "boosted trees",
     "knn": "nearest neighbours",
     "ridge": "ridge regression",
+    "lda": "linear discriminant",
     "centroid": "nearest class mean",
     "svm": "support vector machine",
     "conv": "convolutional network",

@@ -17,6 +17,7 @@ _HOMES = {
     "DenseRegressor": "featx.heads.dense",
     "KNNHead": "featx.heads.neighbors",
     "KNNRegressor": "featx.heads.neighbors",
+    "LDAHead": "featx.heads.lda",
     "LogisticHead": "featx.heads.linear",
     "LogisticHeadCV": "featx.heads.logistic_cv",
     "RidgeHead": "featx.heads.ridge",

@@ -1,4 +1,4 @@
-"""Means and second moments of rows, block by block: what ridge regression and principal components start from."""
+"""Means and second moments of rows, block by block: what least squares, discriminants and components start from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,21 @@ def mean_row(training: Samples) -> Array:
     return mean
 
 
+def class_sums(training: Samples, change: Callable[[Array], Array] = lambda block: block) -> Array:
+    """Return the weighted sum of each class's rows, of what `change` makes of their blocks, shape (k, d), float64."""
+    k = len(training.classes)
+    sums = np.zeros((k, training.shape[1]))
+    for indices, block in training.blocks():
+        membership = np.zeros((k, len(block)), training.dtype)
+        membership[training.targets[indices], np.arange(len(block))] = training.weights[indices]
+        sums += to_numpy(training.placed(membership) @ change(block))
+    return sums
+
+
 def centred(training: Samples, indices: Any, block: Array, mean: Array) -> Array:
-    """Return √s (x - mean) for each row x of a block with weight s."""
-    A: Array = block - like(mean, block)
+    """Return √s (x - mean) for each row x of a block with weight s; means (k, d) are those of the classes."""
+    means = like(mean, block)
+    A: Array = block - (means if mean.ndim == 1 else means[training.placed(training.targets[indices])])
     weights = training.weights[indices]
     if (weights != 1).any():
         A *= like(np.sqrt(weights), block)[:, None]
@@ -38,7 +50,8 @@ def second_moment(training: Samples, mean: Array, targets: Callable[[Any], Array
     Parameters
     ----------
     training : Samples
-    mean : ndarray, shape (d,)
+    mean : ndarray, shape (d,) or (k, d)
+        Of all rows, or of those of each class.
     targets : callable, or None
         From indices to their t, shape (m, k): made by the block, for all of them may be more than the memory
         limit allows. None for no columns.

@@ -21,6 +21,7 @@ REGISTRY = {
     "knn": "featx.heads.neighbors:KNNHead",
     "ridge": "featx.heads.ridge:RidgeHead",
     "centroid": "featx.heads.neighbors:CentroidHead",
+    "lda": "featx.heads.lda:LDAHead",
     "svm": "featx.heads.linear:SVMHead",
     "conv": "featx.heads.dense:ConvHead",
     "auto": "featx.model.auto_head:AutoHead",

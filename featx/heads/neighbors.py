@@ -15,6 +15,7 @@ from featx.heads.estimator import Head, Regressor
 from featx.heads.inputs import Samples, read_rows, read_training
 from featx.heads.linear import softmax
 from featx.heads.losses import module_of, to_numpy
+from featx.heads.moments import class_sums
 from featx.heads.targets import Array, ClassWeight, class_weights
 from featx.settings import check_choice, check_number
 
@@ -287,22 +288,15 @@ class CentroidHead(Head):
         check_number("temperature", self.temperature, above=0)
         training = read_training(self, X, y, sample_weight, memory=memory)
         k = len(self.classes_)
-        sums = within_memory(lambda *where: self._sums(training.on(*where)), training.device_for(self.device))
+
+        def sums_on(*where: Any) -> Array:
+            return class_sums(training.on(*where), *([unit_rows] if self.metric == "cosine" else []))
+
+        sums = within_memory(sums_on, training.device_for(self.device))
         totals = np.bincount(training.targets, training.weights, minlength=k)[:, None]
         means = sums / np.maximum(totals, np.finfo(float).tiny)
         self.centroids_ = (unit_rows(means) if self.metric == "cosine" else means).astype(training.dtype)
         return self
-
-    def _sums(self, training: Samples) -> Array:
-        """Return the weighted sum of each class's rows, shape (k, d), float64."""
-        k = len(self.classes_)
-        sums = np.zeros((k, training.shape[1]))
-        for indices, block in training.blocks():
-            membership = np.zeros((k, len(block)), training.dtype)
-            membership[training.targets[indices], np.arange(len(block))] = training.weights[indices]
-            rows = unit_rows(block) if self.metric == "cosine" else block
-            sums += to_numpy(training.placed(membership) @ rows)
-        return sums
 
     def decision_function(self, X: Any) -> Array:
         """Return similarities (n, k), or their difference (n,) for two classes.

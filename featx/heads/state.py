@@ -58,6 +58,7 @@ _FORMS = {
     "SVMHead": _Form("featx.heads.linear", _LINEAR, _DESCENT),
     "RidgeHead": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
     "RidgeRegressor": _Form("featx.heads.ridge", _LINEAR | {"loo_scores_": "a"}, ("alpha_",), ("loo_scores_",)),
+    "LDAHead": _Form("featx.heads.lda", _LINEAR, ("shrinkage_",)),
     "CentroidHead": _Form("featx.heads.neighbors", {"centroids_": "kd"}),
     "KNNHead": _Form("featx.heads.neighbors", {"units_": "nd", "codes_": "n"}, by_label=("codes_",)),
     "KNNRegressor": _Form("featx.heads.neighbors", {"units_": "nd", "targets_": "no"}),

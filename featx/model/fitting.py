@@ -18,6 +18,7 @@ from featx.errors import DataError, OptionError
 from featx.features import Features, in_task, opened, relabelled
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead
+from featx.heads.lda import LDAHead
 from featx.heads.linear import LogisticHead
 from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
 _AUTO_SCALE = {
-    KNNHead: "l2", KNNRegressor: "l2", CentroidHead: "l2",
+    KNNHead: "l2", KNNRegressor: "l2", CentroidHead: "l2", LDAHead: "l2",
     XGBoostHead: "none", XGBoostRegressor: "none", ConvHead: "none",
 }  # fmt: skip
 #: Penalties of a ridge on numbers where none is named: the best differ by orders of magnitude among targets.
@@ -77,8 +78,8 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     `head` may also be an unfitted scikit-learn classifier. ``logreg`` without a ``C`` chooses it on the validation
     rows: by default the table's own, else a tenth of train, see `featx.model.rows.choose_rows`. ``ridge`` on numbers
     without an ``alpha`` takes the one of 0.01, 0.1, … 1,000,000 with the best leave-one-out R². The scaling
-    ``auto`` is ``l2`` for knn and centroid, ``none`` for xgboost and conv, else ``standard``. A head learns from all
-    views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
+    ``auto`` is ``l2`` for knn, centroid and lda, ``none`` for xgboost and conv, else ``standard``. A head learns from
+    all views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
     `refit`, validation accuracy and calibration are those of the fit before.
 
     Of several tables each is tried by itself; the best two, the best three and so on are tried side by side, with every

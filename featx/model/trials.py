@@ -33,6 +33,7 @@ TRIES: dict[str, tuple[Kind, ...]] = {
     "classify": (
         Kind("ridge", _RIDGE),
         Kind("ridge", _SMALL, "l2"),
+        Kind("lda"),
         Kind("centroid"),
         Kind("knn"),
         Kind("logreg"),
@@ -63,6 +64,7 @@ def seconds_of(head: str, n: int, d: int, k: int) -> float:
     square = n * d * min(n, d) / _SPEED + min(n, d) ** 3 * 4 / _SPEED
     more = {
         "ridge": square,
+        "lda": square,
         "centroid": 0.0,
         "knn": n * n * d / 10 / _SPEED,
         "logreg": 0.1 + 1200 * n * d * k / _SPEED,

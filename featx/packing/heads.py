@@ -88,7 +88,7 @@ def numbers_of(head: Any, name: str) -> nn.Module:
 def _refused(head: Any, name: str) -> OptionError:
     why = " whose rows stayed in their table" if isinstance(head, KNNHead | KNNRegressor) else ""
     return OptionError(
-        f"A {name} head{why} cannot be packed. These can: logreg, mlp, conv, ridge, svm, centroid, knn, xgboost. "
+        f"A {name} head{why} cannot be packed. These can: logreg, mlp, conv, ridge, lda, svm, centroid, knn, xgboost. "
         "Fit one of them: featx fit --head ridge"
     )
 
