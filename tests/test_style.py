@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 #: Rooms from the bottom up: each imports only from rooms before it.
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
-    "datasets", "backbones", "probe", "engines", "store", "features", "heads", "extraction", "transformer", "metrics", "model",
+    "datasets", "backbones", "probe", "engines", "store", "features", "metrics", "heads", "extraction", "transformer", "model",
     "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "testing",
     "cli",
 ]  # fmt: skip

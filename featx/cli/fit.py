@@ -144,7 +144,7 @@ def fit_lines(report: dict[str, Any]) -> list[str]:
             of = f"of {scores['n']:,} rows right{', each left out of its own vote' if scores.get('left_out') else ''}"
             if worth := scores.get("n_effective"):
                 of += f" (in groups, worth {worth:,.0f} by themselves)"
-            lines.append(f"{split:5}  {_accuracy(scores)}  {of}")
+            lines.append(f"{split:5}  {_accuracy(scores)}  {of}{_beside(scores)}")
     if cv := report.get("cv"):
         trial = Alternative.from_dict(cv)
         folds = " ".join(_score(score, trial.metric) for score in trial.scores)
@@ -209,6 +209,14 @@ def protocol_lines(protocol: dict[str, Any]) -> list[str]:
 def _accuracy(scores: dict[str, Any]) -> str:
     low, high = scores["ci95"]
     return f"{100 * scores['accuracy']:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _beside(scores: dict[str, Any]) -> str:
+    """Return the metric that was asked for, where it is another."""
+    from featx.metrics import METRIC_CHOICES
+
+    shown = [f"{name} {scores[name]:.3f}" for name in METRIC_CHOICES if name != "accuracy" and scores.get(name)]
+    return "".join(f", {text}" for text in shown)
 
 
 def _mean(trial: Alternative) -> str:

@@ -24,6 +24,7 @@ from featx.evaluation.metrics import (
     top_k_accuracy,
 )
 from featx.evaluation.rows import notes_on_rows
+from featx.metrics import auroc, average_precision
 from featx.model import Accuracy
 
 if TYPE_CHECKING:
@@ -88,6 +89,21 @@ class Evaluation:
         return float(np.nanmean([scores.recall for scores in self.per_class]))
 
     @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that occur or are predicted."""
+        return float(np.nanmean([scores.f1 for scores in self.per_class]))
+
+    @property
+    def auroc(self) -> float | None:
+        """Area under the ROC curve, mean over classes: see `featx.metrics.auroc`; None without probabilities."""
+        return None if self.probabilities is None else _defined(auroc(self.y_true, self.probabilities))
+
+    @property
+    def average_precision(self) -> float | None:
+        """Average precision, mean over classes: see `featx.metrics.average_precision`; None without probabilities."""
+        return None if self.probabilities is None else average_precision(self.y_true, self.probabilities)
+
+    @property
     def baseline(self) -> tuple[str, float]:
         """The most frequent class, and the accuracy of always answering that."""
         most = max(self.per_class, key=lambda scores: scores.support)
@@ -138,6 +154,9 @@ class Evaluation:
         return {
             **self.accuracy.to_dict(),
             "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
+            "auroc": self.auroc,
+            "average_precision": self.average_precision,
             "top5_accuracy": self.top5,
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
@@ -229,6 +248,9 @@ def _headline(evaluation: Evaluation) -> list[str]:
     rows = [
         ("accuracy", str(evaluation.accuracy)),
         ("balanced accuracy", _percent(evaluation.balanced_accuracy)),
+        ("macro-F1", f"{evaluation.macro_f1:.3f}"),
+        ("AUROC", _number(evaluation.auroc)),
+        ("average precision", _number(evaluation.average_precision)),
         ("top-5 accuracy", _percent(evaluation.top5)),
         ("log-loss", "" if evaluation.log_loss is None else f"{evaluation.log_loss:.4f}"),
         ("calibration error", _percent(evaluation.calibration_error)),
@@ -272,6 +294,14 @@ def _bar(share: float) -> str:
 def _confused(evaluation: Evaluation) -> list[str]:
     pairs = evaluation.most_confused(5)
     return ["most confused", *(f"{p.n:>7,} × {p.true} taken for {p.predicted}" for p in pairs)] if pairs else []
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _percent(share: float | None) -> str:

@@ -15,10 +15,14 @@ from featx.heads.inputs import Samples, read_labelled, read_training
 from featx.heads.linear import LinearClassifier, keep_solution, logistic_loss, probabilities, uncentred
 from featx.heads.solver import REFRESH, Minimiser, Problem
 from featx.heads.targets import Array, ClassWeight
+from featx.metrics.choosing import METRIC_CHOICES, METRICS, metric_of
 from featx.settings import check_choice, check_number
 
 #: The path is solved to ten times ``tol``, but, where that is more, only to this: scikit-learn's own.
 PATH_TOLERANCE = 1e-4
+#: Scores that are means over rows.
+_BY_ROW = ("accuracy", "neg_log_loss")
+_SCORINGS = (*_BY_ROW, *(name for name in METRIC_CHOICES if name not in (*_BY_ROW, *METRICS["regress"])))
 
 
 @dataclass(eq=False, repr=False)
@@ -36,8 +40,9 @@ class LogisticHeadCV(LinearClassifier):
     cv : int, splitter or iterable
         Folds, stratified by class (and by group, where ``fit`` is given groups), or what scikit-learn takes as
         ``cv``; rows that are not held out are trained on. Not used where ``fit`` is given ``X_val``.
-    scoring : {"accuracy", "neg_log_loss"}
-        Of several labels a row, the mean over labels.
+    scoring : str
+        ``accuracy`` or ``neg_log_loss``, of several labels a row their mean over labels; or what ``featx fit --metric``
+        takes (`featx.metrics.METRIC_CHOICES`), which counts all rows alike.
     one_standard_error : bool
         Take the smallest C whose mean score is within one standard error of the best (Breiman et al.,
         "Classification and regression trees", 1984), instead of the best.
@@ -148,7 +153,7 @@ class LogisticHeadCV(LinearClassifier):
             Cs = np.atleast_1d(np.asarray(self.Cs, dtype=object))
         for C in Cs:
             check_number("C", C, above=0, most=1e30)
-        check_choice("scoring", self.scoring, ("accuracy", "neg_log_loss"))
+        check_choice("scoring", self.scoring, _SCORINGS)
         check_number("tol", self.tol, above=0)
         check_number("max_iter", self.max_iter, least=1, whole=True)
         return np.sort(Cs.astype(np.float64))
@@ -184,6 +189,8 @@ class LogisticHeadCV(LinearClassifier):
         if validation is not None:
             training, held_out = validation, np.ones((1, len(validation.targets)), bool)
         folds = len(held_out)
+        if self.scoring not in _BY_ROW:
+            return self._metric(coef, intercept, training, held_out)
         sums, totals = np.zeros(folds), np.zeros(folds)
         for indices, block in training.blocks():
             targets, weights, held = training.targets[indices], training.weights[indices], held_out[:, indices]
@@ -195,6 +202,17 @@ class LogisticHeadCV(LinearClassifier):
                 sums[fold] += weights[rows] @ self._gain(q, targets[rows])
                 totals[fold] += weights[rows].sum()
         return sums / np.maximum(totals, np.finfo(float).tiny)
+
+    def _metric(self, coef: Any, intercept: Any, rows: Samples, held_out: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return a metric that is no mean over rows, of each fold on its own, shape (n_folds,)."""
+        metric, scores = metric_of("multilabel" if self.multilabel_ else "classify", self.scoring), []
+        for fold, held in enumerate(held_out):
+            found = []
+            for indices, block in rows.blocks():
+                Z = block[held[indices]] @ coef[fold].T + intercept[fold]
+                found.append(probabilities(self, Z if Z.shape[1] > 1 else Z[:, 0]).reshape(len(Z), -1))
+            scores.append(metric.worth(rows.targets[held], np.concatenate(found)))
+        return np.array(scores)
 
     def _gain(self, q: Array, targets: Array) -> Array:
         """Return the score of each row (n,), given probabilities (n, k)."""

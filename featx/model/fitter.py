@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import featx.heads  # noqa: F401 - before anything else imports scikit-learn, see there
@@ -16,6 +17,7 @@ from sklearn.base import clone
 from featx.errors import DataError, OptionError
 from featx.heads.dense import ConvHead
 from featx.heads.neighbors import KNNHead
+from featx.metrics import metric_of
 from featx.model.items import taught as taught_items
 from featx.model.model import BLOCK_BYTES
 from featx.model.report import Accuracy, Alternative
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.features import Features
+    from featx.metrics import Metric
     from featx.model.rows import Parts
 
     Positions = NDArray[np.intp]
@@ -74,21 +77,26 @@ class Fitted:
             found[where] = Calibration().probabilities(scores)
         return np.asarray(self.head.classes_), found
 
-    def accuracy(self, positions: Positions) -> Accuracy | None:
-        """Return the accuracy on some rows; None for no rows."""
-        y, known = self.table.y[positions], np.asarray(self.head.classes_)
-        right = np.zeros(len(y), bool)
-        for where, scores in self._blocks(positions):
-            right[where] = known[scores.argmax(axis=1)] == y[where]
-        return Accuracy.of(right, given_groups(self.table, positions)) if len(y) else None
+    def outputs(self, positions: Positions) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return the class (n,) of some rows, and uncalibrated probabilities (n, k), 0 for classes not learned."""
+        codes, found = self.probabilities(positions)
+        wide = np.zeros((len(positions), len(self.table.classes)))
+        wide[:, codes] = found
+        return self.table.y[positions], wide
 
-    def balanced_accuracy(self, positions: Positions) -> float:
-        """Return the mean over the classes of some rows of the share of each that is right; NaN for no rows."""
+    def accuracy(self, positions: Positions, beside: Metric | None = None) -> Accuracy | None:
+        """Return the accuracy on some rows, and another metric beside it; None for no rows."""
         y, known = self.table.y[positions], np.asarray(self.head.classes_)
         right = np.zeros(len(y), bool)
         for where, scores in self._blocks(positions):
             right[where] = known[scores.argmax(axis=1)] == y[where]
-        return float(np.mean([right[y == label].mean() for label in np.unique(y)])) if len(y) else math.nan
+        if not len(y):
+            return None
+        found = Accuracy.of(right, given_groups(self.table, positions))
+        if beside is None or beside.name == "accuracy":
+            return found
+        value = beside.of(*self.outputs(positions))
+        return dataclasses.replace(found, metrics={beside.name: None if math.isnan(value) else value})
 
     def train_accuracy(self, positions: Positions, seed: int) -> Accuracy | None:
         """Return the accuracy on the very rows that were fitted, all of them ascending.
@@ -130,8 +138,8 @@ class HeadFitter:
     origin : ndarray of int or None
         Of which row each row of the table is a view, where it holds augmented views behind the plain rows. Heads
         are fitted on all views of the rows they are given; everything else is done with the plain ones.
-    chooses : {"accuracy", "balanced_accuracy"}
-        What `score` is, of one class a row.
+    metric : str or None
+        What chooses among settings; None for the usual one of the task.
     """
 
     table: Features
@@ -140,17 +148,26 @@ class HeadFitter:
     memory: int | None
     seed: int
     origin: Positions | None = None
-    chooses: str = "accuracy"
+    metric: str | None = None
 
     @property
     def task(self) -> str:
-        """What is learned of rows."""
+        """What heads tell of a row."""
         return "classify"
 
     @property
-    def metric(self) -> str:
-        """What `score` is called."""
-        return self.chooses
+    def chooses(self) -> Metric:
+        """The metric that chooses among settings."""
+        return metric_of(self.task, self.metric)
+
+    def check_metric(self) -> None:
+        """Refuse a metric of another task before anything is fitted.
+
+        Raises
+        ------
+        OptionError
+        """
+        metric_of(self.task, self.metric)
 
     @property
     def block_bytes(self) -> int:
@@ -161,7 +178,7 @@ class HeadFitter:
         """Fit `estimator` on rows `train`; heads that watch a validation set get rows `val`."""
         table = taught_items(self.table, train, self.labels, self.task, self.seed)
         if table is not self.table:
-            return replace(self, table=table).fit(estimator, train, val)
+            return dataclasses.replace(self, table=table).fit(estimator, train, val)
         taught = with_views(train, self.origin)
         part = self.table.select(taught)
         scaler = clone(self.scaler).fit_blocks(block for _, block in part.blocks(self.block_bytes))
@@ -214,8 +231,8 @@ class HeadFitter:
             folds = [(rows.train, rows.val)]
         else:
             raise OptionError("--search chooses on validation rows, and there are none. Give --val 0.1 or --cv 5.")
-        trials = grid_search(self.score, estimator, grid, folds, self.metric)
-        best = max(trials, key=lambda trial: trial.score)  # of equals the first
+        trials = grid_search(self.score, estimator, grid, folds, self.chooses.name)
+        best = max(trials, key=lambda trial: self.chooses.sign * trial.score)  # of equals the first
         return Tried(
             best.settings,
             search=None if search is None else tuple(trials),
@@ -223,14 +240,15 @@ class HeadFitter:
         )
 
     def score(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
-        """Return `metric` on the second rows of `fold`, after a fit on the first and on all their views."""
+        """Return the metric that chooses on the second rows of `fold`, after a fit on the first and all their views."""
         taught, held = fold
-        fitted = self.fit(estimator, taught, held[:0])
-        if self.chooses == "balanced_accuracy":
-            return fitted.balanced_accuracy(held)
-        found = fitted.accuracy(held)
-        assert found is not None
-        return found.value
+        score = self.chooses.of(*self.fit(estimator, taught, held[:0]).outputs(held))
+        if math.isnan(score):
+            raise DataError(
+                f"{self.chooses.name} is not defined on {len(held):,} rows held out: they have too few different "
+                "labels. Hold out more: --val 0.3, or fewer folds"
+            )
+        return score
 
     def _folds(self, train: Positions, k: int) -> list[tuple[Positions, Positions]]:
         """Cut plain rows into `k` stratified folds of positions; rows of one group or of one content share a fold."""

@@ -24,6 +24,7 @@ from featx.heads.logistic_cv import LogisticHeadCV
 from featx.heads.names import make_head
 from featx.heads.neighbors import CentroidHead, KNNHead, KNNRegressor
 from featx.heads.state import is_exportable
+from featx.metrics import metric_of
 from featx.model.fitter import HeadFitter
 from featx.model.gaps import known_groups
 from featx.model.inputs import inputs_of
@@ -80,7 +81,8 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     without an ``alpha`` takes the one of 0.01, 0.1, … 1,000,000 with the best leave-one-out R². The scaling
     ``auto`` is ``l2`` for knn, centroid and lda, ``none`` for xgboost and conv, else ``standard``. A head learns from
     all views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
-    `refit`, validation accuracy and calibration are those of the fit before.
+    `refit`, validation accuracy and calibration are those of the fit before. `metric` is what a search, folds and the C
+    of ``logreg`` are chosen by; heads that stop early do so by their loss.
 
     Of several tables each is tried by itself; the best two, the best three and so on are tried side by side, with every
     column or every table weighing alike. The lowest loss on validation wins, and may be that of one table: see
@@ -116,6 +118,11 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
                 raise OptionError(
                     f"{flag} tries settings of one head, and --head auto tries heads. Leave out one of them."
                 )
+        if how.metric not in (None, "accuracy", "balanced_accuracy", "map", "r2"):
+            raise OptionError(
+                f"--metric {how.metric} chooses among settings of one head. --head auto goes by the loss, with "
+                "--metric balanced_accuracy by the mean of each class's. Say that, or leave out one of them."
+            )
         table = in_task(table, how.task)
         combining = choose_combining(table, how.combine)
         return AutoFit(table if combining is None else _taught_items(table, combining, how), how, _fit).run()
@@ -161,8 +168,6 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     scale = _AUTO_SCALE.get(type(estimator), "standard") if how.scale == "auto" else how.scale
     scaler = FeatureScaler(scale, blocks_of(table, scale, balance))
     targets = table.given_targets
-    if targets is not None and how.metric != "accuracy":
-        raise OptionError(f"--metric {how.metric} is of one class an image; labels are chosen by mAP, numbers by R².")
     rows = choose_rows(table, how.val, seed, targets)
     if targets is None:
         rows, said = _of_known_classes(table, rows)
@@ -176,9 +181,10 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     viewed, origin = table.all_views(used.n) if used else (table, None)
     fitter = HeadFitter(viewed, scaler, name, limit, seed, origin, how.metric)
     if (of_views := viewed.given_targets) is not None:
-        fitter = TargetFitter(viewed, scaler, name, limit, seed, origin, targets=of_views.columns(kept))
+        fitter = TargetFitter(viewed, scaler, name, limit, seed, origin, how.metric, targets=of_views.columns(kept))
+    fitter.check_metric()
     if how.search is None:
-        estimator = _choosing(name, estimator, how.settings or {}, table.task, rows)
+        estimator = _choosing(name, estimator, how, table.task, rows)
     tried = fitter.try_settings(estimator, rows, how.search, how.cv)
     estimator.set_params(**tried.best)
     first = last = fitter.fit(estimator, rows.train, rows.val)
@@ -189,6 +195,7 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
     outputs = first.learned(rows.val) if isinstance(first, FittedTargets) else None
     calibration = Calibration() if outputs else first.calibration(rows.val)
     model = make_model(table, name, last, taught_on, rows.val, calibration, seed, used)
+    shown = rows if how.test else dataclasses.replace(rows, test=rows.test[:0])
     report = FitReport(
         head=name,
         table=None if given.path is None else str(given.path),
@@ -196,7 +203,7 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
         task=table.task,
         views=used.n if used else 1,
         augment=used.augment if used else None,
-        **_scores(first, last, rows if how.test else dataclasses.replace(rows, test=rows.test[:0]), outputs, seed),
+        **_scores(first, last, shown, outputs, how),
         seconds=round(time.perf_counter() - started, 3),
         n_parameters=model.n_parameters,
         chosen=spelled(tried.best | own_choice | ({"combine": model.items.how} if model.items else {})),
@@ -209,24 +216,25 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
         history=getattr(first.head, "history_", {}),
         warnings=(
             *said,
-            *_leaks(table, rows if how.test else dataclasses.replace(rows, test=rows.test[:0])),
+            *_leaks(table, shown),
             *known_groups(first, rows.train, {"val": rows.val}, outputs),
-            *known_groups(last, taught_on, {"test": rows.test if how.test else rows.test[:0]}, outputs),
+            *known_groups(last, taught_on, {"test": shown.test}, outputs),
         ),
     )
     model = dataclasses.replace(model, report=report, outputs=outputs)
     return model if outputs else _with_classes_of_train(model)
 
 
-def _scores(first: Fitted, last: Fitted, rows: Parts, outputs: Outputs | None, seed: int) -> dict[str, Any]:
+def _scores(first: Fitted, last: Fitted, rows: Parts, outputs: Outputs | None, how: Fit) -> dict[str, Any]:
     """Return scores on train and validation of the fit that chose, on test of the last one; None for no rows."""
     if outputs is not None and isinstance(first, FittedTargets) and isinstance(last, FittedTargets):
         # The nearest neighbour of a training row is that row.
         taught = rows.train[:0] if hasattr(first.head, "units_") else rows.train
         parts = {"train": (first, taught), "val": (first, rows.val), "test": (last, rows.test)}
         return {name: fitted.score(positions, outputs) for name, (fitted, positions) in parts.items()}
-    train, val, test = first.train_accuracy(rows.train, seed), first.accuracy(rows.val), last.accuracy(rows.test)
-    return {"train": train, "val": val, "test": test}
+    beside = None if how.metric is None else metric_of("classify", how.metric)
+    train = first.train_accuracy(rows.train, how.seed)
+    return {"train": train, "val": first.accuracy(rows.val, beside), "test": last.accuracy(rows.test, beside)}
 
 
 def make_model(
@@ -333,10 +341,12 @@ def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
             raise DataError(f"Row {row} ({table.ids[row]}) of the features holds NaN or infinity. Leave it out.")
 
 
-def _choosing(name: str, estimator: Any, settings: dict[str, Any], task: str, rows: Parts) -> Any:
+def _choosing(name: str, estimator: Any, how: Fit, task: str, rows: Parts) -> Any:
     """Return the head that chooses its penalty by itself, where `settings` name none and it can."""
+    settings = how.settings or {}
     if name == "logreg" and "C" not in settings and len(rows.val):
-        return make_head("logreg-cv", task=task, **settings)
+        scoring = {} if how.metric is None else {"scoring": how.metric}
+        return make_head("logreg-cv", task=task, **scoring, **settings)
     if name == "ridge" and task == "regress" and "alpha" not in settings:
         return estimator.set_params(alpha=_ALPHAS)
     return estimator

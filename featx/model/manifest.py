@@ -14,6 +14,7 @@ import numpy as np
 from featx.augment import Augmentation
 from featx.errors import ModelFileError, OptionError
 from featx.features.items import Combining
+from featx.metrics import METRIC_CHOICES
 from featx.model.fields import DIGEST, MAX_SIDE, OUTPUTS, given_outputs, read_recipe
 from featx.model.inputs import Input
 from featx.model.outputs import METRIC_NAMES, Outputs
@@ -78,10 +79,11 @@ _REQUEST = {
     "seed": whole(),
     "version": optional(TEXT),
 }
+_CHOICES = dict.fromkeys((name for name in METRIC_CHOICES if name != "accuracy"), optional(number()))
 _ACCURACY = {"n": whole(1), "accuracy": _SHARE, "ci95": list_of(_SHARE, 2), "n_effective": number(1, 2**53)}
 _METRICS = dict.fromkeys(METRIC_NAMES, optional(number()))
 _SCORE = either(
-    record(_ACCURACY | {"left_out": FLAG}, "left_out", "n_effective"),
+    record(_ACCURACY | _CHOICES | {"left_out": FLAG}, "left_out", "n_effective", *_CHOICES),
     record({"n": whole(1), "ci95": optional(list_of(number(), 2)), **_METRICS}, *_METRICS),
 )
 _TRIED = {"settings": dict_of(PLAIN), "sd": optional(number(0)), "k": whole(2)}
@@ -89,7 +91,7 @@ _SHARES = Kind("a list of shares", lambda x: list_of(_SHARE).holds(x) and len(x)
 _SCORES = Kind("a list of numbers", lambda x: list_of(number()).holds(x) and len(x) > 0)
 _TRIAL = either(
     record(_TRIED | {"accuracy": _SHARE, "accuracies": _SHARES}, "k"),
-    *(record(_TRIED | {metric: number(), "scores": _SCORES}, "k") for metric in ("balanced_accuracy", "map", "r2")),
+    *(record(_TRIED | {metric: number(), "scores": _SCORES}, "k") for metric in _CHOICES),
 )
 
 

@@ -16,13 +16,12 @@ from featx.metrics import (
     conformal_margins,
     f1_score,
     mean_absolute_error,
-    mean_average_precision,
-    r2_score,
+    metric_of,
     root_mean_squared_error,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Self
 
     from numpy.typing import NDArray
@@ -33,11 +32,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 #: Share of new rows whose truth lies within the margins of a prediction.
 COVERAGE = 0.9
-#: The metric that chooses, as JSON has it and as people read it.
-CHOOSES: dict[str, tuple[str, Callable[[Any, Any], float]]] = {
-    "multilabel": ("map", mean_average_precision),
-    "regress": ("r2", r2_score),
-}
+#: Metrics of labels and numbers, as JSON has them and as people read them.
 METRIC_NAMES = {
     "map": "mAP", "micro_f1": "micro-F1", "macro_f1": "macro-F1", "r2": "R²", "mae": "mean error", "rmse": "RMSE",
 }  # fmt: skip
@@ -93,15 +88,15 @@ class Outputs:
 
     def score(self, truth: Floats, found: Floats, groups: NDArray[np.intp] | None = None) -> TargetScore:
         """Score outputs (n, t) against the truth; rows of one group may be right or wrong together."""
-        name, chooses = CHOOSES[self.task]
-        metrics = {name: chooses(truth, found)}
+        headline = metric_of(self.task)
+        metrics = {headline.name: headline.of(truth, found)}
         if self.task == "multilabel":
             predicted = found >= np.array(self.thresholds)
             metrics |= {f"{average}_f1": f1_score(truth, predicted, average) for average in ("micro", "macro")}
         else:
             metrics |= {"mae": mean_absolute_error(truth, found), "rmse": root_mean_squared_error(truth, found)}
         known = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        return TargetScore(len(truth), known, bootstrap_interval(chooses, truth, found, groups))
+        return TargetScore(len(truth), known, bootstrap_interval(headline.of, truth, found, groups))
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ class TargetScore:
         Rows.
     metrics : dict of str to float or None
         ``map``, ``micro_f1``, ``macro_f1`` of labels, ``r2``, ``mae``, ``rmse`` of numbers: the first is the one that
-        chooses. None where it is not defined, as R² of a single row.
+        chooses where nobody names another. None where it is not defined, as R² of a single row.
     ci95 : (float, float) or None
         Bootstrap interval of the first, over groups where there are any.
 
@@ -130,7 +125,7 @@ class TargetScore:
 
     @cached_property
     def value(self) -> float:
-        """The metric that chooses; NaN where it is not defined."""
+        """The first metric; NaN where it is not defined."""
         first = next(iter(self.metrics.values()))
         return math.nan if first is None else first
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.metrics import METRIC_CHOICES
 from featx.model.outputs import TargetScore
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Accuracy:
         Whether each row was left out of what answered for it: a nearest-neighbour head on its own training rows.
     n_effective : float, optional
         How many answers that know nothing of each other they are worth, for the interval; `n` by default.
+    metrics : dict of str to float or None
+        Others that were asked for, by name; None where one is not defined.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Accuracy:
     n_correct: int
     left_out: bool = False
     n_effective: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, right: NDArray[np.bool_], groups: NDArray[np.intp] | None = None, *, left_out: bool = False) -> Self:
@@ -117,15 +121,16 @@ class Accuracy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"n", "accuracy", "ci95"}``, ready for JSON, with and what else is told."""
-        told = {"left_out": self.left_out or None, "n_effective": self.n_effective}
-        told = {name: value for name, value in told.items() if value is not None}
+        told: dict[str, Any] = {"left_out": self.left_out or None, "n_effective": self.n_effective}
+        told = {name: value for name, value in told.items() if value is not None} | dict(self.metrics)
         return {"n": self.n, "accuracy": self.value, "ci95": list(self.ci95), **told}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Accuracy:
         """Rebuild it from `to_dict`."""
         n_correct = round(fields["accuracy"] * fields["n"])
-        return cls(fields["n"], n_correct, fields.get("left_out", False), fields.get("n_effective"))
+        metrics = {name: fields[name] for name in METRIC_CHOICES if name in fields and name != "accuracy"}
+        return cls(fields["n"], n_correct, fields.get("left_out", False), fields.get("n_effective"), metrics)
 
     def __str__(self) -> str:
         low, high = self.ci95
@@ -142,7 +147,7 @@ class Alternative:
     settings : dict
     scores : tuple of float
     metric : str
-        What they are: ``accuracy``, ``balanced_accuracy``, ``map`` or ``r2``.
+        What they are, a name that ``--metric`` takes.
     """
 
     settings: dict[str, Any]
@@ -168,7 +173,7 @@ class Alternative:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Alternative:
         """Rebuild it from `to_dict`."""
-        (metric,) = {"accuracy", "balanced_accuracy", "map", "r2"} & fields.keys()
+        (metric,) = set(METRIC_CHOICES) & fields.keys()
         return cls(fields["settings"], tuple(fields["accuracies" if metric == "accuracy" else "scores"]), metric)
 
 

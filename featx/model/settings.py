@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from featx.datasets import TaskOptions, ValidationOptions
 from featx.extraction.options import ComputeOptions, NumberOfViews
+from featx.metrics import METRIC_CHOICES
 from featx.settings import Seeded, check, option, parse_bytes, parse_seconds
 
 #: Ways of scaling rows, see `featx.model.scaling`.
@@ -41,15 +42,16 @@ class Fit(Relabelling, NumberOfViews, TaskOptions, ValidationOptions, Seeded):
     scale: str = option("auto", "The step before the head, learned on train.", choices=("auto", *SCALES))
     cv: int | None = option(None, "Also cross-validate on train; with --search the folds choose.", metavar="K")
     search: str | None = option(None, 'Alternatives, for example "C=0.1,1,10"; validation chooses.', metavar="SPEC")
+    metric: str | None = option(
+        None,
+        "What chooses of --search, --cv and the C of logreg; by default accuracy, of labels map, of numbers r2.",
+        choices=METRIC_CHOICES,
+        metavar="NAME",
+    )
     refit: bool = option(False, "Fit once more on train and validation with what was chosen.")
     memory: int | str | None = option(None, "What a fit may take; a larger table is streamed.", metavar="2GiB")
     budget: float | str | None = option(
         None, "What --head auto may take, about; 30s where nobody says it.", metavar="30s"
-    )
-    metric: str = option(
-        "accuracy",
-        "What chooses of --search, --cv, layers and --head auto; balanced_accuracy: each class counts alike.",
-        choices=("accuracy", "balanced_accuracy"),
     )
     test: bool = option(False, "Report the test split as well. It never chooses.")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.errors import DataError
 from featx.model.fitter import Fitted, HeadFitter
-from featx.model.outputs import CHOOSES, Outputs
+from featx.model.outputs import Outputs
 from featx.model.rows import given_groups
 
 if TYPE_CHECKING:
@@ -55,13 +55,8 @@ class TargetFitter(HeadFitter):
 
     @property
     def task(self) -> str:
-        """What is learned of rows."""
+        """What heads tell of a row."""
         return self.targets.task
-
-    @property
-    def metric(self) -> str:
-        """What `score` is called."""
-        return CHOOSES[self.targets.task][0]
 
     def labels(self, positions: Positions) -> NDArray[Any]:
         """Return what heads learn of rows: labels as 0 and 1, or numbers."""
@@ -80,15 +75,6 @@ class TargetFitter(HeadFitter):
     def fitted(self, scaler: FeatureScaler, head: Any) -> FittedTargets:
         """Return a fitted head behind its scaling."""
         return FittedTargets(self.table, scaler, head, self.block_bytes, self.origin, targets=self.targets)
-
-    def score(self, estimator: Any, fold: tuple[Positions, Positions]) -> float:
-        """Return the metric that chooses on the second rows of `fold`, after a fit on the first and their views."""
-        taught, held = fold
-        fitted = self.fit(estimator, taught, held[:0])
-        assert isinstance(fitted, FittedTargets)
-        truth, found = fitted.outputs(held)
-        score = CHOOSES[self.targets.task][1](truth, found)
-        return -np.inf if np.isnan(score) else score
 
 
 def learnable(targets: Targets, rows: Parts) -> tuple[NDArray[np.intp], list[str]]:
