@@ -22,7 +22,8 @@ from featx.evaluation import mcnemar
 from featx.features import Features
 from featx.model import Accuracy
 from featx.model.fitter import HeadFitter
-from featx.model.rows import choose_rows, row_groups
+from featx.model.near_groups import with_near_groups
+from featx.model.rows import choose_rows
 from featx.model.scaling import FeatureScaler
 from featx.protocols import run_protocol
 
@@ -290,14 +291,15 @@ def test_no_fold_or_part_that_a_fit_makes_goes_through_a_group(rows, k, timed, s
         times=rng.integers(0, 9, len(labels)) if timed else None,
     )  # fmt: skip
     table = Features(dataclasses.replace(table.plain_table, item_ids=item_ids))
-    units = row_groups(table, np.arange(len(table)))
+    contents = np.array([content.tobytes().hex() for content in item_ids])
     try:
         parts = choose_rows(table, 0.3, seed)
         folds = HeadFitter(table, FeatureScaler("none"), "ridge", None, seed)._folds(parts.train, k)
     except (DataError, OptionError):  # too few to draw from, which other tests are about
         return
     for one, other in [(parts.train, parts.val), *folds]:
-        assert not set(units[one].tolist()) & set(units[other].tolist())
+        assert not set(groups[one].tolist()) & set(groups[other].tolist()) - {""}
+        assert not set(contents[one].tolist()) & set(contents[other].tolist())
         if timed:
             assert table.times[one].max() <= table.times[other].min()
             assert not set(table.times[one].tolist()) & set(table.times[other].tolist())
@@ -340,9 +342,11 @@ def test_few_shot_subsets_and_protocols_keep_groups_whole(table, patients):
     assert sides["val"]
     assert not sides["train"] & sides["val"]
     tested = Features(dataclasses.replace(table.whole(), splits=np.where(table.groups > "17", "test", "train")))
-    for name in ("dinov2-logreg", "vtab-1k"):
+    for name in ("dinov2-logreg", "clip-lp"):
         model = run_protocol(tested, name)
-        assert not patients_of(table, model.chosen_on) & patients_of(table, model.trained_on)
+        chosen = {row.tobytes() for row in model.chosen_on}
+        others = [row for row in model.trained_on if row.tobytes() not in chosen]  # it was refitted on both
+        assert not patients_of(table, model.chosen_on) & patients_of(table, others)
 
 
 def test_times_decide_what_validates_and_folds_look_back_only(patients, tmp_path):
@@ -386,3 +390,21 @@ def test_mcnemar_counts_patients_where_rows_of_one_agree():
     assert mcnemar(truth, a, b).p_value < 1e-5
     assert mcnemar(truth, a, b, patient).p_value == 0.5  # two patients say so
     assert mcnemar(truth, a, b, np.arange(40)).p_value < 1e-3
+
+
+def test_near_duplicates_are_one_group_with_what_they_are_linked_to():
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.normal(size=(40, 16)), 3, axis=0) + 0.01 * rng.normal(size=(120, 16))
+    y = np.repeat(np.arange(40) % 2, 3)
+    groups = [f"g{k // 6}" if k < 12 else "" for k in range(120)]
+    table = Features.from_arrays(X, y, groups=groups)
+    near, told = with_near_groups(table, 0.99)
+    assert "120 images in 40 clusters" in told
+    clusters = near.groups.reshape(40, 3)
+    assert (clusters == clusters[:, :1]).all()
+    assert len(set(clusters[:, 0])) == 38  # two of the first four clusters are of one group, and two of another
+    model = featx.fit(table, "ridge", val=0.3, group_near_duplicates=0.99)
+    assert model.report.val.n % 3 == 0
+    assert told == model.report.warnings[0]
+    with pytest.raises(OptionError, match="--group-near-duplicates"):
+        featx.fit(table, "ridge", group_near_duplicates=2)

@@ -58,12 +58,15 @@ def fit(
     """
     asked, backbones, source = taken(Extract, dict(options)), taken(Backbones, options).backbones, one_source(sources)
     on_table = not isinstance(source, str) or is_table(source)
+    by_near, val = options["group_near_duplicates"] is not None, asked.val
+    if by_near:  # images have to have features before a split can follow them
+        asked = dataclasses.replace(asked, val=None)
     saving, parallel = taken(Saving, options), taken(Parallel, options)
     how = dataclasses.replace(
         taken(Fit, options),
         settings=parse_settings(settings),
         # Data that were extracted for this fit had their validation split drawn when they were read.
-        val=asked.val if on_table else None,
+        val=val if on_table or by_near else None,
         # All views that a table has, of DATA those that are asked for.
         views=asked.views if on_table else asked.views or 1,
     )

@@ -157,6 +157,11 @@ def draw_validation(
         contents = np.zeros((len(times), 32), np.uint8) if item_ids is None else item_ids
         units = _numbers(group_ids(contents, groups), train, ids, share.seed)
         splits[train] = _latest(share.fraction, labels[train] >= 0, times[train], units)
+        if (labels[train] >= 0).any() and "val" not in splits[train]:
+            raise DataError(
+                "No row is later than all others and of a group that began late, so none can validate while earlier "
+                "ones train. Leave out --time-column, or go without validation: --val 0"
+            )
     elif share.last:
         last = labelled[len(labelled) - round(share.fraction * len(labelled)) :]
         if groups is not None:  # one that began before stays whole

@@ -575,6 +575,11 @@ class Features:
         return Features(replace(table, path=self.path, views=self._table.views))
 
     @property
+    def view_names(self) -> list[str]:
+        """Names of the tables beside this one that hold its augmented views."""
+        return self._table.views
+
+    @property
     def plain_table(self) -> ArrayTable:
         """The table in memory that these rows are of."""
         assert isinstance(self._table, ArrayTable)

@@ -31,6 +31,7 @@ from featx.model.inputs import inputs_of
 from featx.model.items import as_items, choose_combining, combining_of, contents_of, taught
 from featx.model.joins import BALANCES, blocks_of, fit_best_join
 from featx.model.model import Model
+from featx.model.near_groups import with_near_groups
 from featx.model.report import FitReport, spelled
 from featx.model.rows import Parts, choose_rows
 from featx.model.scaling import FeatureScaler
@@ -110,6 +111,10 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     table = opened(features)
     if how.labels is not None:
         table = relabelled(table, how.labels)
+    if how.group_near_duplicates is not None:
+        table, told = with_near_groups(in_task(table, how.task), how.group_near_duplicates)
+        model = fit(table, **vars(dataclasses.replace(how, group_near_duplicates=None, labels=None)))
+        return model.with_report(warnings=(told, *model.report.warnings))
     if is_auto(how.head):
         from featx.model.auto import AutoFit
 

@@ -39,6 +39,9 @@ class Fit(Relabelling, NumberOfViews, TaskOptions, ValidationOptions, Seeded):
         "How images of an item become one row: by slots where they have them, else their mean; none goes by images.",
         choices=("auto", "none", *COMBINATIONS),
     )
+    group_near_duplicates: float | None = option(
+        None, "Cosine of features from which on images are a group: never on two sides.", metavar="S", above=0, most=1
+    )
     scale: str = option("auto", "The step before the head, learned on train.", choices=("auto", *SCALES))
     cv: int | None = option(None, "Also cross-validate on train; with --search the folds choose.", metavar="K")
     search: str | None = option(None, 'Alternatives, for example "C=0.1,1,10"; validation chooses.', metavar="SPEC")
