@@ -110,16 +110,17 @@ def parse_views(n: int | None, augment: str | None, seed: int = 0) -> Views | No
     return Views(n=n, augment=canonical, seed=seed)
 
 
-def allowed_errors(max_errors: str, n: int) -> float:
+def allowed_errors(max_errors: str | int, n: int) -> float:
     """Return how many of `n` images may be bad.
 
     Examples
     --------
-    >>> allowed_errors("1%", 500), allowed_errors("3", 500)
-    (5.0, 3.0)
+    >>> allowed_errors("1%", 500), allowed_errors("3", 500), allowed_errors(3, 500)
+    (5.0, 3.0, 3.0)
     """
+    text = str(max_errors)
     try:
-        allowed = float(max_errors.rstrip("%")) * (n / 100 if max_errors.endswith("%") else 1)
+        allowed = float(text.rstrip("%")) * (n / 100 if text.endswith("%") else 1)
     except ValueError:
         allowed = -1.0
     if not allowed >= 0:
