@@ -18,6 +18,7 @@ from featx import Features
 from featx.cli import main
 from featx.errors import MissingExtraError, ModelFileError, OptionError, ProbeError
 from featx.images import fit as fit_image
+from featx.images import prepare
 from featx.packing import PackedModel, graph, pack
 from featx.packing.answers import Answers
 from featx.packing.fitting import FitFrame
@@ -184,6 +185,12 @@ def test_a_packed_model_says_the_same_without_torch_and_featx(packed, images):
     pair = np.random.default_rng(1).integers(0, 256, (2, 90, 70, 3), np.uint8)
     apart = PackedModel(path).run(pair)[0] - model.predict_proba(pair, workers=0, engine="eager")
     assert np.abs(apart).max() < 1e-4
+    # A service hands over what is fitted already.
+    opened = PackedModel(path)
+    fitted = np.stack([prepare(photo.read_bytes(), opened.frames[0]) for photo in photos[:5]])
+    said, familiarity = opened.answers([fitted])
+    assert np.abs(said - expected[:5]).max() < 1e-4
+    assert (familiarity is None) == (model.ood is None)
 
 
 RUN = """

@@ -22,6 +22,7 @@ from featx.features.export import Export
 from featx.finetuning.settings import FineTune
 from featx.model.settings import Classify, Ensemble, EvaluatingTable, Fit, Guesses, Loading, Reporting, Saving
 from featx.packing import Packing
+from featx.serving import Serving
 from featx.settings import options_of
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
     "datasets", "backbones", "probe", "engines", "store", "features", "metrics", "heads", "extraction", "transformer", "model",
-    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "testing",
+    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "serving",
+    "testing",
     "cli",
 ]  # fmt: skip
 PILLARS = [{"images", "augment", "datasets"}, {"backbones", "engines", "probe"}, {"store", "features", "heads"}]
@@ -242,6 +244,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         ("export", [featx.Features.export], [Export]),
         ("ensemble", [featx.load, featx.ensemble, featx.Model.save], [Loading, Ensemble, Saving]),
         ("pack", [featx.load, featx.pack], [Loading, Packing]),
+        ("serve", [featx.load], [Loading, Serving]),
     ],
 )
 def test_no_option_is_named_by_hand_beside_a_keyword(name, functions, settings):

@@ -39,6 +39,7 @@ _COMMANDS = {
     "predict": ("featx.cli.predict", "Labels and probabilities for images."),
     "evaluate": ("featx.cli.predict", "Metrics with confidence intervals."),
     "pack": ("featx.cli.pack", "One file of a whole model, for other runtimes."),
+    "serve": ("featx.cli.serve", "A model over HTTP, with a page to drop photos on."),
     "finetune": ("featx.cli.finetune", "Train a backbone, or its upper part, and a head on it."),
     "compare": ("featx.cli.compare", "Backbones × layers × heads as one leaderboard."),
     "report": ("featx.cli.report", "One self-contained page, and its pictures for papers."),

@@ -86,7 +86,7 @@ def predict(
         raise click.UsageError("--format, --sample and --raw are of the file that --csv OUT writes.")
     if csv_path is not None:
         check_destination(csv_path)
-    classifier = _opened(model, taken(Loading, options))
+    classifier = opened(model, taken(Loading, options))
     source = _source(subjects, taken(Source, options))
     found = classifier.classify(source, cache=cache, **options)
     if csv_path is not None:
@@ -109,7 +109,8 @@ def predict(
     return 1 if missing else 0
 
 
-def _opened(model: Path, how: Loading) -> Model | PackedModel:
+def opened(model: Path, how: Loading) -> Model | PackedModel:
+    """Open a model file, or a packed one."""
     from featx.packing import is_packed
 
     if is_packed(model):

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from featx.datasets import Dataset
     from featx.engines import Engine
     from featx.errors import ImageError
-    from featx.recipe import Recipe, Request, Views
+    from featx.recipe import Frame, Recipe, Request, Views
+
+
+#: More than pay for the conversion of any network.
+_MANY_IMAGES = 1_000_000
 
 
 def cached_rows(
@@ -188,6 +192,36 @@ class RowMaker:
             good, values = computed.of(number)
             all_rows[good] = values
         return computed.failures
+
+    @property
+    def frame(self) -> Frame:
+        """What images are fitted to."""
+        return self._frame
+
+    def run(self, pixels: np.ndarray, options: Options) -> list[np.ndarray]:
+        """Return the rows of each recipe for images that are fitted already, of a service that many ask for few.
+
+        The network is opened at the first call as for a long job, so that it is converted where that pays, but an image
+        then is a request of its own.
+
+        Parameters
+        ----------
+        pixels : ndarray of uint8, shape (n, frame.height, frame.width, 3)
+        options : Options
+
+        Raises
+        ------
+        WeightsError, ProbeError
+            As of `rows`.
+        """
+        with self._turn:
+            if self._engine is None:
+                engine = self._open(options, _MANY_IMAGES)
+                if engine.name == "openvino" and engine.request_size > 1:
+                    self._engine = None
+                    if self._open(options, 1).name != engine.name:  # there is no folder that keeps what was converted
+                        self._engine = engine
+            return self._open(options, 1).run(pixels)
 
     @contextlib.contextmanager
     def _decoding(self, n_workers: int | None, n_images: int) -> Iterator[DecodePool]:

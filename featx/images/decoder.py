@@ -210,13 +210,23 @@ class Decoder:
         Where it may complain while it starts.
     n_images : int, optional
         How many it will get, about.
+    max_pixels : int, optional
+        Larger images are refused.
     """
 
     def __init__(
-        self, frame: Frame, *, memory: int, memory_limit: int, stderr: IO[bytes], n_images: int | None = None
+        self,
+        frame: Frame,
+        *,
+        memory: int,
+        memory_limit: int,
+        stderr: IO[bytes],
+        n_images: int | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         self._settings = {
-            "frame": dataclasses.asdict(frame), "memory": memory, "memory_limit": memory_limit, "n_images": n_images
+            "frame": dataclasses.asdict(frame), "memory": memory, "memory_limit": memory_limit, "n_images": n_images,
+            "max_pixels": max_pixels,
         }  # fmt: skip
         self._memory, self._stderr = memory, stderr
         self._inbox = Inbox(create_memory())

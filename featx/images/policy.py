@@ -49,6 +49,8 @@ POLICIES = tuple(DECODES.values())
 #: The resize that follows a draft takes at least so many pixels into one: what the draft smoothed away, it would have.
 DRAFT_GAP = 2
 
+#: How the reason begins why an image of too many pixels is refused.
+BOMB = "decompression bomb"
 #: Pillow's own limit, past which it warns of a decompression bomb: a quarter of a GiB of RGB.
 MAX_PIXELS = 1024**3 // 4 // 3
 
@@ -175,6 +177,12 @@ def decode(
     return _composite(image, background)
 
 
+def limit_pixels(n: int) -> None:
+    """Refuse, in this process and from now on, images of more than `n` pixels, where `MAX_PIXELS` are not fewer."""
+    global MAX_PIXELS
+    MAX_PIXELS = min(MAX_PIXELS, n)
+
+
 def pixels_of(image: Image.Image) -> np.ndarray:
     """Return the upright pixels of a Pillow image, loaded or not, as `decode` takes them.
 
@@ -262,7 +270,7 @@ def _naming_damage(kind: str) -> Iterator[None]:
 
 
 def _bomb(size: str) -> str:
-    return f"decompression bomb: {size} than the {MAX_PIXELS:,} that are decoded; scale the image down first"
+    return f"{BOMB}: {size} than the {MAX_PIXELS:,} that are decoded; scale the image down first"
 
 
 def _eight_bit(image: Image.Image, white: int | None = None) -> Image.Image:

@@ -67,6 +67,8 @@ class DecodePool:
         Seconds of waiting for one image after which its process is taken for hung.
     memory_limit : int
         Bytes that a process may allocate (on Linux). 2 GiB decode every image that the policy allows.
+    max_pixels : int, optional
+        Larger images are refused; never more than the policy allows. Not in this very process (`n_workers` 0).
 
     Examples
     --------
@@ -87,6 +89,7 @@ class DecodePool:
         n_images: int | None = None,
         timeout: float = 60.0,
         memory_limit: int = 2 * 2**30,
+        max_pixels: int | None = None,
     ) -> None:
         n_workers = n_cores() if n_workers is None else n_workers
         share = None if n_images is None else -(-n_images // max(1, n_workers))
@@ -102,7 +105,12 @@ class DecodePool:
         try:
             for _ in range(n_workers):
                 decoder = Decoder(
-                    frame, memory=self._memory, memory_limit=memory_limit, stderr=self._stderr, n_images=share
+                    frame,
+                    memory=self._memory,
+                    memory_limit=memory_limit,
+                    stderr=self._stderr,
+                    n_images=share,
+                    max_pixels=max_pixels,
                 )
                 self._decoders.append(decoder)
         except OSError as error:

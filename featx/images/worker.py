@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from featx.images.decoder import IDLE, Inbox, decode_into, map_pixels
-from featx.images.policy import Unread
+from featx.images.policy import Unread, limit_pixels
 from featx.images.resizing import Resizer
 from featx.machine import limit_memory
 from featx.recipe import Frame
@@ -29,10 +29,12 @@ def main(settings: dict[str, Any]) -> None:
     Parameters
     ----------
     settings : dict
-        ``frame``, ``memory_limit`` (bytes), ``n_images`` (to come, or None), and the inherited file descriptors
-        ``socket``, ``inbox`` and ``memory``.
+        ``frame``, ``memory_limit`` (bytes), ``n_images`` (to come, or None), ``max_pixels`` (or None), and the
+        inherited file descriptors ``socket``, ``inbox`` and ``memory``.
     """
     limit_memory(settings["memory_limit"])
+    if settings["max_pixels"] is not None:
+        limit_pixels(settings["max_pixels"])
     warnings.simplefilter("ignore")
     fields = settings["frame"]
     frame = Frame(**fields | {"background": tuple(fields["background"])})

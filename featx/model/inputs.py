@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
-    from featx.extraction import RowMaker
+    from featx.extraction import Options, RowMaker
     from featx.features import Features
     from featx.model.network import Network
-    from featx.recipe import Recipe, Request, Views
+    from featx.recipe import Frame, Recipe, Request, Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +120,27 @@ class ImageRows:
                 network.converted if network else None,
             )
             self._makers.append((of_network, maker))
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """What images are fitted to for the networks, each frame once."""
+        return tuple(dict.fromkeys(maker.frame for _, maker in self._makers))
+
+    def of_pixels(self, pixels: Sequence[NDArray[np.uint8]], options: Options) -> NDArray[Any]:
+        """Return rows (n, …) of images that are fitted already.
+
+        Parameters
+        ----------
+        pixels : sequence of ndarray of uint8, shape (n, height, width, 3)
+            The same images for each of `frames`.
+        options : Options
+        """
+        blocks: dict[int, NDArray[Any]] = {}
+        for places, maker in self._makers:
+            found = maker.run(pixels[self.frames.index(maker.frame)], options)
+            blocks |= dict(zip(places, found, strict=True))
+        in_order = [blocks[place] for place in sorted(blocks)]
+        return in_order[0] if len(in_order) == 1 else np.hstack(in_order)
 
     def rows(
         self, dataset: Dataset, *, views: Views | None = None, cache: str | Path | None = None, **how: Any

@@ -25,13 +25,13 @@ from featx.model.target_predictions import LabelPredictions, NumberPredictions, 
 from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
 
     from featx.features import Features
-    from featx.recipe import Request
+    from featx.recipe import Frame, Request
 
     Floats = NDArray[np.float64]
 
@@ -178,6 +178,41 @@ class Model(ModelParts):
             raise OptionError("This model predicts numbers, of which there are no guesses: model.predict(source)")
         return found.top(how.k)
 
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """What images are fitted to for its networks, each frame once.
+
+        Raises
+        ------
+        OptionError
+            If it is a model of rows of one's own.
+        """
+        self._check_images()
+        return self._row_maker.frames
+
+    @keywords(ComputeOptions)
+    def answers(self, pixels: Sequence[NDArray[np.uint8]], how: ComputeOptions) -> tuple[Floats, Floats | None]:
+        """Return what it says of images that are decoded and fitted already: for services, which ask again and again.
+
+        Parameters
+        ----------
+        pixels : sequence of ndarray of uint8, shape (n, height, width, 3)
+            The same images for each of `frames`.
+        {options}
+
+        Returns
+        -------
+        said : ndarray of float64, shape (n, k)
+            Probabilities or numbers, columns in the order of `columns`.
+        familiarity : ndarray of float64, shape (n,), or None
+            As of `featx.Predictions`.
+        """
+        from featx.extraction import Options
+
+        rows = self._row_maker.of_pixels(pixels, Options(**vars(how)))
+        said, familiarity = self._predict_rows(rows)
+        return said, None if self.ood is None else familiarity
+
     def extract_options(self) -> dict[str, Any]:
         """Return the options of ``featx extract`` that make a table for this model, none if it has no recipe."""
         return {f.name: getattr(self.request, f.name) for f in dataclasses.fields(self.request)} if self.request else {}
@@ -311,11 +346,7 @@ class Model(ModelParts):
         """Return ids, probabilities and familiarity (NaN where nothing could be read), reasons, and images of items."""
         from featx.datasets import open_dataset
 
-        if not self.inputs or any(made.request is None for made in self.inputs):
-            raise OptionError(
-                "This model was fitted on rows without a recipe, so it cannot tell how to make them from images. "
-                "Give it rows: Features.from_arrays(X)"
-            )
+        self._check_images()
         if how.tta and self.views is None:
             raise OptionError(
                 "--tta averages over the views that a model was fitted on, and this one has seen plain images alone. "
@@ -346,6 +377,13 @@ class Model(ModelParts):
             probabilities[good] = np.mean([found for found, _ in of_views], axis=0)
             familiarity[good] = of_views[0][1]
         return ids, probabilities, familiarity, reasons, members
+
+    def _check_images(self) -> None:
+        if not self.inputs or any(made.request is None for made in self.inputs):
+            raise OptionError(
+                "This model was fitted on rows without a recipe, so it cannot tell how to make them from images. "
+                "Give it rows: Features.from_arrays(X)"
+            )
 
     @cached_property
     def _row_maker(self) -> ImageRows:

@@ -15,7 +15,7 @@ from featx.datasets import open_dataset
 from featx.engines import Engine
 from featx.errors import ModelFileError, OptionError
 from featx.extraction.executors import n_decoders
-from featx.extraction.options import Options
+from featx.extraction.options import ComputeOptions, Options
 from featx.extraction.plan import Segment
 from featx.extraction.segments import compute_segments
 from featx.images import DecodePool
@@ -27,6 +27,8 @@ from featx.packing.onnx_files import part_between, read, session
 from featx.settings import keywords, part_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from featx.datasets import Dataset
@@ -167,6 +169,31 @@ class PackedModel:
             raise OptionError("This model predicts numbers, which have no probabilities: model.predict(source)")
         return readable(found, found.array if isinstance(found, LabelPredictions) else found.probabilities, how.errors)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what it says of an image, as of `featx.Model`."""
+        return self.classes
+
+    @keywords(ComputeOptions)
+    def answers(
+        self, pixels: Sequence[NDArray[np.uint8]], how: ComputeOptions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return what it says of images that are decoded and fitted already, as `featx.Model.answers` does.
+
+        Parameters
+        ----------
+        pixels : sequence of ndarray of uint8, shape (n, height, width, 3)
+            The same images for each of `frames`.
+        {options}
+        """
+        _refuse(how)
+        made: dict[str, NDArray[Any]] = {}
+        for network, of_frame in zip(self._opened(how.batch_size or _BATCH), pixels, strict=True):
+            made |= dict(zip(network.names, network.run(of_frame), strict=True))
+        said = [made[name] for name in self._outputs] if len(pixels) == 1 else self._tail.run(self._outputs, made)
+        found = [np.asarray(values, dtype=np.float64) for values in said]
+        return found[0], found[1] if len(found) > 1 else None
+
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return what the whole graph gives, its own resizing included: what every other runtime does with the file.
 
@@ -287,8 +314,8 @@ def _computed(
     return found
 
 
-def _refuse(how: Classify) -> None:
-    if how.tta:
+def _refuse(how: ComputeOptions) -> None:
+    if isinstance(how, Classify) and how.tta:
         raise OptionError("--tta averages over views, which a packed model does not make. Give it the model file.")
     if how.engine != "auto" or how.device not in ("auto", "cpu"):
         raise OptionError("A packed model runs on onnxruntime, on the CPU: leave out --engine and --device.")
