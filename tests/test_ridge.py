@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 
 from featx.errors import OptionError
-from featx.heads.ridge import RidgeHead
+from featx.heads.ridge import RidgeHead, RidgeRegressor
 
 X, Y = load_digits(return_X_y=True)
 
@@ -80,3 +80,19 @@ def test_one_row_a_class_is_no_cause_for_a_warning():
 
 def test_rows_that_are_all_alike_tell_the_frequent_class():
     assert (RidgeHead().fit(np.ones((3, 8)), [0, 1, 1]).predict(np.zeros((2, 8))) == 1).all()
+
+
+def test_groups_are_left_out_whole_to_choose_alpha():
+    rng = np.random.default_rng(0)
+    groups, X = np.repeat(np.arange(12), [1, 2, 3, 9, 4, 1, 1, 5, 6, 2, 3, 3]), rng.normal(size=(40, 6))
+    y = X @ rng.normal(size=(6, 2)) + rng.normal(size=(12, 2))[groups]
+    weights, alphas = rng.uniform(0.5, 2, 40), (0.1, 1.0, 100.0)
+    head = RidgeRegressor(alpha=alphas).fit(X, y, weights, groups=groups)
+    spread = np.average((y - np.average(y, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
+    for alpha, score in zip(alphas, head.loo_scores_, strict=True):
+        found = np.empty_like(y)
+        for group in range(12):
+            held = groups == group
+            found[held] = RidgeRegressor(alpha=alpha).fit(X[~held], y[~held], weights[~held]).predict(X[held])
+        wanted = 1 - (np.average((y - found) ** 2, axis=0, weights=weights) / spread).mean()
+        assert score == pytest.approx(wanted, abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -71,8 +72,13 @@ class RidgeHead(LinearClassifier):
     class_weight: ClassWeight = None
     device: str = "auto"
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
-        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`."""
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, groups: Any = None, memory: int | str | None = None
+    ) -> Self:
+        """Fit on X (n, d) or Features, labels y (n,) and weights (n,); see `featx.heads.inputs.read_training`.
+
+        With `groups` (n,) whole groups are left out to choose among alphas, in place of single rows.
+        """
         alphas = _alphas(self.alpha)
         check_choice("scoring", self.scoring, ("accuracy", "mse"))
         training = read_training(self, X, y, sample_weight, class_weight=self.class_weight, memory=memory)
@@ -81,13 +87,13 @@ class RidgeHead(LinearClassifier):
                 "RidgeHead fits several labels from one factorisation, which takes no weights of their own. Leave out "
                 "class_weight, or fit --head logreg."
             )
-        within_memory(lambda *where: self._fit(training.on(*where), alphas), training.device_for(self.device))
+        within_memory(lambda *where: self._fit(training.on(*where), alphas, groups), training.device_for(self.device))
         return self
 
-    def _fit(self, training: Samples, alphas: NDArray[np.float64]) -> None:
+    def _fit(self, training: Samples, alphas: NDArray[np.float64], groups: Any) -> None:
         targets = _Signs(training)
         right = None if self.scoring == "mse" else targets.right
-        moments, chosen, self.loo_scores_ = _Moments.choose(training, targets, alphas, right)
+        moments, chosen, self.loo_scores_ = _Moments.choose(training, targets, alphas, right, groups)
         self.alpha_ = float(alphas[chosen])
         self.coef_, self.intercept_ = moments.solution(self.alpha_, training.dtype)
 
@@ -137,20 +143,25 @@ class RidgeRegressor(Regressor):
     _: KW_ONLY
     device: str = "auto"
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, memory: int | str | None = None) -> Self:
-        """Fit on X (n, d) or Features, numbers y (n,) or (n, t), weights (n,); see `read_training`."""
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, groups: Any = None, memory: int | str | None = None
+    ) -> Self:
+        """Fit on X (n, d) or Features, numbers y (n,) or (n, t), weights (n,); see `read_training`.
+
+        With `groups` (n,) whole groups are left out to choose among alphas, in place of single rows.
+        """
         alphas = _alphas(self.alpha)
         training = read_training(self, X, y, sample_weight, memory=memory)
-        within_memory(lambda *where: self._fit(training.on(*where), alphas), training.device_for(self.device))
+        within_memory(lambda *where: self._fit(training.on(*where), alphas, groups), training.device_for(self.device))
         return self
 
-    def _fit(self, training: Samples, alphas: NDArray[np.float64]) -> None:
+    def _fit(self, training: Samples, alphas: NDArray[np.float64], groups: Any) -> None:
         units = Units.of(training.targets, training.weights)
 
         def targets(indices: Any) -> Array:
             return units.without(training.targets[indices]).astype(training.dtype)
 
-        moments, chosen, errors = _Moments.choose(training, targets, alphas)
+        moments, chosen, errors = _Moments.choose(training, targets, alphas, groups=groups)
         self.loo_scores_ = None if errors is None else 1 + errors  # targets have variance 1
         self.alpha_ = float(alphas[chosen])
         coef, intercept = moments.solution(self.alpha_, np.dtype(np.float64))
@@ -220,12 +231,14 @@ class _Moments:
         targets: Targets,
         alphas: NDArray[np.float64],
         right: Callable[..., Array] | None = None,
+        groups: Any = None,
     ) -> tuple[_Moments, int, NDArray[np.float64] | None]:
         """Return the moments, the index of the best alpha, and the scores of all where there are several."""
         moments = cls.of(training, targets)
         if len(alphas) == 1:
             return moments, 0, None
-        scores = moments.leave_one_out(training, targets, alphas, right)
+        score = moments.leave_one_out if groups is None else partial(moments.leave_group_out, np.asarray(groups))
+        scores = score(training, targets, alphas, right)
         best = np.flatnonzero(scores == scores.max())
         return moments, int(best[np.argmax(alphas[best])]), scores
 
@@ -299,6 +312,40 @@ class _Moments:
                     residuals += targets[:, None]
                     found = right(residuals, true)
                 scores[part] += to_numpy(weights @ xp.asarray(found, dtype=xp.float64))
+        return scores / self.total
+
+    def leave_group_out(
+        self,
+        groups: NDArray[Any],
+        training: Samples,
+        targets_of: Targets,
+        alphas: NDArray[np.float64],
+        right: Callable[..., Array] | None = None,
+    ) -> NDArray[np.float64]:
+        """Return what `leave_one_out` does, where the rows of each group (n,) are left out together.
+
+        The residuals of a group G by the fit without it are (I - K S)⁻¹ e, where e are its residuals, S its weights and
+        K = 1/Σs + x̃ᵀ V diag(1 / (values + alpha)) Vᵀ x̃ between its rows: leave-one-out, for blocks (Woodbury).
+        """
+        training = training.on("cpu")
+        shrinkage, scores = self.shrinkage(alphas), np.zeros(len(alphas))
+        Z = np.empty((len(training), len(self.values)), self.vectors.dtype)
+        for indices, block in training.blocks():
+            Z[indices] = (block - self.mean) @ self.vectors
+        _, group = np.unique(groups, return_inverse=True)
+        ends = np.cumsum(np.bincount(group))[:-1]
+        for rows in np.split(np.argsort(group, kind="stable"), ends):
+            targets, weights = targets_of(rows), training.weights[rows]
+            residuals = self._residuals(Z[rows], targets, shrinkage).astype(np.float64)
+            for k, shrunk in enumerate(shrinkage):
+                among = 1 / self.total + (Z[rows] * shrunk) @ Z[rows].T
+                left = np.eye(len(rows)) * (1 + np.finfo(np.float32).eps) - among * weights
+                apart = np.linalg.solve(left, residuals[:, k])
+                if right is None:
+                    found = -(apart**2).mean(1)
+                else:
+                    found = right((targets - apart)[:, None].astype(Z.dtype), training.targets[rows])[:, 0]
+                scores[k] += float(weights @ found)
         return scores / self.total
 
     def _residuals(self, Z: Array, targets: Array, shrinkage: Array) -> Array:
