@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from featx.errors import OptionError
+from featx.importing import imported_later
 
 #: The user's own limit.
 VARIABLE = "FEATX_THREADS"
@@ -36,7 +37,8 @@ def n_cores() -> int:
     OptionError
         If ``FEATX_THREADS`` is no number of threads.
     """
-    import joblib
+    with imported_later("asyncio"):  # joblib's, for functions of its own cache
+        import joblib
 
     found: int = joblib.cpu_count()
     asked = os.environ.get(VARIABLE)
