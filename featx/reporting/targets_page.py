@@ -61,6 +61,7 @@ def targets_page(
         thumbnails={} if dataset is None else make_thumbnails(dataset, table, positions),
         captions={position: _caption(found, i) for position, i in zip(positions, missed, strict=True)},
         found=found,
+        unit="image" if model.items is None else "item",
         headline=(METRIC_NAMES[chooses], value),
         others=[(METRIC_NAMES[name], value) for name, value in others],
         where=split or ("test" if (held.rows.splits == "test").all() else "held-out"),
