@@ -97,6 +97,27 @@ def test_every_head_says_the_same(models):
         assert agree(model, [output.numpy() for output in found], X), key
 
 
+@pytest.mark.parametrize(("task", "n"), [("multilabel", 3), ("multilabel", 1), ("regress", 2)])
+def test_labels_numbers_and_ensembles_say_the_same(task, n):
+    rng = np.random.default_rng(n)
+    X = rng.standard_normal((200, 6)).astype(np.float32)
+    given = X @ rng.standard_normal((6, n)) + rng.standard_normal((200, n))
+    targets = given > 0.5 if task == "multilabel" else 1900 + 50 * given
+    table = Features.from_arrays(
+        X, targets=targets, target_names=list("abc")[:n], splits=np.where(np.arange(200) < 140, "train", "val")
+    )
+    heads = {"ridge": {}, "knn": {"k": 5}, "xgboost": {"n_estimators": 5}, "mlp": {"hidden": (8,), "epochs": 3}}
+    models = [featx.fit(table, head=head, settings=settings) for head, settings in heads.items()]
+    models.append(featx.ensemble([models[0], models[1]], weights="2,1"))
+    for model in models:
+        with torch.no_grad():
+            found = Answers(model).eval()(torch.from_numpy(X[:50]))
+        expected, familiarity = model._predict_rows(X[:50])
+        assert np.allclose(found[0].numpy(), expected, rtol=1e-5, atol=1e-5), model.head_name
+        if len(found) > 1:
+            assert np.abs(found[1].numpy() - familiarity).max() < 0.02
+
+
 class Side(nn.Module):
     """Several classifiers on the same rows, so that one export is one of all."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write_openvino(graph: Any, path: Path, *, half: bool) -> Run:
-    """Write an `onnx.ModelProto` in OpenVINO's form, and return what runs the file.
+    """Write an `onnx.ModelProto` in OpenVINO's form, of one image at a time, and return what runs the file.
 
     Parameters
     ----------
@@ -40,6 +40,8 @@ def write_openvino(graph: Any, path: Path, *, half: bool) -> Run:
     whole.write_bytes(graph.SerializeToString())
     try:
         model = openvino.convert_model(whole)
+        # Of any number of images, its first answer is wrong (seen with OpenVINO 2026.4).
+        model.reshape({0: [1, -1, -1, 3]})
         for entry in graph.metadata_props:
             model.set_rt_info(entry.value, ["featx", entry.key])
         openvino.save_model(model, path, compress_to_fp16=half)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import io
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 OPSET = 18
 #: How the number of images is called in the graph.
 _ANY_NUMBER = torch.export.Dim("n")
+#: The last network that was written, which takes longest: one network often gets several heads.
+_LAST: dict[tuple[str, ...], Any] = {}
 #: Tensors of fewer values stay in full precision: they are shapes, norms and biases, and take no room.
 _LEAST_HALVED = 1024
 
@@ -131,8 +134,12 @@ def network_graph(source: Source, pixels: str, n_inputs: int) -> Any:
     """Return the graph from images of a network's size to its rows."""
     frame = source.recipes[0].frame
     names = [row_names(n_inputs)[place] for place in source.places]
-    example = torch.zeros(2, frame.height, frame.width, 3, dtype=torch.uint8)
-    return _exported(_Rows(source), (example,), ({0: _ANY_NUMBER},), [pixels], names)
+    key = (*(recipe.key for recipe in source.recipes), pixels, *names)
+    if key not in _LAST:
+        example = torch.zeros(2, frame.height, frame.width, 3, dtype=torch.uint8)
+        _LAST.clear()
+        _LAST[key] = _exported(_Rows(source), (example,), ({0: _ANY_NUMBER},), [pixels], names)
+    return copy.deepcopy(_LAST[key])
 
 
 def answers_graph(model: Model) -> Any:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 #: Images that go through the network together while its ranges are seen.
 _BATCH = 8
-#: What is computed in whole numbers: products with weights, which take nearly all of the time.
-_OPERATORS = ["Conv", "Gemm", "MatMul"]
+#: What is computed in whole numbers: products with weights, which take nearly all of the time, and the activations that
+#: cut what they give, so that ranges are those of what is left.
+_OPERATORS = ["Conv", "Gemm", "MatMul", "Relu", "Clip"]
 
 
 def quantized(network: Any, pixels: NDArray[np.uint8]) -> Any:
