@@ -6,14 +6,15 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import featx
-from featx import CentroidHead, FeatureExtractor
+from featx import CentroidHead, FeatureExtractor, LogisticHeadCV
 from featx.errors import DataError, OptionError
 
 
@@ -110,3 +111,28 @@ def test_transform_before_fit_says_so(extractor):
 def test_several_layers_are_refused_with_what_to_use(extractor):
     with pytest.raises(OptionError, match=r"featx\.extract"):
         extractor.set_params(layer=["a", "b"]).fit(["a.jpg"])
+
+
+def test_groups_and_weights_reach_the_head_behind_it(extractor, photos):
+    """Folds by group cannot be drawn without groups, so that each fit says whether they arrived."""
+    paths, labels = paths_and_labels(photos)
+    head = LogisticHeadCV(Cs=2, cv=GroupKFold(2), max_iter=20)
+    told = {"groups": np.arange(12) // 2, "sample_weight": np.ones(12)}
+    with config_context(enable_metadata_routing=True):
+        head.set_fit_request(groups=True, sample_weight=True).set_score_request(sample_weight=True)
+        pipe = make_pipeline(extractor, head)
+
+        found = cross_validate(pipe, paths, labels, cv=GroupKFold(2), params=told, error_score="raise")
+        with pytest.raises(ValueError, match="groups"):
+            pipe.fit(paths, labels, sample_weight=told["sample_weight"])
+
+    assert len(found["test_score"]) == 2
+
+
+def test_pandas_gets_a_column_for_each_value(extractor, photos):
+    paths, _ = paths_and_labels(photos)
+
+    frame = extractor.set_output(transform="pandas").fit_transform(paths[:2])
+
+    assert list(frame.columns) == list(extractor.get_feature_names_out())
+    assert frame.shape == (2, 1280)
