@@ -18,6 +18,7 @@ from featx.cli import main
 from featx.errors import DataError, OptionError, ProbeError, TooManyErrors
 from featx.extraction import Options, executors
 from featx.recipe import Request
+from featx.store import Store
 
 SMALL = Request(image_size=32)
 
@@ -360,6 +361,26 @@ def test_what_an_unfinished_run_chose_holds_on_the_same_kind_of_device_alone(
 
     assert table.provenance["batch_size"] == batch_size
     assert table.provenance["device"] == second
+
+
+@pytest.mark.parametrize(("batch_size", "n_opened"), [(5, 1), (3, 2)])
+def test_of_processes_that_start_together_one_opens_again_only_for_another_batch(
+    photos, tmp_path, monkeypatch, batch_size, n_opened
+):
+    """Another was the first to choose, after this one had looked: in how many rows a segment is cut is no matter."""
+    monkeypatch.setattr("featx.engines.choose.default_batch_size", lambda *_: 5)
+    first = {"engine": "eager", "batch_size": batch_size, "segment_rows": batch_size, "device": "cpu"}
+    plan, opened, open_ = Store.plan, [], executors._open
+
+    def overtaken(store, key, default=None):
+        return plan(store, key, default and first)
+
+    monkeypatch.setattr(Store, "plan", overtaken)
+    monkeypatch.setattr(executors, "_open", lambda *arguments: opened.append(open_(*arguments)) or opened[-1])
+    (table,) = run(photos, tmp_path / "cache").tables
+
+    assert len(opened) == n_opened
+    assert table.provenance["batch_size"] == batch_size
 
 
 def test_a_device_is_looked_for_where_the_work_is_done(photos, tmp_path):
