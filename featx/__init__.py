@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from featx.features import join as join
     from featx.finetuning import FineTuneClassifier as FineTuneClassifier
     from featx.finetuning import finetune as finetune
+    from featx.heads.attentive import AttentiveHead as AttentiveHead
     from featx.heads.boosted import XGBoostHead as XGBoostHead
     from featx.heads.boosted import XGBoostRegressor as XGBoostRegressor
     from featx.heads.dense import ConvHead as ConvHead
@@ -71,8 +72,8 @@ _HOMES = {
     "features": ("Features", "join"),
     "finetuning": ("FineTuneClassifier", "finetune"),
     "heads": (
-        *("CentroidHead", "ConvHead", "DenseHead", "DenseRegressor", "KNNHead", "KNNRegressor", "LDAHead"),
-        *("LogisticHead", "LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead"),
+        *("AttentiveHead", "CentroidHead", "ConvHead", "DenseHead", "DenseRegressor", "KNNHead", "KNNRegressor"),
+        *("LDAHead", "LogisticHead", "LogisticHeadCV", "RidgeHead", "RidgeRegressor", "SVMHead"),
         *("XGBoostHead", "XGBoostRegressor"),
     ),
     "model": ("AutoHead", "AutoRegressor", "Model", "Predictions", "ensemble", "fit", "load"),

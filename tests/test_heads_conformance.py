@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from featx.heads.attentive import AttentiveHead
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead, DenseHead, DenseRegressor
 from featx.heads.lda import LDAHead
@@ -25,6 +26,7 @@ HEADS = [
     CentroidHead(),
     CentroidHead(metric="euclidean"),
     KNNHead(k=3),
+    AttentiveHead(2, lr=1e-1, epochs=60),
     DenseHead(hidden=16, lr=1e-2, epochs=60),
     DenseRegressor(hidden=16, lr=1e-2, epochs=60),
     ConvHead("conv8 relu max flat 16 relu", lr=1e-2, epochs=30),
@@ -35,7 +37,7 @@ HEADS = [
 
 
 def expected_failures(head):
-    if isinstance(head, DenseHead | DenseRegressor | ConvHead):
+    if isinstance(head, DenseHead | DenseRegressor | ConvHead | AttentiveHead):
         rounding = "networks are trained in float32, and sums of weighted and of repeated rows round differently"
         return {"check_sample_weight_equivalence_on_dense_data": rounding}
     if isinstance(head, RidgeRegressor) and head.alpha != 1.0:

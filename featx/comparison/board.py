@@ -23,6 +23,7 @@ _HEADS = {
     "lda": "linear discriminant",
     "centroid": "nearest class mean",
     "svm": "support vector machine",
+    "attentive": "learned queries",
     "conv": "convolutional network",
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 from featx.importing import imported_later
 
 _HOMES = {
+    "AttentiveHead": "featx.heads.attentive",
     "CentroidHead": "featx.heads.neighbors",
     "ConvHead": "featx.heads.dense",
     "DenseHead": "featx.heads.dense",

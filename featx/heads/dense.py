@@ -1,4 +1,4 @@
-"""`DenseHead`, `DenseRegressor` and `ConvHead`: small networks, trained straight from the table."""
+"""`DenseHead`, `DenseRegressor`, `ConvHead` and what is like it: small networks, trained straight from the table."""
 
 from __future__ import annotations
 
@@ -267,8 +267,31 @@ class DenseRegressor(_DenseStack, Network, Regressor):
         return dataclasses.replace(rows, targets=units.without(rows.targets).astype(np.float32))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class MapClassifier(NetworkClassifier):
+    """A network over maps (n, c, h, w), or tokens (n, t, c); `DenseHead` documents the settings."""
+
+    _maps = True
+
+    def _scores(self, block: Array) -> Array:
+        import torch
+
+        try:
+            device = resolve_device(self.device, "device")
+        except OptionError:  # what was fitted on a GPU predicts on a machine without it as well
+            device = resolve_device("auto")
+
+        def scores(device: str, n_parts: int) -> Array:
+            network, step = self.network_module().to(device).eval(), 256 // n_parts
+            with torch.inference_mode(), arithmetic(torch.device(device), "fp32"):
+                parts = (as_tensor(block[i : i + step], device).float() for i in range(0, len(block), step))
+                return np.concatenate([network(part).cpu().numpy() for part in parts])
+
+        return within_memory(scores, device)
+
+
 @dataclass(eq=False, repr=False)
-class ConvHead(NetworkClassifier):
+class ConvHead(MapClassifier):
     """Convolutional network over maps (n, c, h, w), with softmax output.
 
     Vectors (n, d) are taken as maps of d channels and one pixel.
@@ -302,23 +325,5 @@ class ConvHead(NetworkClassifier):
     _: KW_ONLY
     batch_size: int = 100
 
-    _maps = True
-
     def _stack(self) -> tuple[Layer, ...]:
         return parse_layers(self.layers)
-
-    def _scores(self, block: Array) -> Array:
-        import torch
-
-        try:
-            device = resolve_device(self.device, "device")
-        except OptionError:  # what was fitted on a GPU predicts on a machine without it as well
-            device = resolve_device("auto")
-
-        def scores(device: str, n_parts: int) -> Array:
-            network, step = self.network_module().to(device).eval(), 256 // n_parts
-            with torch.inference_mode(), arithmetic(torch.device(device), "fp32"):
-                parts = (as_tensor(block[i : i + step], device).float() for i in range(0, len(block), step))
-                return np.concatenate([network(part).cpu().numpy() for part in parts])
-
-        return within_memory(scores, device)

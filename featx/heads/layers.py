@@ -7,6 +7,8 @@ Words, each one layer:
 - ``relu leaky gelu silu elu tanh sigmoid``: activations; ``leaky.1`` for its slope
 - ``bn``: batch normalisation; ``drop.3``: dropout of 30 %
 - ``max``, ``avg``: pooling 2×2 (a side of one pixel stays one); ``gap``: average over the whole map
+- ``attend4``: so many learned queries, each an average over the whole map with weights of its own
+- ``split12``: a vector of so many parts side by side, such as layers of one width, to a map of so many positions
 - ``flat``: map to vector, in (c, h, w) order; put in by itself before a dense layer
 """
 
@@ -34,12 +36,14 @@ _NUMBERED = {
     "dense": r"([1-9]\d{0,5})()",
     "conv": r"conv([1-9]\d{0,5})(?:x([1-9]\d?))?",
     "drop": r"drop(0?\.\d+)()",
+    "attend": r"attend([1-9]\d{0,3})()",
+    "split": r"split([1-9]\d{0,4})()",
     "leaky": r"leaky(0?\.\d+)?()",
 }
 _DEFAULTS = {"leaky": 0.01}
 
 #: Layers that need a map.
-FOR_MAPS = ("conv", "max", "avg", "gap")
+FOR_MAPS = ("conv", "max", "avg", "gap", "attend")
 
 _PLAIN = ("bn", "max", "avg", "gap", "flat", "relu", "gelu", "silu", "elu", "tanh", "sigmoid")
 
@@ -113,14 +117,14 @@ def trace(layers: tuple[Layer, ...], shape: tuple[int, ...], n_outputs: int) -> 
     ----------
     layers : tuple of Layer
     shape : tuple of int
-        Of one row: (c, h, w), or (d,), which layers for maps take as a map of one pixel.
+        Of one row: (c, h, w), tokens (t, c), or (d,), which layers for maps take as a map of one pixel.
     n_outputs : int
         Scores a row.
 
     Raises
     ------
     OptionError
-        If a layer for maps comes after the map was flattened.
+        If a layer for maps comes after the map was flattened, or a vector has no such parts.
 
     Examples
     --------
@@ -132,7 +136,9 @@ def trace(layers: tuple[Layer, ...], shape: tuple[int, ...], n_outputs: int) -> 
     def add(layer: Layer, after: tuple[int, ...]) -> None:
         steps.append(Step(layer, steps[-1].after if steps else shape, after))
 
-    if len(shape) == 1 and any(layer.kind in FOR_MAPS for layer in layers):
+    if len(shape) == 2:
+        add(Layer("tokens", shape[0]), (shape[1], shape[0], 1))
+    if len(shape) == 1 and {layer.kind for layer in layers} & {*FOR_MAPS} and layers[0].kind != "split":
         add(Layer("unflat"), (*shape, 1, 1))
     for layer in (*layers, Layer("dense", n_outputs)):
         now = steps[-1].after if steps else shape
@@ -149,11 +155,22 @@ def trace(layers: tuple[Layer, ...], shape: tuple[int, ...], n_outputs: int) -> 
                 add(layer, (now[0], max(1, now[1] // 2), max(1, now[2] // 2)))
             case "gap":
                 add(layer, (now[0],))
+            case "attend":
+                add(layer, (int(layer.number) * now[0],))
+            case "split":
+                add(layer, _split(now, int(layer.number)))
             case "flat":
                 add(layer, (int(np.prod(now)),))
             case _:
                 add(layer, now)
     return steps
+
+
+def _split(shape: tuple[int, ...], n: int) -> tuple[int, int, int]:
+    """Return the shape of the map that a vector of n parts becomes."""
+    if len(shape) != 1 or shape[0] % n:
+        raise OptionError(f"Rows of shape {shape} are not {n} vectors of one width side by side. Set parts=1.")
+    return shape[0] // n, n, 1
 
 
 def state_shapes(steps: list[Step]) -> dict[str, tuple[int, ...]]:
@@ -172,6 +189,8 @@ def state_shapes(steps: list[Step]) -> dict[str, tuple[int, ...]]:
         elif step.layer.kind == "conv":
             kernel = (step.layer.kernel, step.layer.kernel)
             shapes |= {f"{i}.weight": (outputs, inputs, *kernel), f"{i}.bias": (outputs,)}
+        elif step.layer.kind == "attend":
+            shapes |= {f"{i}.weight": (int(step.layer.number), inputs)}
         elif step.layer.kind == "bn":
             names = ("weight", "bias", "running_mean", "running_var")
             shapes |= {f"{i}.{name}": (outputs,) for name in names}
@@ -214,6 +233,10 @@ def _module(step: Step) -> nn.Module:
             return nn.MaxPool2d(size) if step.layer.kind == "max" else nn.AvgPool2d(size)
         case "gap":
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case "attend" | "split" | "tokens":
+            from featx.heads.attention import Attend, Tokens
+
+            return Attend(number, inputs) if step.layer.kind == "attend" else Tokens(number)
         case "flat":
             return nn.Flatten()
         case "unflat":

@@ -23,6 +23,7 @@ REGISTRY = {
     "centroid": "featx.heads.neighbors:CentroidHead",
     "lda": "featx.heads.lda:LDAHead",
     "svm": "featx.heads.linear:SVMHead",
+    "attentive": "featx.heads.attentive:AttentiveHead",
     "conv": "featx.heads.dense:ConvHead",
     "auto": "featx.model.auto_head:AutoHead",
 }

@@ -65,6 +65,7 @@ _FORMS = {
     "DenseHead": _Form("featx.heads.dense", {}, _NETWORK),
     "DenseRegressor": _Form("featx.heads.dense", _UNITS, _NETWORK),
     "ConvHead": _Form("featx.heads.dense", {}, _NETWORK),
+    "AttentiveHead": _Form("featx.heads.attentive", {}, _NETWORK),
     "XGBoostHead": _Form("featx.heads.boosted", _PROJECTION, _ROUNDS, tuple(_PROJECTION)),
     "XGBoostRegressor": _Form("featx.heads.boosted", _PROJECTION | _UNITS, _ROUNDS, tuple(_PROJECTION)),
 }
@@ -171,7 +172,7 @@ def is_exportable(estimator: Any) -> bool:
 
 def _restore_network(estimator: Any, _meta: Meta, arrays: Arrays, sizes: Sizes) -> None:
     shape = estimator.row_shape_
-    _require(isinstance(shape, list) and len(shape) in (1, 3), "row_shape_ is not a shape")
+    _require(isinstance(shape, list) and 1 <= len(shape) <= 3, "row_shape_ is not a shape")
     _require(all(type(side) is int and side > 0 for side in shape), "row_shape_ is not a shape")
     estimator.row_shape_ = tuple(shape)
     _require(math.prod(shape) == sizes["d"], "row_shape_ does not fit its features")
@@ -217,6 +218,7 @@ _SPECIAL: dict[str, Callable[[Any, Meta, Arrays, Sizes], None]] = {
     "DenseHead": _restore_network,
     "DenseRegressor": _restore_network,
     "ConvHead": _restore_network,
+    "AttentiveHead": _restore_network,
     "XGBoostHead": _restore_trees,
     "XGBoostRegressor": _restore_trees,
     "KNNHead": _restore_neighbors,

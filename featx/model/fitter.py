@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import clone
 
 from featx.errors import DataError, OptionError
-from featx.heads.dense import ConvHead
+from featx.heads.dense import MapClassifier
 from featx.heads.neighbors import KNNHead
 from featx.metrics import metric_of
 from featx.model.items import taught as taught_items
@@ -275,7 +275,7 @@ class HeadFitter:
 
     def _whole(self, positions: Positions, estimator: Any) -> NDArray[Any]:
         """Read rows at once, for those who cannot stream."""
-        if len(self.table.shape) > 2 and not isinstance(estimator, ConvHead):
+        if len(self.table.shape) > 2 and not isinstance(estimator, MapClassifier):
             raise DataError(
                 f"Head {self.head_name!r} needs one vector an image, got maps of {self.table.shape[1:]}. "
                 "Extract with --pool avg or --pool flatten, or fit --head conv."

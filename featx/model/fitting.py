@@ -16,6 +16,7 @@ from sklearn.base import clone
 from featx.datasets import split_warnings
 from featx.errors import DataError, OptionError
 from featx.features import Features, in_task, opened, relabelled
+from featx.heads.attentive import AttentiveHead
 from featx.heads.boosted import XGBoostHead, XGBoostRegressor
 from featx.heads.dense import ConvHead
 from featx.heads.lda import LDAHead
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 #: What ``--scale auto`` means, by class of head; every other gets "standard".
 _AUTO_SCALE = {
     KNNHead: "l2", KNNRegressor: "l2", CentroidHead: "l2", LDAHead: "l2",
-    XGBoostHead: "none", XGBoostRegressor: "none", ConvHead: "none",
+    XGBoostHead: "none", XGBoostRegressor: "none", ConvHead: "none", AttentiveHead: "none",
 }  # fmt: skip
 #: Penalties of a ridge on numbers where none is named: the best differ by orders of magnitude among targets.
 _ALPHAS = tuple(10.0**power for power in range(-2, 7))
@@ -80,10 +81,10 @@ def fit(features: Features | str | Path | Sequence[Features | str | Path], how: 
     `head` may also be an unfitted scikit-learn classifier. ``logreg`` without a ``C`` chooses it on the validation
     rows: by default the table's own, else a tenth of train, see `featx.model.rows.choose_rows`. ``ridge`` on numbers
     without an ``alpha`` takes the one of 0.01, 0.1, … 1,000,000 with the best leave-one-out R². The scaling
-    ``auto`` is ``l2`` for knn, centroid and lda, ``none`` for xgboost and conv, else ``standard``. A head learns from
-    all views that the table has, unless `views` says fewer; validation, test and calibration use plain images. After a
-    `refit`, validation accuracy and calibration are those of the fit before. `metric` is what a search, folds and the C
-    of ``logreg`` are chosen by; heads that stop early do so by their loss.
+    ``auto`` is ``l2`` for knn, centroid and lda, ``none`` for xgboost, conv and attentive, else ``standard``. A head
+    learns from all views that the table has, unless `views` says fewer; validation, test and calibration use plain
+    images. After a `refit`, validation accuracy and calibration are those of the fit before. `metric` is what a search,
+    folds and the C of ``logreg`` are chosen by; heads that stop early do so by their loss.
 
     Of several tables each is tried by itself; the best two, the best three and so on are tried side by side, with every
     column or every table weighing alike. The lowest loss on validation wins, and may be that of one table: see
