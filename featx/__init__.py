@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featx.datasets import open_dataset as open_dataset
     from featx.errors import FeatxError as FeatxError
     from featx.evaluation import Evaluation as Evaluation
+    from featx.evaluation import drift as drift
     from featx.evaluation import evaluate as evaluate
     from featx.extraction import extract as extract
     from featx.features import Features as Features
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from featx.recipe import Request as Request
     from featx.reporting import Report as Report
     from featx.reporting.report import report as report
+    from featx.sharing import card as card
+    from featx.sharing import push as push
     from featx.transformer import FeatureExtractor as FeatureExtractor
 
 __version__ = "0.1.0"
@@ -67,7 +70,7 @@ _HOMES = {
     "curation": ("Listing", "doubts", "duplicates", "search", "suggest"),
     "datasets": ("open_dataset",),
     "errors": ("FeatxError",),
-    "evaluation": ("Evaluation", "evaluate"),
+    "evaluation": ("Evaluation", "drift", "evaluate"),
     "extraction": ("extract",),
     "features": ("Features", "join"),
     "finetuning": ("FineTuneClassifier", "finetune"),
@@ -81,6 +84,7 @@ _HOMES = {
     "protocols": ("run_protocol",),
     "recipe": ("Recipe", "Request"),
     "reporting": ("Report", "report"),
+    "sharing": ("card", "push"),
     "transformer": ("FeatureExtractor",),
 }
 _ROOMS = {name: f"featx.{room}" for room, names in _HOMES.items() for name in names}

@@ -17,7 +17,8 @@ from featx.cli import cli
 from featx.cli.common import COMMON
 from featx.comparison.settings import Compare
 from featx.datasets import Source
-from featx.extraction import Extract, Options
+from featx.evaluation.drifting import Drifting
+from featx.extraction import ComputeOptions, Extract, Options
 from featx.features.export import Export
 from featx.finetuning.settings import FineTune
 from featx.model.settings import Classify, Ensemble, EvaluatingTable, Fit, Guesses, Loading, Reporting, Saving
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
     "datasets", "backbones", "probe", "engines", "store", "features", "metrics", "heads", "extraction", "transformer", "model",
-    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "serving",
+    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "sharing", "serving",
     "testing",
     "cli",
 ]  # fmt: skip
@@ -245,6 +246,7 @@ def test_the_command_the_function_and_the_estimator_agree(name, settings, estima
         ("ensemble", [featx.load, featx.ensemble, featx.Model.save], [Loading, Ensemble, Saving]),
         ("pack", [featx.load, featx.pack], [Loading, Packing]),
         ("serve", [featx.load], [Loading, Serving]),
+        ("drift", [featx.load, featx.drift], [Loading, Drifting, ComputeOptions]),
     ],
 )
 def test_no_option_is_named_by_hand_beside_a_keyword(name, functions, settings):

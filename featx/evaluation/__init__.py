@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from featx.evaluation.drifting import Drift, Shift, drift
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
 from featx.evaluation.metrics import ClassScores, Confusion, McNemar, ReliabilityBin, mcnemar
 from featx.evaluation.on_table import HeldOut, evaluate, held_out
@@ -13,13 +14,16 @@ from featx.evaluation.targets import HeldOutTargets, NumberScores, TargetEvaluat
 __all__ = [
     "ClassScores",
     "Confusion",
+    "Drift",
     "Evaluation",
     "HeldOut",
     "HeldOutTargets",
     "McNemar",
     "NumberScores",
     "ReliabilityBin",
+    "Shift",
     "TargetEvaluation",
+    "drift",
     "evaluate",
     "evaluate_predictions",
     "held_out",

@@ -432,13 +432,14 @@ def load(path: str | Path, how: Loading) -> Model:
     Parameters
     ----------
     path : path-like
-        The file.
+        The file, or ``hf://owner/name[@revision][/file]`` for one on the Hugging Face Hub: fetched once, nothing else
+        of the repository with it, and loaded without permissions.
     {options}
 
     Raises
     ------
     MissingDataError
-        If there is no such file.
+        If there is no such file, or the Hub cannot be reached.
     ModelFileError
         If it is damaged, was not written by featx, or needs a permission that was not given.
 
@@ -452,7 +453,13 @@ def load(path: str | Path, how: Loading) -> Model:
     ...     load(model.save(f"{folder}/digits.featx")).head_name
     'ridge'
     """
-    return read(Model, Path(path), allow_code=how.allow_code, unsafe_pickle=how.unsafe_pickle)
+    from featx.model.hub import fetch, is_address
+
+    if not is_address(path):
+        return read(Model, Path(path), allow_code=how.allow_code, unsafe_pickle=how.unsafe_pickle)
+    if how.allow_code or how.unsafe_pickle:
+        raise OptionError("A model of the Hub is loaded as data alone: leave out --allow-code and --unsafe-pickle.")
+    return read(Model, fetch(path), allow_code=False, unsafe_pickle=False)
 
 
 def extract_command(request: Request) -> str:

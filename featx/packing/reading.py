@@ -20,6 +20,7 @@ from featx.extraction.plan import Segment
 from featx.extraction.segments import compute_segments
 from featx.images import DecodePool
 from featx.model.fields import OUTPUTS, given_outputs, read_recipe
+from featx.model.hub import fetch, is_address
 from featx.model.predictions import Predictions, check_familiarity, readable
 from featx.model.settings import Classify, Predict
 from featx.model.target_predictions import LabelPredictions, NumberPredictions, answers
@@ -66,7 +67,7 @@ class PackedModel:
     Parameters
     ----------
     path : path-like
-        The ``.onnx`` file.
+        The ``.onnx`` file, or ``hf://owner/name/model.onnx`` for one on the Hugging Face Hub.
 
     Attributes
     ----------
@@ -90,7 +91,7 @@ class PackedModel:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+        self._path = fetch(path) if is_address(path) else Path(path)
         graph = read(self._path)
         told = {entry.key: entry.value for entry in graph.metadata_props}
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from featx.errors import FeatxError
+from featx.errors import FeatxError, OptionError
 from featx.images import DecodePool
 from featx.model import Predictions
 from featx.model.target_predictions import LabelPredictions, NumberPredictions
@@ -82,6 +82,8 @@ class Line:
     def __init__(
         self, model: Model | PackedModel, how: Serving, *, on_batch: Callable[[int], None] = lambda _: None
     ) -> None:
+        if getattr(model, "items", None) is not None:
+            raise OptionError("The model predicts items of several images, which are not served: type featx predict.")
         self.model, self._how, self._on_batch = model, how, on_batch
         self._frames = model.frames
         self._waiting: deque[_Ticket] = deque()
