@@ -52,7 +52,7 @@ def next_to_label(session: Session, n: int) -> dict[str, Any]:
         return {"rows": [], "why": [], "note": "Every image that may teach has a label."}
     p, random = session.head.probabilities, np.random.default_rng(session.revision)
     if not p.shape[1]:
-        drawn = np.sort(random.permutation(pool)[: max(2000, n)])
+        drawn = np.sort(random.permutation(pool)[: max(600, 4 * n)])
         chosen = drawn[differing(session.table, drawn, np.ones(len(drawn)), n, random)]
         note = "Nothing is learned yet: these stand for all. Label some of two classes or more."
         return {"rows": chosen.tolist(), "why": [""] * len(chosen), "note": note}

@@ -29,6 +29,8 @@ _GROWTH, _CHOOSERS = 1.5, 3000
 #: Longer rows are projected at random to so many columns, which keep angles (Johnson and Lindenstrauss).
 _LONGEST, _PROJECTED = 2048, 512
 _BLOCK = 2048
+#: The least penalty: what rounding in single precision cannot outweigh.
+_LEAST = 0.01
 _SHARPNESS = tuple(2.0 ** (power / 2) for power in range(1, 13))
 
 
@@ -63,6 +65,10 @@ class QuickHead:
                 [X.reshape(len(X), -1).astype(np.float32) @ self._projection for _, X in table.blocks(16 << 20)]
             )
             d = _PROJECTED
+        some = self._raw(np.sort(np.random.default_rng(0).permutation(len(table))[:_CHOOSERS]))
+        sd = some.std(axis=0)
+        self._mean = some.mean(axis=0)
+        self._scale = np.where(sd > 1e-6 * max(float(sd.max()), 1e-30), 1 / np.maximum(sd, 1e-30), 0).astype(np.float32)
         self.fold = np.array([zlib.crc32(b"%d" % group) % FOLDS for group in groups.tolist()])
         self._y: Labels = np.full(len(table), -1, np.int64)
         self._products = np.zeros((FOLDS, d, d), np.float32)
@@ -94,8 +100,11 @@ class QuickHead:
         self.scores = scores
         return True
 
-    def rows(self, which: Any) -> Floats:
-        """Return rows (m, d) as the head sees them."""
+    def _rows(self, which: Any) -> Floats:
+        """Return rows (m, d), standardised by what all rows are like."""
+        return np.asarray((self._raw(which) - self._mean) * self._scale, np.float32)
+
+    def _raw(self, which: Any) -> Floats:
         if self._Z is not None:
             return np.asarray(self._Z[which])
         return np.asarray(self._table[which].reshape(len(which), -1), np.float32)
@@ -116,7 +125,7 @@ class QuickHead:
         changed = np.flatnonzero(y != self._y)
         for at in range(0, len(changed), _BLOCK):
             rows = changed[at : at + _BLOCK]
-            X, old, new, fold = self.rows(rows), self._y[rows], y[rows], self.fold[rows]
+            X, old, new, fold = self._rows(rows), self._y[rows], y[rows], self.fold[rows]
             for f in np.unique(fold).tolist():
                 for sign, of in ((1, (old < 0) & (new >= 0)), (-1, (old >= 0) & (new < 0))):
                     part = X[of & (fold == f)]
@@ -130,7 +139,7 @@ class QuickHead:
         self._y = y
 
     def _solve(self, penalty: float, without: int | None) -> tuple[Floats, Floats]:
-        """Return weights (d, k) and intercepts (k,) of the ridge on all folds but one."""
+        """Return weights (d, k) and intercepts (k,), of standardised rows, of the ridge on all folds but one."""
         from scipy.linalg import cho_factor, cho_solve
 
         kept = [f for f in range(FOLDS) if f != without]
@@ -142,20 +151,15 @@ class QuickHead:
         S = self._products[kept].sum(axis=0)
         S /= np.float32(n)
         S -= np.outer(mean, mean).astype(np.float32)
-        sd = np.sqrt(np.maximum(np.diag(S), 0))
-        scale = np.where(sd > 1e-4 * max(float(sd.max()), 1e-30), 1 / np.maximum(sd, 1e-30), 0).astype(np.float32)
-        S *= scale[:, None]
-        S *= scale
-        S[np.diag_indices(d)] += np.float32(penalty * d / 100)
-        targets = ((sums / n - share[:, None] * mean) * scale).T.astype(np.float32)
+        S[np.diag_indices(d)] += np.float32(max(penalty * d / 100, _LEAST))
+        targets = (sums / n - share[:, None] * mean).T.astype(np.float32)
         W = cho_solve(cho_factor(S, lower=True, overwrite_a=True, check_finite=False), targets, check_finite=False)
-        W *= scale[:, None]
         return W, (share - mean @ W).astype(np.float32)
 
     def _choose(self, taught: NDArray[np.intp]) -> None:
         """Choose the penalty that predicts folds best from the others."""
         some = taught[:: max(1, len(taught) // _CHOOSERS)]
-        X, y, losses = self.rows(some), self._y[some], []
+        X, y, losses = self._rows(some), self._y[some], []
         for penalty in _PENALTIES:
             scores = np.empty((len(some), self._counts.shape[1]), np.float32)
             for f in range(FOLDS):
@@ -167,6 +171,7 @@ class QuickHead:
     def _scores(self, whole: tuple[Floats, Floats], folds: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
         scores = np.empty((len(self._table), self._counts.shape[1]), np.float32)
         honest = np.empty_like(scores)
+        whole, *folds = (self._of_raw(*one) for one in (whole, *folds))
         for where, X in self._blocks():
             scores[where] = honest[where] = X @ whole[0] + whole[1]
             taught = self._y[where] >= 0
@@ -177,6 +182,11 @@ class QuickHead:
         empty = self._counts.sum(axis=0) == 0
         scores[:, empty] = honest[:, empty] = -np.inf
         return scores, honest
+
+    def _of_raw(self, W: Floats, b: Floats) -> tuple[Floats, Floats]:
+        """Return weights and intercepts that give the same scores of rows as they are."""
+        W = W * self._scale[:, None]
+        return W, b - self._mean @ W
 
 
 def _softmax(scores: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from featx.features import Features
     from featx.model import Model
+
+log = logging.getLogger("featx")
 
 #: Labelled rows of val and test from which on accuracy is theirs; with fewer it is over folds.
 _ENOUGH = 20
@@ -258,8 +261,12 @@ class Session:
         while not self._closed.is_set():
             self._to_learn.wait()
             self._to_learn.clear()
-            if not self._closed.is_set():
+            if self._closed.is_set():
+                return
+            try:
                 self.learn_now()
+            except Exception:  # labels are safe, and the next batch may be learned
+                log.exception("The head has not learned the labels as they stand.")
 
     def _watch(self) -> None:
         size = -1
