@@ -140,7 +140,8 @@ def measure(client, truth, pid):
     print(f"next to label, 48                 {timed(lambda: client.post('api/next', json={'n': 48}), 3):8.2f} s")
     print(f"doubts                            {timed(lambda: client.post('api/doubts', json={}), 3):8.2f} s")
     print(
-        f"slices                            {timed(lambda: client.post('api/slices', json={'column': 'label'}), 3):8.2f} s"
+        "slices                            "
+        f"{timed(lambda: client.post('api/slices', json={'column': 'label'}), 3):8.2f} s"
     )
     print(f"outliers                          {timed(lambda: client.post('api/outliers', json={}), 1):8.2f} s")
     own, mapped = memory(pid)

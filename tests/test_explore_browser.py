@@ -157,8 +157,8 @@ def test_a_lasso_chooses_many_and_one_key_labels_them_all(server, open_page):
     page.mouse.up()
     expect(page.locator("#note")).to_contain_text("chosen")
     n = page.evaluate("async () => (await import('./page/state.js')).state.chosen.size")
-    page.keyboard.type(HOSTILE)
-    page.keyboard.press("Enter")
+    page.locator("#name").fill(HOSTILE)
+    page.locator("#name").press("Enter")
 
     assert n > N / 2
     labelled(page, n)
