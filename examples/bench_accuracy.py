@@ -267,18 +267,13 @@ def draw(found: list[Row], path: Path) -> None:
             kind = "auto" if head == "auto" else "peer" if head in PEERS else layers
             colour, marker = LOOKS[kind]
             axis.scatter(seconds, accuracy, s=160 if kind == "auto" else 40, color=colour, marker=marker, zorder=3)
-            axis.annotate(
-                head.removeprefix("sklearn-"),
-                (seconds, accuracy),
-                xytext=(5, 3),
-                textcoords="offset points",
-                fontsize=7,
-            )
         axis.set_xscale("log")
         axis.set_title("all images" if n == "all" else f"{n} image{'s' * (n != '1')} a class", fontsize=10)
         axis.set_xlabel("processor seconds of the fit")
         axis.grid(alpha=0.3)
-        axis.margins(x=0.2)
+        axis.margins(x=0.25, y=0.08)
+        axis.set_xlim(axis.get_xlim())
+        axis.set_ylim(axis.get_ylim())
     axes[0][0].set_ylabel("test accuracy, %")
     named = {
         "default": "featx, last layer",
@@ -289,7 +284,29 @@ def draw(found: list[Row], path: Path) -> None:
     for kind, label in named.items():
         axes[0][-1].scatter([], [], color=LOOKS[kind][0], marker=LOOKS[kind][1], label=label)
     axes[0][-1].legend(fontsize=7, loc="lower right")
+    figure.draw_without_rendering()
+    for axis, n in zip(axes[0], shots, strict=True):
+        named = {(head, layers): by_shots[n] for (head, layers), by_shots in points.items() if n in by_shots}
+        write_names(axis, [(head.removeprefix("sklearn-"), *at[::-1]) for (head, _), at in named.items()])
     figure.savefig(path, dpi=150)
+
+
+def write_names(axis: Any, named: list[tuple[str, float, float]]) -> None:
+    """Write each name beside its point, where no point and no other name is; nowhere if there is no such place."""
+    points = [tuple(axis.transData.transform((x, y))) for _, x, y in named]
+    legend = axis.get_legend()
+    box = legend.get_window_extent() if legend else None
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points] + ([box.extents] if box else [])
+    scale = axis.figure.dpi / 72
+    for (name, x, y), (left, below) in zip(named, points, strict=True):
+        width, height = 3.9 * len(name) * scale, 8 * scale
+        for dx, dy in ((7, -3), (-7 - width, -3), (-width / 2, 7), (-width / 2, -15), (5, 6), (5, -13)):
+            place = left + dx, below + dy, left + dx + width, below + dy + height
+            if not any(a < place[2] and c > place[0] and b < place[3] and d > place[1] for a, b, c, d in taken):
+                taken.append(place)
+                offset = dx / scale, dy / scale
+                axis.annotate(name, (x, y), xytext=offset, textcoords="offset points", fontsize=7)
+                break
 
 
 def main() -> None:

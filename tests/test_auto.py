@@ -22,10 +22,13 @@ CHEAP = {"heads": "ridge,centroid,knn"}
 
 @pytest.fixture(scope="module")
 def halves():
-    """Rows of four classes, of which one table tells the first bit, another the second, and a third nothing."""
+    """Rows of four classes: one table tells the first bit, another the second by a product, and a third nothing."""
     random, y = np.random.default_rng(0), np.arange(360) % 4
-    bits = [np.outer(y >> bit & 1, np.ones(3)) + random.normal(0, 0.8, (360, 3)) for bit in (0, 1)]
-    return beside(*bits, random.normal(0, 1, (360, 50)), y=y, splits=np.repeat(["train", "val", "test"], 120))
+    first = np.outer(y & 1, np.ones(3)) + random.normal(0, 0.8, (360, 3))
+    second = random.normal(0, 1, (360, 2))
+    second[:, 0] = np.abs(second[:, 0]) * np.sign(second[:, 1]) * (2 * (y >> 1) - 1)
+    splits = np.repeat(["train", "val", "test"], 120)
+    return beside(first, second, random.normal(0, 1, (360, 50)), y=y, splits=splits)
 
 
 @pytest.fixture(scope="module")

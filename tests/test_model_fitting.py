@@ -316,7 +316,7 @@ def test_scaling_and_head_equal_a_plain_sklearn_pipeline(features):
     X, y = features.X, features.y
     plain = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-8, max_iter=5000))
     plain.fit(X[rows.train], y[rows.train])
-    model = fit(features, "logreg", settings={"C": 0.01, "tol": 1e-7})
+    model = fit(features, "logreg", settings={"C": 0.01, "tol": 1e-7}, scale="standard")
 
     np.testing.assert_allclose(model.head.coef_, plain[1].coef_, atol=1e-3)
     np.testing.assert_allclose(model.head.intercept_, plain[1].intercept_, atol=1e-2)
@@ -490,3 +490,22 @@ def test_a_refit_keeps_what_was_chosen(features):
 
 def test_settings_that_are_sequences_are_no_obstacle(features):
     fit(features, RidgeHead(alpha=np.logspace(0, 4, 5)))
+
+
+def test_a_feature_that_hardly_varies_in_few_rows_is_not_blown_up():
+    X = np.random.default_rng(0).normal(size=(400, 40)).astype("float32")
+    few, all_rows = X[:4], X
+
+    plain, careful = (np.ptp(FeatureScaler("standard", prior=prior).fit(few).scale_) for prior in (0, 10))
+    assert careful < plain / 2
+    exact, near = (FeatureScaler("standard", prior=prior).fit(all_rows).scale_ for prior in (0, 10))
+    np.testing.assert_allclose(near, exact, rtol=0.02)
+
+
+def test_a_prior_is_of_each_block_by_itself():
+    X = np.random.default_rng(0).normal(size=(5, 6)) * np.repeat([1.0, 1000.0], 3)
+
+    together = FeatureScaler("standard", [(3, 1.0), (3, 1.0)], prior=10).fit(X).scale_
+    apart = [FeatureScaler("standard", prior=10).fit(part).scale_ for part in (X[:, :3], X[:, 3:])]
+
+    np.testing.assert_allclose(together, np.concatenate(apart))

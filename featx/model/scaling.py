@@ -38,6 +38,9 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
         Of vectors of several tables side by side: how many columns each has, and its weight. ``standard`` brings the
         columns of a block to this deviation instead of 1, and so makes a penalty on their coefficients weaker by its
         square; ``l2`` brings the rows of each block to this length.
+    prior : float
+        With ``standard``: how many rows of evidence stand for all features of a vector, or of its block, varying alike.
+        Few rows tell the variance of a feature badly, and one that by chance hardly varies in them is not blown up.
 
     Attributes
     ----------
@@ -52,9 +55,10 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
     [[-1.0, 0.0], [1.0, 0.0]]
     """
 
-    def __init__(self, kind: str = "standard", blocks: Sequence[tuple[int, float]] = ()) -> None:
+    def __init__(self, kind: str = "standard", blocks: Sequence[tuple[int, float]] = (), *, prior: float = 0.0) -> None:
         self.kind = kind
         self.blocks = blocks
+        self.prior = prior
 
     def fit(self, X: NDArray[Any], y: Any = None) -> FeatureScaler:  # noqa: ARG002 - scikit-learn's signature
         """Learn from rows `X` of shape (n, …)."""
@@ -86,6 +90,10 @@ class FeatureScaler(TransformerMixin, BaseEstimator):
         spread = np.sqrt(deviation / n)
         # Rounding leaves a constant feature with a tiny spread that would blow it up.
         constant = spread <= 1e-6 * np.abs(mean)
+        if self.prior and np.ndim(spread) == 1:
+            sizes = widths.astype(np.int64) if len(widths) else np.array([len(spread)])
+            usual = np.add.reduceat(spread**2, np.cumsum([0, *sizes[:-1]])) / sizes
+            spread = np.sqrt((n * spread**2 + self.prior * np.repeat(usual, sizes)) / (n + self.prior))
         self.mean_ = np.asarray(mean, dtype=np.float32)
         self.scale_ = np.where(constant, 1.0, spread).astype(np.float32)
         if len(widths):

@@ -70,6 +70,6 @@ def seconds_of(head: str, n: int, d: int, k: int) -> float:
         "logreg": 0.1 + 1200 * n * d * k / _SPEED,
         "svm": 0.1 + 1200 * n * d * k / _SPEED,
         "mlp": 2.0 + 6 * 20 * n * (d * 256 + 40_000) / _SPEED,
-        "xgboost": 1.0 + 100 * n * min(d, 256) * k * 20 / _SPEED,
+        "xgboost": 2.0 + 100 * n * min(d, 256) * k * 100 / _SPEED,
     }.get(head, 5.0)
     return least + more
