@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featx.attribution import Saliency as Saliency
+    from featx.attribution import saliency as saliency
     from featx.cluster import RayCluster as RayCluster
     from featx.comparison import Comparison as Comparison
     from featx.comparison import compare as compare
@@ -65,6 +67,7 @@ __version__ = "0.1.0"
 
 #: Module → public names that it defines.
 _HOMES = {
+    "attribution": ("Saliency", "saliency"),
     "cluster": ("RayCluster",),
     "comparison": ("Comparison", "compare"),
     "curation": ("Listing", "doubts", "duplicates", "search", "suggest"),

@@ -180,3 +180,6 @@ class Reporting(Loading, Evaluating):
     """What a report is made of."""
 
     data: Any = option(None, "Where the images are, if they have moved.", metavar="DATA")
+    saliency: bool = option(
+        False, "Also show what in the images the model goes by, of heads with gradients; takes some seconds."
+    )

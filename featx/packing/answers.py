@@ -47,7 +47,7 @@ class Answers(nn.Module):
         else:
             said = numbers_of(model.head, model.head_name)
         ood = _Familiarity(model.ood) if isinstance(model.ood, OODScore) else None
-        self.says = _Said(_Scaling(model.scaler), said, ood)
+        self.says = _Said(Scaling(model.scaler), said, ood)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities or numbers (n, k), and familiarity (n,), of rows (n, …), all float32."""
@@ -87,7 +87,7 @@ class _Mean(nn.Module):
         return tuple(sums if self.knows_familiarity else sums[:1])
 
 
-class _Scaling(nn.Module):
+class Scaling(nn.Module):
     """A fitted `featx.model.scaling.FeatureScaler`."""
 
     mean: Tensor
@@ -104,6 +104,7 @@ class _Scaling(nn.Module):
             self.widths, self.weights = scaler.widths_.tolist(), scaler.weights_.tolist()
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Return rows (n, …) scaled."""
         if self.kind == "standard":
             return (rows - self.mean) / self.scale
         if self.widths:

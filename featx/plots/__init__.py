@@ -13,7 +13,7 @@ from __future__ import annotations
 from featx.plots.bars import plot_class_counts, plot_class_scores, plot_leaderboard
 from featx.plots.confusion import plot_confusion
 from featx.plots.curves import plot_history, plot_reliability, plot_shots, plot_training_size
-from featx.plots.images import plot_images
+from featx.plots.images import plot_images, plot_saliency
 from featx.plots.numbers import plot_predicted, plot_residuals
 from featx.plots.points import plot_map
 from featx.plots.style import INK, RULE, SERIES, styled
@@ -32,6 +32,7 @@ __all__ = [
     "plot_predicted",
     "plot_reliability",
     "plot_residuals",
+    "plot_saliency",
     "plot_shots",
     "plot_training_size",
     "styled",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
 
+    from featx.attribution import Saliency
+
 #: Side of an image, and height of its caption, in units of a cell.
 _SIDE, _CAPTION = 0.94, 0.30
 
@@ -54,3 +56,35 @@ def plot_images(
     ax.set(xlim=(0, columns), ylim=(n_rows * height, 0), aspect="equal")
     ax.set_axis_off()
     return ax
+
+
+def plot_saliency(
+    seen: Saliency,
+    captions: Sequence[str] = (),
+    *,
+    wrong: Sequence[bool] = (),
+    columns: int = 4,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw images, and beside each what in it speaks for its label.
+
+    Parameters
+    ----------
+    seen : Saliency
+        From `featx.saliency`.
+    captions : sequence of str
+        A line or two under each image; by default the label.
+    wrong : sequence of bool
+        Which captions are those of mistakes, drawn in another colour.
+    columns : int
+        Pairs a row.
+    ax : Axes, optional
+        Where to draw.
+    """
+    from PIL import Image
+
+    pairs = zip(seen.images, seen.overlays(), strict=True)
+    images = [Image.fromarray(pixels) for pair in pairs for pixels in pair]
+    texts = [text for caption in captions or seen.labels for text in (caption, "")]
+    mistakes = [flag for flag in wrong for _ in range(2)]
+    return plot_images(images, texts, wrong=mistakes, columns=2 * columns, ax=ax)

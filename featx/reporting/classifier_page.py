@@ -29,7 +29,7 @@ def classifier_page(findings: Findings, drawings: list[Drawing]) -> str:
     model, on_table = findings.model, findings.on_table
     table = on_table.table if on_table else None
     curves = [d.name for d in drawings if d.name.endswith(("-epoch", "-iteration"))]
-    inline = {"leaderboard", "shots", "classes", "reliability", "training-size", *curves}
+    inline = {"leaderboard", "shots", "classes", "reliability", "training-size", "saliency", *curves}
     context: dict[str, Any] = {
         "title": findings.title,
         "lead": _lead(findings),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from featx.attribution import Saliency
+    from featx.evaluation import Evaluation
     from featx.reporting.findings import Findings, TableFindings
 
 #: Dots per inch of the PNG files.
@@ -194,17 +196,33 @@ def _of_data(on_table: TableFindings) -> Iterator[Drawing]:
 
 def _of_images(on_table: TableFindings) -> Iterator[Drawing]:
     choice, table, found = on_table.choice, on_table.table, on_table.evaluation
-    confidence = confidences(found)
+    wrong = found.y_true != found.y_pred
     for name, chosen in (("predictions", choice.predictions), ("mistakes", choice.mistakes[:N_PREDICTIONS])):
         rows = [row for row in chosen if on_table.positions([row])[0] in on_table.thumbnails]
-        captions = [
-            f"{found.classes[found.y_true[row]]}\n→ {found.classes[found.y_pred[row]]} {100 * confidence[row]:.0f} %"
-            for row in rows
-        ]
-        wrong = (found.y_true != found.y_pred)[rows].tolist()
-        yield from _image_grid(name, on_table, on_table.positions(rows), captions, wrong)
+        captions = _predicted(found, rows)
+        yield from _image_grid(name, on_table, on_table.positions(rows), captions, wrong[rows].tolist())
     rows = [row for row in on_table.samples if row in on_table.thumbnails]
     yield from _image_grid("samples", on_table, rows, [table.classes[table.y[row]] for row in rows], [])
+    if on_table.seen is not None and on_table.seen[0]:
+        yield _of_saliency(*on_table.seen, found)
+
+
+def _of_saliency(rows: list[int], seen: Saliency, found: Evaluation) -> Drawing:
+    def draw(ax: Axes) -> Axes:
+        wrong = (found.y_true != found.y_pred)[rows].tolist()
+        return plots.plot_saliency(seen, _predicted(found, rows), wrong=wrong, columns=3, ax=ax)
+
+    alt = f"{len(rows)} images, and beside each the places that speak for what is predicted, the others dim and grey."
+    return Drawing("saliency", alt, (7.5, 1.6 * -(-len(rows) // 3)), draw)
+
+
+def _predicted(found: Evaluation, rows: Sequence[int]) -> list[str]:
+    """Return what stands under an image: its class, what was predicted, and how sure."""
+    confidence = confidences(found)
+    return [
+        f"{found.classes[found.y_true[row]]}\n→ {found.classes[found.y_pred[row]]} {100 * confidence[row]:.0f} %"
+        for row in rows
+    ]
 
 
 def _image_grid(

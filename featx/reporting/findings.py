@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.curation import doubts
-from featx.errors import DataError, OptionError
+from featx.datasets import item_id
+from featx.errors import DataError, ImageError, OptionError
 from featx.evaluation import held_out
 from featx.evaluation.rows import known_content
 from featx.plots.points import project
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from featx.attribution import Saliency
     from featx.curation import Listing
+    from featx.datasets import Dataset
     from featx.evaluation import Evaluation, HeldOut
     from featx.features import Features
     from featx.model import Model
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 _REFIT_SECONDS = 6.0
 #: Rows whose labels look wrong that are shown.
 _MOST_DOUBTED = 24
+#: Images in which places are looked for that count: in the page each is twice there, at the network's size.
+_MOST_SEEN = 6
 
 log = logging.getLogger("featx")
 
@@ -66,6 +71,8 @@ class TableFindings:
         JPEGs by position in the table.
     images_note : str
         Why there are none.
+    seen : tuple of (list of int, Saliency) or None
+        Rows of the evaluation, and what in their images speaks for what is predicted; None where nobody asked.
     """
 
     table: Features
@@ -81,6 +88,7 @@ class TableFindings:
     sizes: Sizes
     thumbnails: Thumbnails
     images_note: str
+    seen: tuple[list[int], Saliency] | None
 
     def positions(self, rows: Sequence[int]) -> list[int]:
         """Return where rows of the evaluation are in the table."""
@@ -116,7 +124,9 @@ class Findings:
     command: str = ""
 
 
-def find_on_table(model: Model, table: Features, split: str | None = None, data: Any = None) -> TableFindings:
+def find_on_table(
+    model: Model, table: Features, split: str | None = None, data: Any = None, *, saliency: bool = False
+) -> TableFindings:
     """Evaluate `model` on `table` and gather all that is worth looking at.
 
     Parameters
@@ -129,6 +139,13 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
         By default ``test`` where there is one, else all rows that the model was not trained on.
     data : optional
         Where the images are, if not where the table says.
+    saliency : bool
+        Whether to look for what in the images speaks for what is predicted.
+
+    Raises
+    ------
+    OptionError
+        If that is asked of a model that cannot tell.
     """
     table = model.rows_for(table)
     name, held = _hold_out(model, table, split)
@@ -154,7 +171,27 @@ def find_on_table(model: Model, table: Features, split: str | None = None, data:
         sizes=accuracy_by_size(model, table, held, evaluation.accuracy, seconds=_REFIT_SECONDS),
         thumbnails={} if dataset is None else make_thumbnails(dataset, table, order),
         images_note=note,
+        seen=_seen(model, dataset, held, evaluation, choice) if saliency and dataset is not None else None,
     )
+
+
+def _seen(
+    model: Model, dataset: Dataset, held: HeldOut, evaluation: Evaluation, choice: Choice
+) -> tuple[list[int], Saliency]:
+    """Return the most confident mistakes and some more rows, and what in their images speaks for what is predicted."""
+    from featx.attribution import saliency
+
+    rows = list(dict.fromkeys([*choice.mistakes[: _MOST_SEEN // 2], *choice.predictions]))[:_MOST_SEEN]
+    place = {name: i for i, name in enumerate(dataset.ids)}
+    row_at = {place[name]: row for row in rows if (name := str(held.rows.ids[row])) in place}
+    images = {
+        row_at[i]: data
+        for i, data in dataset.iterate(sorted(row_at))
+        if not isinstance(data, ImageError) and item_id(data) == held.rows.item_ids[row_at[i]].tobytes()
+    }
+    same = [row for row in rows if row in images]
+    predicted = [evaluation.classes[evaluation.y_pred[row]] for row in same]
+    return same, saliency(model, [images[row] for row in same], predicted)
 
 
 def _doubted(model: Model, table: Features) -> Listing | None:

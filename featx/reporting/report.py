@@ -149,7 +149,7 @@ def report(subject: Any, how: _Reported) -> Report:
             if model.outputs is not None:
                 about: dict[str, Any] = {"title": _title(rows, model), "split": how.split, "data": how.data}
                 return Report(*targets_page(model, found, command=how.command, **about))
-            on_table = find_on_table(model, found, how.split, how.data)
+            on_table = find_on_table(model, found, how.split, how.data, saliency=how.saliency)
             notes = [*notes, *filter(None, [on_table.images_note])]
     findings = Findings(
         title=_title(rows, model),
