@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "importing", "errors", "machine", "devices", "files", "progress", "settings", "targets", "recipe", "images", "augment",
     "datasets", "backbones", "probe", "engines", "store", "features", "metrics", "heads", "extraction", "transformer", "model",
-    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "plots", "reporting", "packing", "exploring", "sharing", "serving",
+    "evaluation", "curation", "finetuning", "comparison", "protocols", "cluster", "packing", "attribution", "plots", "reporting",
+    "exploring", "sharing", "serving",
     "testing",
     "cli",
 ]  # fmt: skip

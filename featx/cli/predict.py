@@ -252,7 +252,7 @@ def own_table(classifier: Model) -> Features:
 
 
 def _images(table: Features) -> Dataset:
-    from featx.reporting.thumbnails import reopen
+    from featx.datasets import reopen
 
     source = table.provenance.get("source")
     if not source:

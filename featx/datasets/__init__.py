@@ -12,7 +12,7 @@ from featx.importing import later
 
 if TYPE_CHECKING:
     from featx.datasets.dataset import UNLABELLED, Dataset
-    from featx.datasets.opening import open_dataset
+    from featx.datasets.opening import open_dataset, reopen
     from featx.datasets.settings import Source, TaskOptions, ValidationOptions
     from featx.datasets.splits import (
         DEFAULT_VAL,
@@ -35,6 +35,7 @@ __all__ = [
     "draw_validation",
     "item_id",
     "open_dataset",
+    "reopen",
     "shared_across_splits",
     "split_warnings",
 ]
@@ -44,7 +45,7 @@ if not TYPE_CHECKING:  # for a type checker a name that is not above is an error
         __name__,
         {
             "featx.datasets.dataset": "UNLABELLED Dataset",
-            "featx.datasets.opening": "open_dataset",
+            "featx.datasets.opening": "open_dataset reopen",
             "featx.datasets.settings": "Source TaskOptions ValidationOptions",
             "featx.datasets.splits": "DEFAULT_VAL ValidationShare draw_validation shared_across_splits split_warnings",
             "featx.images": "ImageData item_id",

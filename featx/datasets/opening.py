@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ FORMS = (
     "a folder of images, labels.csv with --images, .npz, .parquet, .tar, torchvision:CIFAR10, hf:owner/name, or digits"
 )
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+#: What a dataset's source says beside where its data are.
+_ABOUT = ("images", "image_column", "label_column", "split_column", "label_separator", "task")
 
 
 @keywords(Source)
@@ -125,6 +127,12 @@ def open_dataset(data: Any, settings: Source) -> Dataset:
             raise OptionError(f"--val must be a part between 0 and 1, as 0.1 or last:0.1; got {str(settings.val)!r}.")
         dataset = dataclasses.replace(dataset, validation=share)
     return dataset
+
+
+def reopen(source: Mapping[str, str]) -> Dataset:
+    """Open the images of `Dataset.source` again; a file that says more than that is not listened to."""
+    about: dict[str, Any] = {name: str(source[name]) for name in _ABOUT if name in source}
+    return open_dataset(str(source["data"]), **about)
 
 
 def _where(source: str, images: Path | None, columns: Columns) -> dict[str, str]:

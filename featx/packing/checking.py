@@ -192,7 +192,7 @@ def _spread(n: int, most: int) -> NDArray[np.intp]:
 
 
 def _fitted_on(model: Model) -> Dataset | None:
-    from featx.reporting.thumbnails import reopen
+    from featx.datasets import reopen
 
     try:
         table = model.table()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.comparison import name_of
+from featx.datasets import reopen
 from featx.errors import DataError, FeatxError
 from featx.files import write_whole
 from featx.model import Model, load
@@ -18,7 +19,6 @@ from featx.reporting.drawings import drawings
 from featx.reporting.findings import Findings, find_on_table
 from featx.reporting.predictions_page import predictions_drawings, predictions_page
 from featx.reporting.targets_page import targets_page
-from featx.reporting.thumbnails import reopen
 from featx.settings import keywords
 
 if TYPE_CHECKING:

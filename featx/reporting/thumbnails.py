@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
-from featx.datasets import item_id, open_dataset
+from featx.datasets import item_id, open_dataset, reopen
 from featx.errors import FeatxError, ImageError
 from featx.images import decode
 from featx.model.items import first_images
@@ -26,9 +26,6 @@ SIDE = 72
 MAX_THUMBNAILS = 3000
 MAX_BYTES = 3_400_000
 _QUALITY = 78
-
-#: What a dataset's source says beside where its data are.
-_ABOUT = ("images", "image_column", "label_column", "split_column", "label_separator", "task")
 
 #: Row → JPEG.
 Thumbnails = dict[int, bytes]
@@ -52,12 +49,6 @@ def open_images(table: Features, data: Any = None) -> tuple[Dataset | None, str]
         return reopen(source), ""
     except FeatxError as error:
         return None, f"Images are not shown: {error} Name them: --data DATA"
-
-
-def reopen(source: Mapping[str, str]) -> Dataset:
-    """Open the images of `Dataset.source` again; a file that says more than that is not listened to."""
-    about: dict[str, Any] = {name: str(source[name]) for name in _ABOUT if name in source}
-    return open_dataset(str(source["data"]), **about)
 
 
 def make_thumbnails(dataset: Dataset, table: Features, rows: Sequence[int]) -> Thumbnails:
