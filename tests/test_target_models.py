@@ -105,6 +105,32 @@ def test_a_ridge_on_numbers_chooses_its_penalty_where_none_is_named():
     assert not weak["chosen"]
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_logistic_regression_on_labels_chooses_its_penalty_by_what_is_reported(n):
+    """Of rare labels, that most are rightly absent says little: a strong penalty finds none and is often right."""
+    rng = np.random.default_rng(16)
+    X = rng.standard_normal((200, 20)).astype(np.float32)
+    scores = X @ rng.standard_normal((20, 3)) / 2 + 1.5 * rng.standard_normal((200, 3)) - 2.2
+    table = Features.from_arrays(X, targets=scores[:, :n] > 0, splits=np.repeat(["train", "val"], [120, 80]))
+
+    plain, named = featx.fit(table, "logreg"), featx.fit(table, "logreg", metric="map")
+    by_rows = featx.fit(table, "logreg-cv", settings={"scoring": "accuracy"})
+
+    assert plain.report["path"] == named.report["path"]
+    assert plain.report["val"]["map"] > by_rows.report["val"]["map"]
+    path = plain.report["path"]
+    assert max(path, key=lambda step: step["score"])["C"] == dict(plain.report["chosen"])["C"]
+    assert max(step["score"] for step in path) == pytest.approx(plain.report["val"]["map"])
+
+
+def test_a_penalty_is_chosen_where_no_validation_row_has_a_label():
+    train = np.arange(200) < 150
+    labels = (LINEAR[:200] > 1) & train[:, None]
+    table = Features.from_arrays(X[:200], targets=labels, splits=np.where(train, "train", "val"))
+    path = featx.fit(table, "logreg").report["path"]
+    assert all(0 <= step["score"] <= 1 for step in path)
+
+
 def test_files_of_classifiers_say_nothing_new(tmp_path):
     model = featx.fit(Features.from_arrays(X, (LINEAR[:, 0] > 0).astype(int)), "ridge")
     fields = json.loads(read_archive(model.save(tmp_path / "m.featx"))["model.json"])

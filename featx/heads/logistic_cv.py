@@ -42,7 +42,8 @@ class LogisticHeadCV(LinearClassifier):
         ``cv``; rows that are not held out are trained on. Not used where ``fit`` is given ``X_val``.
     scoring : str
         ``accuracy`` or ``neg_log_loss``, of several labels a row their mean over labels; or what ``featx fit --metric``
-        takes (`featx.metrics.METRIC_CHOICES`), which counts all rows alike.
+        takes (`featx.metrics.METRIC_CHOICES`), which counts all rows alike; that of labels is, of two classes, of
+        the second.
     one_standard_error : bool
         Take the smallest C whose mean score is within one standard error of the best (Breiman et al.,
         "Classification and regression trees", 1984), instead of the best.
@@ -205,13 +206,16 @@ class LogisticHeadCV(LinearClassifier):
 
     def _metric(self, coef: Any, intercept: Any, rows: Samples, held_out: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return a metric that is no mean over rows, of each fold on its own, shape (n_folds,)."""
-        metric, scores = metric_of("multilabel" if self.multilabel_ else "classify", self.scoring), []
+        # Of a single label y is (n,), as of two classes.
+        one = not self.multilabel_ and len(self.classes_) == 2 and self.scoring not in METRICS["classify"]
+        metric, scores = metric_of("multilabel" if self.multilabel_ or one else "classify", self.scoring), []
         for fold, held in enumerate(held_out):
             found = []
             for indices, block in rows.blocks():
                 Z = block[held[indices]] @ coef[fold].T + intercept[fold]
                 found.append(probabilities(self, Z if Z.shape[1] > 1 else Z[:, 0]).reshape(len(Z), -1))
-            scores.append(metric.worth(rows.targets[held], np.concatenate(found)))
+            truth, told = rows.targets[held], np.concatenate(found)
+            scores.append(metric.worth(truth[:, None], told[:, 1:]) if one else metric.worth(truth, told))
         return np.array(scores)
 
     def _gain(self, q: Array, targets: Array) -> Array:

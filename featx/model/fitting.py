@@ -194,7 +194,8 @@ def _fit(table: Features, how: Fit, balance: str = BALANCES[0]) -> Model:
         fitter = TargetFitter(viewed, scaler, name, limit, seed, origin, how.metric, targets=of_views.columns(kept))
     fitter.check_metric()
     if how.search is None:
-        estimator = _choosing(name, estimator, how, table.task, rows)
+        known = table if targets is None else targets.columns(kept)
+        estimator = _choosing(name, estimator, how, table.task, known.y[rows.val])
     tried = fitter.try_settings(estimator, rows, how.search, how.cv)
     estimator.set_params(**tried.best)
     first = last = fitter.fit(estimator, rows.train, rows.val)
@@ -351,12 +352,16 @@ def _check_numbers(table: Features, positions: NDArray[np.intp]) -> None:
             raise DataError(f"Row {row} ({table.ids[row]}) of the features holds NaN or infinity. Leave it out.")
 
 
-def _choosing(name: str, estimator: Any, how: Fit, task: str, rows: Parts) -> Any:
-    """Return the head that chooses its penalty by itself, where `settings` name none and it can."""
+def _choosing(name: str, estimator: Any, how: Fit, task: str, val: NDArray[Any]) -> Any:
+    """Return the head that chooses its penalty by itself, where `settings` name none and it can.
+
+    `val` are the targets of the validation rows, (n, …): their mean average precision chooses where they are labels.
+    """
     settings = how.settings or {}
-    if name == "logreg" and "C" not in settings and len(rows.val):
-        scoring = {} if how.metric is None else {"scoring": how.metric}
-        return make_head("logreg-cv", task=task, **scoring, **settings)
+    if name == "logreg" and "C" not in settings and len(val):
+        # Where no row has any label, that is of no rank, and the share of rightly absent ones is all there is.
+        usual = metric_of(task).name if task == "classify" or val.any() else "accuracy"
+        return make_head("logreg-cv", task=task, scoring=how.metric or usual, **settings)
     if name == "ridge" and task == "regress" and "alpha" not in settings:
         return estimator.set_params(alpha=_ALPHAS)
     return estimator
