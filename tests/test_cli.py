@@ -444,6 +444,7 @@ ON_NOTHING = {
     "extract": ["nowhere/"], "fit": ["nowhere.h5"], "predict": ["nowhere.featx", "a.jpg"],
     "evaluate": ["nowhere.featx"], "finetune": ["nowhere/"], "compare": ["nowhere/"], "layers": ["nosuchnet"],
     "search": ["nowhere.h5", "a.jpg"], "duplicates": ["nowhere.h5"], "doubts": ["nowhere.h5"], "suggest": ["nowhere.h5"],
+    "serve": ["nowhere.featx"], "drift": ["nowhere.featx", "nowhere/"], "explore": ["nowhere.h5"],
     "ensemble": ["nowhere.featx", "neither.featx"],
 }  # fmt: skip
 NUMBERS = [

@@ -64,7 +64,7 @@ def commands(text):
         typed = shlex.split(line, comments=True)
         words = [name for word in typed for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
         while words:
-            end = words.index("&&") if "&&" in words else len(words)
+            end = next((i for i, word in enumerate(words) if word in ("&&", "||")), len(words))
             yield words[:end]
             words = words[end + 1 :]
 

@@ -94,11 +94,12 @@ def test_function_estimator_and_command_take_the_same_settings():
     prefixed = {option.name.removeprefix("ft_") for option in compare.params if option.name.startswith("ft_")}
 
     assert typed - {"output", "as_json", "quiet", "verbose", "debug", "threads"} == function - {
-        "labels", "groups", "checkpoint", "on_progress"
+        "labels", "groups", "items", "slots", "times", "checkpoint", "on_progress"
     }  # fmt: skip
     assert function - estimator == {
         "data", "labels", "images", "image_column", "label_column", "split_column", "allow_outside", "name",
         "groups", "group_column", "group_regex", "group_by", "label_separator", "task",
+        "items", "item_column", "item_by", "slots", "slot_column", "times", "time_column",
         "max_errors", "test", "resume", "checkpoint", "checkpoint_minutes", "on_progress",
     }  # fmt: skip
     assert estimator <= function

@@ -165,7 +165,7 @@ def test_public_names_can_be_imported():
         (
             "knn",
             {"n_neighbors": 5},
-            "'n_neighbors'. Here it is called 'k'. Its settings: k, weights, temperature, device.",
+            "'n_neighbors'. Here it is called 'k'. Its settings: k, class_weight, weights, temperature, device.",
         ),
         ("ridge", {"alphas": (1, 2)}, "'alphas'. Here it is called 'alpha'."),
         ("mlp", {"hidden_layer_sizes": 64}, "'hidden_layer_sizes'. Here it is called 'hidden'."),
@@ -197,7 +197,7 @@ def test_heads_are_fitted_to_small_tables_without_torch(tmp_path):
 
 def test_libraries_that_scikit_learn_hardly_uses_wait_until_they_are_used():
     code = (
-        "import sys, featx.model, numpy, scipy, sklearn.utils.fixes as fixes\n"
+        "import sys, featx.heads, numpy, scipy, sklearn.utils.fixes as fixes\n"
         "assert not {'pandas', 'scipy.stats', 'numpy.f2py', 'sklearn.model_selection'} & {*sys.modules}\n"
         "assert fixes.scipy.stats.mode([1, 1, 2]).mode == 1 and numpy.f2py.run_main and scipy.stats.norm\n"
         "assert not hasattr(fixes, 'pd') or isinstance(fixes.pd.DataFrame, type)\n"

@@ -137,7 +137,7 @@ def of(states, name):
         ("KNNHead", lambda m, a: a.update({"codes_": a["codes_"][:-1]}), "codes_ has the shape"),
         ("DenseHead", lambda m, a: m["params"].update({"hidden": [16, 4]}), "0.weight has not the shape"),
         ("DenseHead", lambda m, a: m["params"].update({"layers": "9999999"}), "Unknown layer"),
-        ("DenseHead", lambda m, a: m["values"].update({"row_shape_": [8, 8]}), "row_shape_ is not a shape"),
+        ("DenseHead", lambda m, a: m["values"].update({"row_shape_": [4, 4, 2, 2]}), "row_shape_ is not a shape"),
         ("ConvHead", lambda m, a: m["values"].update({"row_shape_": [4, 4, 5]}), "row_shape_ does not fit"),
         ("DenseHead", lambda m, a: a.pop("state/0.bias"), "0.bias is missing"),
         ("XGBoostHead", lambda m, a: m.pop("booster"), "learner is missing"),

@@ -424,6 +424,13 @@ def test_a_scaled_table_is_the_scaled_rows(features):
     np.testing.assert_array_equal(seen, expected)
 
 
+@pytest.mark.parametrize("far", [600.0, 700.0, 740.0])
+def test_scores_far_apart_have_a_temperature_without_overflow(far):
+    scores = np.array([[0.0, -far], [-far, 0.0]] * 4)
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        assert np.isfinite(Calibration.fit(scores, np.array([0, 1] * 3 + [1, 1])).temperature)
+
+
 def test_temperature_calms_a_head_that_is_too_sure():
     rng = np.random.default_rng(0)
     true_logits = rng.normal(size=(4000, 5))

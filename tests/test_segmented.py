@@ -26,7 +26,11 @@ N = 1260
 #: More segments than a reader holds open.
 PIECES = 20
 #: Settings under which a head is quick.
-QUICK = {"mlp": {"hidden": 16, "epochs": 2}, "conv": {"layers": "conv2 relu max flat", "epochs": 1}}
+QUICK = {
+    "mlp": {"hidden": 16, "epochs": 2},
+    "conv": {"layers": "conv2 relu max flat", "epochs": 1},
+    "attentive": {"epochs": 1},
+}
 QUICK |= {
     "xgboost": {"n_estimators": 3},
     "logreg-cv": {"Cs": 3},
@@ -112,7 +116,7 @@ def same_model(both, *words, **options):
 
 
 @vectors
-@pytest.mark.parametrize("head", sorted(set(REGISTRY) - {"conv"}))
+@pytest.mark.parametrize("head", sorted(set(REGISTRY) - {"conv", "attentive"}))
 def test_every_head_learns_the_same(both, head):
     model = same_model(both, head, settings=QUICK.get(head, {}), test=True)
 
@@ -126,8 +130,9 @@ def test_heads_learn_the_same_from_a_stream(both, head):
 
 
 @maps
-def test_a_convolutional_head_learns_the_same(both):
-    same_model(both, "conv", settings=QUICK["conv"])
+@pytest.mark.parametrize("head", ["conv", "attentive"])
+def test_a_head_on_maps_learns_the_same(both, head):
+    same_model(both, head, settings=QUICK[head])
 
 
 @vectors

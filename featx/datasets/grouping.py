@@ -74,7 +74,7 @@ def with_items(dataset: Dataset, settings: Source) -> Dataset:
     for name, values in found.items():
         if len(values) != len(dataset):
             raise DataError(f"There are {len(dataset):,} images and {len(values):,} {name}. Give one for each image.")
-    dataset = dataclasses.replace(dataset, **found)
+    dataset = dataclasses.replace(dataset, **found) if found else dataset
     items, slots = dataset.items, dataset.slots
     if slots is not None and items is None:
         raise OptionError(

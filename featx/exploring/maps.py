@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,7 @@ def has_umap() -> bool:
 
 def umap(table: Features) -> Floats:
     """Return UMAP's place of each row, (n, 2), framed; of more than 30,000 rows, others lie beside their nearest."""
-    import umap as library
-
+    library = import_module("umap")  # without types, and rarely there
     rng = np.random.default_rng(0)
     some = np.sort(rng.permutation(len(table))[:_MOST_UMAP])
     reducer: Any = library.UMAP(n_neighbors=15, min_dist=0.1, metric="cosine", random_state=0, n_jobs=1)

@@ -126,7 +126,9 @@ def _fit_temperature(scores: NDArray[np.float64], codes: NDArray[np.intp]) -> tu
         slope = means.mean() - target
         low, high = (scale, high) if slope < 0 else (low, scale)
         curvature = (np.einsum("nk,nk,nk->n", powers, scores, scores) / sums - means**2).mean()
-        step = scale - slope / curvature if curvature > 0 else low
+        # Within the bracket; where there is hardly a curvature, the quotient may be more than a number holds.
+        inside = abs(slope) < curvature * (high - low)
+        step = scale - slope / curvature if inside else low
         step = step if low < step < high else float(np.sqrt(low * high))
         if abs(np.log(step / scale)) < 1e-6:
             break
