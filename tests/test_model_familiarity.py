@@ -75,6 +75,8 @@ def test_unfamiliar_rows_keep_their_probabilities_and_get_no_label(model):
 
     assert sum(label is None for label in found.labels) > 180
     assert np.isfinite(found.probabilities).all()
+    said = model.predict(strangers(), min_familiarity=0.05, unknown="other").tolist()
+    assert said == ["other" if label is None else label for label in found.labels]
     with pytest.raises(OptionError, match="--min-familiarity must be a number, at least 0, at most 1; got 2"):
         model.classify(strangers(), min_familiarity=2)
 
@@ -113,3 +115,5 @@ def test_the_command_abstains(tmp_path, capsys):
 
     assert {row["label"] is None for row in rows if row["familiarity"] < 0.2} == {True}
     assert all(row["label"] is not None for row in rows if row["familiarity"] >= 0.2)
+    assert main(["predict", path, str(features.path), "--min-familiarity", "0.2", "--unknown", "other"]) == 0
+    assert capsys.readouterr().out.count("other ") == sum(row["label"] is None for row in rows)

@@ -8,7 +8,9 @@ import pytest
 
 from featx.errors import DataError, MissingDataError, MissingExtraError, OptionError
 from featx.model import Predictions, write_csv
+from featx.model.outputs import Outputs
 from featx.model.tabulate import check_destination, write_rows
+from featx.model.target_predictions import LabelPredictions, answers
 
 
 def make(**changes):
@@ -49,6 +51,48 @@ def test_below_the_minimum_probability_the_model_abstains_but_shows_its_guess():
     assert third["label"] is None
     assert third["probability"] == 0.4
     assert third["top"][0] == ["cat", 0.4]
+
+
+def test_rows_without_a_label_get_the_word_that_is_asked_for_but_not_those_that_cannot_be_read(tmp_path):
+    predictions = make(min_probability=0.45, unknown="other")
+    for form in ("photos", "wide", "long"):
+        write_csv(predictions, tmp_path / f"{form}.csv", form=form)
+
+    assert predictions.labels == ("dog", None, "other")
+    assert [row["label"] for row in predictions.to_dict()["predictions"]] == ["dog", None, "other"]
+    assert [row[1] for row in rows_of(tmp_path / "photos.csv")] == ["predicted", "dog", "", "other"]
+    assert [row[1] for row in rows_of(tmp_path / "wide.csv")] == ["label", "dog", "", "other"]
+    assert rows_of(tmp_path / "long.csv")[-1] == ["test/3.jpg", "", "other", "0.4", ""]
+
+
+def test_several_labels_are_unknown_where_the_row_is_unfamiliar_and_none_where_none_is_probable():
+    outputs = Outputs("multilabel", ("cat", "dog"), (0.5, 0.5))
+    found = LabelPredictions(
+        ids=("a", "b", "c", "d"),
+        outputs=outputs,
+        array=np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.1], [np.nan, np.nan]]),
+        familiarity=np.array([0.5, 0.01, 0.5, np.nan]),
+        errors={3: "truncated"},
+        min_familiarity=0.05,
+        unknown="other",
+    )
+
+    assert found.labels == (("cat",), ("other",), (), None)
+    assert answers(found, "mask").tolist() == [("cat",), ("other",), (), None]
+    assert [row[0] for row in found.columns()[1]] == ["cat", "other", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"unknown": "other"}, "below --min-probability or --min-familiarity. Say that as well"),
+        ({"unknown": "cat", "min_probability": 0.5}, "--unknown 'cat' is a label of the model"),
+        ({"unknown": " ", "min_probability": 0.5}, "--unknown ' ' is no word"),
+    ],
+)
+def test_a_word_that_cannot_be_told_from_a_label_is_refused(how, said):
+    with pytest.raises(OptionError, match=said):
+        make(**how)
 
 
 def test_json_form_has_the_documented_keys_and_no_nan():

@@ -304,6 +304,17 @@ def test_an_address_that_is_taken_and_a_model_of_rows_are_refused_at_once(model)
         Server(featx.fit(rows, head="ridge", val=0), Serving(port=0))
 
 
+def test_a_service_says_the_word_for_rows_without_a_label_and_refuses_what_its_model_cannot(model, photos, serve):
+    said = serve(min_probability=1.0, unknown="other").post("/predict", files=form(files(photos)[0])).json()
+    assert said["predictions"][0]["label"] == "other"
+    for how, why in (
+        ({"min_familiarity": 0.1}, "cannot tell how familiar"),
+        ({"unknown": "other"}, "Say that as well"),
+    ):
+        with pytest.raises(OptionError, match=why):
+            Server(model, Serving(**HOW | how))
+
+
 def test_bad_values_are_refused_as_they_are_typed(capsys):
     assert main(["serve", "no.featx", "--max-body", "huge"]) == 1
     assert "A size is a number of bytes" in capsys.readouterr().err

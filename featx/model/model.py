@@ -17,10 +17,10 @@ from featx.extraction.options import ComputeOptions
 from featx.model.inputs import ImageRows, described, in_one_pass, inputs_of, loadable_requests
 from featx.model.items import as_items, combine_images, first_images
 from featx.model.parameters import count_parameters
-from featx.model.predictions import Predictions, check_familiarity, readable
+from featx.model.predictions import Predictions, check_thresholds, readable
 from featx.model.saving import ModelParts, read, write
 from featx.model.scores import relative_scores
-from featx.model.settings import Classify, Loading, Predict, Saving, Top
+from featx.model.settings import Classify, Loading, Predict, Saving, Thresholds, Top
 from featx.model.target_predictions import LabelPredictions, NumberPredictions, answers
 from featx.settings import keywords, part_of
 
@@ -111,7 +111,7 @@ class Model(ModelParts):
         """
         from featx.features import joined_if_tables
 
-        check_familiarity(how, known=self.ood is not None)
+        check_thresholds(how, self.columns, self.outputs, known=self.ood is not None)
         table = joined_if_tables(source)
         if table is not None:
             table = self._matching(table)
@@ -128,8 +128,7 @@ class Model(ModelParts):
             "images": members,
             "errors": reasons,
             "familiarity": None if self.ood is None else familiarity,
-            "min_probability": how.min_probability,
-            "min_familiarity": how.min_familiarity,
+            **vars(part_of(Thresholds, how)),
         }
         if self.outputs is not None:
             kind = LabelPredictions if self.outputs.task == "multilabel" else NumberPredictions

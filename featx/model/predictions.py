@@ -12,10 +12,11 @@ from featx.model.settings import Thresholds
 from featx.settings import check_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from featx.model.outputs import Outputs
     from featx.model.target_predictions import TargetPredictions
 
 Found = TypeVar("Found", bound="NDArray[Any]")
@@ -45,6 +46,8 @@ class Predictions(Thresholds):
         Ids of the images that each row is of, for a model of items.
     min_probability, min_familiarity : float
         Below either the model abstains: the row has probabilities but no label.
+    unknown : str, optional
+        The label of such rows, which is no class, instead of none.
 
     Examples
     --------
@@ -65,7 +68,7 @@ class Predictions(Thresholds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_familiarity(self, known=self.familiarity is not None)
+        check_thresholds(self, self.classes, None, known=self.familiarity is not None)
         assert self.probabilities.shape == (len(self.ids), len(self.classes))
         assert set(np.flatnonzero(np.isnan(self.probabilities).any(axis=1)).tolist()) == set(self.errors)
 
@@ -86,12 +89,20 @@ class Predictions(Thresholds):
         return np.asarray(self.probabilities.max(axis=1))
 
     @property
-    def labels(self) -> tuple[str | None, ...]:
-        """Name of the most probable class; None where the row could not be read or the model abstains."""
+    def sure(self) -> NDArray[np.bool_]:
+        """Rows that could be read and on which the model does not abstain, shape (n,)."""
         sure = self.confidence >= self.min_probability  # False for NaN
         if self.familiarity is not None:
             sure &= self.familiarity >= self.min_familiarity
-        return tuple(self.classes[j] if s else None for j, s in zip(self.best, sure, strict=True))
+        return np.asarray(sure)
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Name of the most probable class; `unknown` where the model abstains, None where the row could not be read."""
+        return tuple(
+            self.classes[j] if sure else None if i in self.errors else self.unknown
+            for i, (j, sure) in enumerate(zip(self.best, self.sure.tolist(), strict=True))
+        )
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Return the `k` most probable classes of each row, best first; nothing for a row that could not be read."""
@@ -106,7 +117,8 @@ class Predictions(Thresholds):
     def to_dict(self, k: int = 5) -> dict[str, Any]:
         """Return the JSON form of ``featx predict`` with the `k` best classes of each row.
 
-        An abstained row has label null and keeps its probability; an unreadable one has neither, and its reason.
+        An abstained row has label `unknown`, by default null, and keeps its probability; an unreadable one has neither,
+        and its reason.
         """
         familiarity = [None] * len(self) if self.familiarity is None else self.familiarity.tolist()
         rows = zip(self.ids, self.labels, self.confidence.tolist(), familiarity, self.top(k), strict=True)
@@ -132,8 +144,30 @@ def told_images(images: tuple[tuple[str, ...], ...] | None, i: int) -> dict[str,
     return {} if images is None else {"images": list(images[i])}
 
 
-def check_familiarity(asked: Thresholds, *, known: bool) -> None:
-    """Raise OptionError where rows are to be left out by a familiarity that the model does not know."""
+def check_thresholds(asked: Thresholds, names: Sequence[str], outputs: Outputs | None, *, known: bool) -> None:
+    """Raise OptionError where a model cannot abstain as it is asked to.
+
+    Parameters
+    ----------
+    asked : Thresholds
+    names : sequence of str
+        The classes, labels or numbers that it tells.
+    outputs : Outputs or None
+        None of a model of classes.
+    known : bool
+        Whether it knows how familiar rows are.
+    """
+    task = None if outputs is None else outputs.task
+    if task == "regress" and (asked.min_probability or asked.unknown is not None):
+        flag = "--min-probability" if asked.min_probability else "--unknown"
+        raise OptionError(f"{flag} is of labels, and this model predicts numbers. Leave it out.")
+    if asked.unknown is not None:
+        if not asked.unknown.strip() or asked.unknown in names:
+            what = "is a label of the model" if asked.unknown in names else "is no word"
+            raise OptionError(f"--unknown {asked.unknown!r} {what}. Name what is none of its labels: --unknown unknown")
+        if not asked.min_familiarity and (task == "multilabel" or not asked.min_probability):
+            which = "--min-familiarity" if task == "multilabel" else "--min-probability or --min-familiarity"
+            raise OptionError(f"--unknown is the label of rows below {which}. Say that as well.")
     if asked.min_familiarity and not known:
         raise OptionError(
             f"This model cannot tell how familiar images are: it had fewer than {FEWEST_ROWS} rows of train or of "

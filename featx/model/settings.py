@@ -118,6 +118,7 @@ class Thresholds:
     min_familiarity: float = option(
         0.0, "Rows unlike those learned from get no label; 0.01 costs 1 % of the others.", metavar="P", least=0, most=1
     )
+    unknown: str | None = option(None, "What those rows get instead of no label, such as unknown.", metavar="NAME")
 
     def __post_init__(self) -> None:
         check(self)

@@ -243,13 +243,13 @@ def _read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _long(predictions: Predictions, top: int) -> Iterator[Row]:
-    labels, confidence = predictions.labels, predictions.confidence.tolist()
+    labels, sure, confidence = predictions.labels, predictions.sure.tolist(), predictions.confidence.tolist()
     for i, (name, guesses) in enumerate(zip(predictions.ids, predictions.top(top), strict=True)):
         if i in predictions.errors:
             yield [name, "", "", "", predictions.errors[i]]
             continue
-        if labels[i] is None:
-            yield [name, "", "", confidence[i], ""]
+        if not sure[i]:
+            yield [name, "", labels[i] or "", confidence[i], ""]
             continue
         for rank, (label, probability) in enumerate(guesses, start=1):
             yield [name, rank, label, probability, ""]

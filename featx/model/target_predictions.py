@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.errors import OptionError
-from featx.model.predictions import check_familiarity, readable, told_images
+from featx.model.predictions import check_thresholds, readable, told_images
 from featx.model.settings import Thresholds
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ class TargetPredictions(Thresholds):
         As of `featx.model.Predictions`.
     min_probability, min_familiarity : float
         Labels less probable than the former are not given; rows less familiar than the latter have none.
+    unknown : str, optional
+        The one label of rows less familiar than that, instead of none.
     """
 
     ids: tuple[str, ...]
@@ -53,9 +54,7 @@ class TargetPredictions(Thresholds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_familiarity(self, known=self.familiarity is not None)
-        if self.min_probability and self.outputs.task == "regress":
-            raise OptionError("--min-probability is of labels, and this model predicts numbers. Leave it out.")
+        check_thresholds(self, self.outputs.names, self.outputs, known=self.familiarity is not None)
         assert self.array.shape == (len(self.ids), len(self.outputs.names))
 
     def __len__(self) -> int:
@@ -83,11 +82,19 @@ class LabelPredictions(TargetPredictions):
 
     @property
     def labels(self) -> tuple[tuple[str, ...] | None, ...]:
-        """Names of the labels from their thresholds on; None where the row could not be read or the model abstains."""
-        cuts = np.maximum(self.outputs.thresholds, self.min_probability)
+        """Names of the labels from their thresholds on; None where the row could not be read.
+
+        Where the model abstains it is `unknown` alone, by default None as well.
+        """
+        cuts, names = np.maximum(self.outputs.thresholds, self.min_probability), self.outputs.names
+        unknown = None if self.unknown is None else (self.unknown,)
         return tuple(
-            tuple(name for name, there in zip(self.outputs.names, row >= cuts, strict=True) if there) if known else None
-            for row, known in zip(self.array, self.answered.tolist(), strict=True)
+            tuple(name for name, there in zip(names, row >= cuts, strict=True) if there)
+            if known
+            else None
+            if i in self.errors
+            else unknown
+            for i, (row, known) in enumerate(zip(self.array, self.answered.tolist(), strict=True))
         )
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:

@@ -21,8 +21,8 @@ from featx.extraction.segments import compute_segments
 from featx.images import DecodePool
 from featx.model.fields import OUTPUTS, given_outputs, read_recipe
 from featx.model.hub import fetch, is_address
-from featx.model.predictions import Predictions, check_familiarity, readable
-from featx.model.settings import Classify, Predict
+from featx.model.predictions import Predictions, check_thresholds, readable
+from featx.model.settings import Classify, Predict, Thresholds
 from featx.model.target_predictions import LabelPredictions, NumberPredictions, answers
 from featx.packing.onnx_files import part_between, read, session
 from featx.settings import keywords, part_of
@@ -131,15 +131,14 @@ class PackedModel:
             If something is asked for that only a model file can do.
         """
         _refuse(how)
-        check_familiarity(how, known=len(self._outputs) > 1)
+        check_thresholds(how, self.columns, self.outputs, known=len(self._outputs) > 1)
         dataset = open_dataset(source)
         said, reasons = self._said(dataset, how)
         found: dict[str, Any] = {
             "ids": tuple(dataset.ids),
             "errors": reasons,
             "familiarity": said[1] if len(said) > 1 else None,
-            "min_probability": how.min_probability,
-            "min_familiarity": how.min_familiarity,
+            **vars(part_of(Thresholds, how)),
         }
         if self.outputs is not None:
             kind = LabelPredictions if self.outputs.task == "multilabel" else NumberPredictions

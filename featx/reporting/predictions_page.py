@@ -62,7 +62,7 @@ def predictions_page(predictions: Predictions, source: Any, drawings: list[Drawi
         pictures={drawing.name: drawing.inline() for drawing in drawings},
         n=len(predictions) - len(predictions.errors),
         mean_confidence=float(np.nanmean(confidence)) if len(order) else None,
-        n_unsure=sum(label is None for label in predictions.labels) - len(predictions.errors),
+        n_unsure=int((~predictions.sure).sum()) - len(predictions.errors),
         groups=groups,
         unsure=unsure,
         failed=[(predictions.ids[row], reason) for row, reason in sorted(predictions.errors.items())],

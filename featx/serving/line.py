@@ -16,7 +16,10 @@ import numpy as np
 from featx.errors import FeatxError, OptionError
 from featx.images import DecodePool
 from featx.model import Predictions
+from featx.model.predictions import check_thresholds
+from featx.model.settings import Thresholds
 from featx.model.target_predictions import LabelPredictions, NumberPredictions
+from featx.settings import part_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +96,9 @@ class Line:
         self._pools = self._opened()
         try:
             blank = [np.zeros((1, frame.height, frame.width, 3), np.uint8) for frame in self._frames]
-            self._answers(blank)  # opens the networks
+            _, familiarity = self._answers(blank)  # opens the networks
+            self._knows_familiarity = familiarity is not None
+            check_thresholds(how, model.columns, model.outputs, known=self._knows_familiarity)
         except BaseException:
             self._close_pools()
             raise
@@ -236,13 +241,11 @@ class Line:
             else:
                 array[i] = one[0]
                 familiarity[i] = np.nan if one[1] is None else one[1]
-        known = any(not isinstance(one, str) and one[1] is not None for one in said)
         found: dict[str, Any] = {
             "ids": tuple(ids),
             "errors": reasons,
-            "familiarity": familiarity if known else None,
-            "min_probability": self._how.min_probability,
-            "min_familiarity": self._how.min_familiarity if known else 0.0,
+            "familiarity": familiarity if self._knows_familiarity else None,
+            **vars(part_of(Thresholds, self._how)),
         }
         if model.outputs is None:
             return Predictions(classes=model.classes, probabilities=array, **found)
