@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 import featx
+from featx.cli import main
 from featx.errors import DataError
-from featx.evaluation import evaluate, evaluate_predictions, held_out, mcnemar
+from featx.evaluation import evaluate, evaluate_predictions, held_out, mcnemar, read_levels
 from featx.evaluation.evaluation import as_text
 from featx.evaluation.metrics import reliability
 from featx.features import Features
@@ -208,6 +209,65 @@ def test_the_text_shows_the_worst_of_many_classes():
     assert "worst 30 of 100" in text
     assert "c42 taken for c43" in text
     assert text.split("\n\n")[1].splitlines()[1].startswith("c42")
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_class_is_right_on_a_level_if_its_ancestor_is(tmp_path):
+    path = written(
+        tmp_path / "classes.csv",
+        "name;genus;family\nwolf;Canis;dogs\nlynx;;cats\ndog;Canis ;dogs\ncat;;cats\nyak;Bos;-\n",
+    )
+    levels = read_levels(path, ("cat", "dog", "lynx", "wolf"))
+    groups = np.array([0, 0, 0, 1, 1])
+    found = evaluate_predictions(
+        [0, 1, 1, 2, 3], [2, 3, 0, 2, 1], ("cat", "dog", "lynx", "wolf"), levels=levels, groups=groups
+    )
+
+    assert found.accuracy.n_correct == 1
+    assert [(s.level, s.n_ancestors, s.accuracy.n_correct) for s in found.per_level] == [
+        ("genus", 3, 3),
+        ("family", 2, 4),
+    ]
+    right = np.array([True, True, False, True, True])
+    assert found.per_level[1].accuracy == Accuracy.of(right, groups)
+    said = json.loads(json.dumps(found.to_dict(), allow_nan=False))["levels"]
+    assert [(level["level"], level["accuracy"]) for level in said] == [("genus", 0.6), ("family", 0.8)]
+    assert [line.split()[:4] for line in str(found).split("\n\n")[1].splitlines()[1:]] == [
+        ["genus", "3", "60.0", "%"],
+        ["family", "2", "80.0", "%"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("class,genus\ncat,Felis\n", r"no line for 1 of the model's 2 classes, the first of them 'dog'"),
+        ("class,genus\ncat,Felis\ndog,Canis\ncat,Lynx\n", "gives 'cat' other ancestors on a second line"),
+        ("class\ncat\ndog\n", "needs a header that names the class and"),
+        ("class,genus,genus\ncat,a,a\ndog,b,b\n", "needs a header that names the class and"),
+        ("", "is not a CSV with a header"),
+    ],
+)
+def test_a_hierarchy_that_says_too_little_or_two_things_is_refused(text, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        read_levels(written(tmp_path / "classes.csv", text), ("cat", "dog"))
+
+
+def test_a_hierarchy_is_named_by_its_file(model, tmp_path, capsys):
+    lines = [f"{name},{'even' if i % 2 == 0 else 'odd'}\n" for i, name in enumerate(NAMES)]
+    path, features = written(tmp_path / "digits.csv", "digit,parity\n" + "".join(lines)), table(tmp_path, *digits(300))
+    found = evaluate(model, features, hierarchy=path)
+    file = str(model.save(tmp_path / "m.featx"))
+
+    assert found.per_level[0].accuracy.value == np.mean(found.y_true % 2 == found.y_pred % 2) > found.accuracy.value
+    assert main(["evaluate", file, str(features.path), "--hierarchy", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["levels"] == found.to_dict()["levels"]
+    assert main(["evaluate", file, str(features.path), "--hierarchy", str(tmp_path / "no.csv")]) == 1
+    assert "No hierarchy at" in capsys.readouterr().err
 
 
 @pytest.fixture

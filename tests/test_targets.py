@@ -217,6 +217,7 @@ def test_models_of_the_command_line_predict_and_are_evaluated(photos, cache, tag
     assert (tmp_path / "e.csv").read_text().startswith("file,rooms,rooms_predicted,price,price_predicted")
     for words in (["predict", str(labels), str(photos), "--csv", str(tmp_path / "x.csv"), "--format", "wide"],
                   ["predict", str(numbers), str(photos), "--min-probability", "0.5"],
+                  ["evaluate", str(labels), "--hierarchy", str(photos)],
                   ["evaluate", str(labels), "--mislabelled", str(tmp_path / "x.csv")]):  # fmt: skip
         assert main([*words, *say]) == 1
         assert capsys.readouterr().err.count("\n") == 1

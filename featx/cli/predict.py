@@ -178,6 +178,7 @@ def evaluate(
     sources: tuple[str, ...],
     split: str | None,
     labels: str | None,
+    hierarchy: str | None,
     tta: bool,
     page: Path | None,
     sheet: Path | None,
@@ -200,6 +201,7 @@ def evaluate(
         raise click.UsageError("--report shows images as they are, --tta averages over views: one of the two.")
     from featx.curation import doubts
     from featx.evaluation import held_out, held_out_targets
+    from featx.evaluation.on_table import levels_above
     from featx.features import relabelled
     from featx.model import load
     from featx.model.tabulate import check_destination, write_rows
@@ -208,6 +210,7 @@ def evaluate(
     for path in filter(None, (sheet, mislabelled)):
         check_destination(path)
     classifier, source = load(model, **vars(taken(Loading, options))), one_source(sources)
+    levels = levels_above(classifier, hierarchy)
     with classifier.loadable_requests() as requests:
         if source is None:
             rows = own_table(classifier)
@@ -219,7 +222,7 @@ def evaluate(
     if classifier.outputs is None:
         images, how = (_images(rows), vars(taken(ComputeOptions, options))) if tta else (None, {})
         held = held_out(classifier, rows, split)
-        found = held.evaluate(classifier, images, **how)
+        found = held.evaluate(classifier, images, levels=levels, **how)
         records = held.records(found)
     elif tta or mislabelled is not None:
         raise OptionError(f"{'--tta' if tta else '--mislabelled'} is of classes, and this model predicts others.")

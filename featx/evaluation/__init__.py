@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from featx.evaluation.drifting import Drift, Shift, drift
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
+from featx.evaluation.levels import Level, LevelScores, read_levels
 from featx.evaluation.metrics import ClassScores, Confusion, McNemar, ReliabilityBin, mcnemar
 from featx.evaluation.on_table import HeldOut, evaluate, held_out
 from featx.evaluation.targets import HeldOutTargets, NumberScores, TargetEvaluation, held_out_targets
@@ -18,6 +19,8 @@ __all__ = [
     "Evaluation",
     "HeldOut",
     "HeldOutTargets",
+    "Level",
+    "LevelScores",
     "McNemar",
     "NumberScores",
     "ReliabilityBin",
@@ -29,4 +32,5 @@ __all__ = [
     "held_out",
     "held_out_targets",
     "mcnemar",
+    "read_levels",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.errors import DataError
+from featx.evaluation.levels import Level, LevelScores
 from featx.evaluation.metrics import (
     ClassScores,
     Confusion,
@@ -61,6 +62,8 @@ class Evaluation:
         Rows left out because the model does not know their class: how many, by class.
     groups : ndarray of int, shape (n,), or None
         Rows that belong together, which the interval of the accuracy takes into account.
+    levels : tuple of Level
+        What stands above the classes, see `featx.evaluation.read_levels`.
     """
 
     classes: tuple[str, ...]
@@ -72,6 +75,7 @@ class Evaluation:
     n_unreadable: int = 0
     unknown: dict[str, int] = field(default_factory=dict)
     groups: Indices | None = None
+    levels: tuple[Level, ...] = ()
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -82,6 +86,18 @@ class Evaluation:
     def per_class(self) -> tuple[ClassScores, ...]:
         """Scores of each class, in the order of `classes`."""
         return class_scores(self.y_true, self.y_pred, self.classes)
+
+    @cached_property
+    def per_level(self) -> tuple[LevelScores, ...]:
+        """Accuracy on each of `levels`: a class is right there if its ancestor is."""
+        return tuple(
+            LevelScores(
+                level.name,
+                level.n_ancestors,
+                Accuracy.of(level.ancestors[self.y_true] == level.ancestors[self.y_pred], self.groups),
+            )
+            for level in self.levels
+        )
 
     @property
     def balanced_accuracy(self) -> float:
@@ -165,6 +181,7 @@ class Evaluation:
             "classes": list(self.classes),
             "per_class": [_without_nan(asdict(scores)) for scores in self.per_class],
             "confusion": self.confusion.tolist() if small else None,
+            "levels": [scores.to_dict() for scores in self.per_level],
             "most_confused": [asdict(confusion) for confusion in self.most_confused()],
             "trained_on": {"n": len(self.trained_on), "ids": list(self.trained_on)},
             "n_chosen_on": self.n_chosen_on,
@@ -198,7 +215,7 @@ def evaluate_predictions(
         Names of the classes.
     **counts
         `Evaluation.trained_on`, `Evaluation.n_chosen_on`, `Evaluation.n_unreadable`, `Evaluation.unknown`,
-        `Evaluation.groups`.
+        `Evaluation.groups`, `Evaluation.levels`.
 
     Raises
     ------
@@ -239,7 +256,7 @@ def as_text(evaluation: Evaluation, width: int | None = None) -> str:
         Columns; the terminal's by default. Class names are shortened to fit.
     """
     width = width or shutil.get_terminal_size().columns
-    parts = [_headline(evaluation), _classes(evaluation, width), _confused(evaluation)]
+    parts = [_headline(evaluation), _levels(evaluation), _classes(evaluation, width), _confused(evaluation)]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -259,6 +276,14 @@ def _headline(evaluation: Evaluation) -> list[str]:
     return [f"{name:<18} {value}" for name, value in rows if value] + notes_on_rows(
         evaluation.trained_on, evaluation.n_chosen_on, evaluation.n_unreadable, evaluation.unknown
     )
+
+
+def _levels(evaluation: Evaluation) -> list[str]:
+    if not evaluation.levels:
+        return []
+    room = max(len("level"), *(len(scores.level) for scores in evaluation.per_level))
+    lines = [f"{s.level:<{room}}  {s.n_ancestors:>5,}  {s.accuracy}" for s in evaluation.per_level]
+    return [f"{'level':<{room}}  names  accuracy", *lines]
 
 
 def _classes(evaluation: Evaluation, width: int) -> list[str]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from featx.datasets import item_id
 from featx.datasets.dataset import select
-from featx.errors import DataError, ImageError
+from featx.errors import DataError, ImageError, OptionError
 from featx.evaluation.evaluation import Evaluation, evaluate_predictions
+from featx.evaluation.levels import Level, read_levels
 from featx.evaluation.rows import not_trained_on, wanted_rows
 from featx.evaluation.targets import held_out_targets
 from featx.extraction import ComputeOptions
@@ -58,7 +59,9 @@ class HeldOut:
     n_chosen_on: int
     unknown: dict[str, int]
 
-    def evaluate(self, model: Model, images: Dataset | None = None, **how: Any) -> Evaluation:
+    def evaluate(
+        self, model: Model, images: Dataset | None = None, *, levels: tuple[Level, ...] = (), **how: Any
+    ) -> Evaluation:
         """Evaluate `model`, the one that the rows were held out from; see `evaluate`."""
         return evaluate_predictions(
             self.y,
@@ -69,6 +72,7 @@ class HeldOut:
             n_unreadable=len(self.rows.errors),
             unknown=self.unknown,
             groups=given_groups(self.rows, np.arange(len(self.rows))),
+            levels=levels,
         )
 
     def records(self, found: Evaluation) -> tuple[list[str], list[list[Any]]]:
@@ -182,10 +186,28 @@ def evaluate(model: Model | str | Path, how: _Evaluate) -> Evaluation | TargetEv
     table = opened(table)
     if how.labels is not None:
         table = relabelled(table, how.labels)
+    levels = levels_above(classifier, how.hierarchy)
     if classifier.outputs is not None:
         return held_out_targets(classifier, table, how.split).evaluate(classifier)
     computed = vars(part_of(ComputeOptions, how))
-    return held_out(classifier, table, how.split).evaluate(classifier, how.images, **computed)
+    return held_out(classifier, table, how.split).evaluate(classifier, how.images, levels=levels, **computed)
+
+
+def levels_above(model: Model, hierarchy: str | Path | None) -> tuple[Level, ...]:
+    """Read what stands above the classes of a model; nothing without a file.
+
+    Raises
+    ------
+    OptionError
+        If it is a model of labels or numbers.
+    DataError
+        As `read_levels`.
+    """
+    if hierarchy is None:
+        return ()
+    if model.outputs is not None:
+        raise OptionError("--hierarchy is of classes, and this model predicts others. Leave it out.")
+    return read_levels(hierarchy, model.classes)
 
 
 def _in_classes_of(

@@ -175,6 +175,10 @@ class Evaluating:
 class EvaluatingTable(Relabelling, Evaluating):
     """Which rows of a table a model is evaluated on, and by which labels."""
 
+    hierarchy: str | Path | None = option(
+        None, "A CSV of classes and their ancestors (class,genus,family): accuracy a level, too.", metavar="FILE"
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reporting(Loading, Evaluating):

@@ -188,7 +188,7 @@ def _photos(
         return _of_items(predictions, own, told, beside)
     if beside is None:
         return ["file", *own], [[name, *row] for name, row in zip(predictions.ids, told, strict=True)]
-    header, given = _read_csv(beside)
+    header, given = read_csv(beside)
     exact, loose = _places(predictions.ids)
     # The column that names the photos is the one of whose values most are photos.
     named = [sum(bool(exact.get(row[j]) or loose.get(row[j])) for row in given) for j in range(len(header))]
@@ -215,7 +215,7 @@ def _of_items(
     ]
     if beside is None:
         return header, rows
-    columns, given = _read_csv(beside)
+    columns, given = read_csv(beside)
     named = [sum(row[j] in set(predictions.ids) for row in given) for j in range(len(columns))]
     key = named.index(max(named))
     of_item: dict[str, list[list[str]]] = {}
@@ -230,7 +230,7 @@ def _of_items(
     return header, [[row[0], *beside_of.get(row[0], [""] * len(kept)), *row[1:]] for row in rows]
 
 
-def _read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
+def read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
     """Return the header of a CSV and its rows, all as long as the header."""
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -269,7 +269,7 @@ def _sample_form(sample: str | Path | None, predictions: Predictions) -> tuple[l
     if sample is None:
         return ["id", *predictions.classes], [_stem(name) for name in predictions.ids]
     try:
-        header, rows = _read_csv(sample)
+        header, rows = read_csv(sample)
     except FileNotFoundError as error:
         raise MissingDataError(f"No sample submission at {sample}. Name an existing CSV: --sample FILE") from error
     _check_columns(sample, header[1:], predictions.classes)
