@@ -8,8 +8,8 @@ classes in it. Both get the same standardised rows of one backbone. featx choose
 and all of that is in its time. scikit-learn is timed at one C, that with the best mAP on the test rows, of those that
 --C lists: better than anybody could know. Each time is one fit; the table of features is made before.
 
-To be expected on two cores, of `--train 4000 --test 1000 --image-size 96`: mAP 0.635 with the C that validation chose of
-20, in 3.8 seconds; scikit-learn's best of three, which the test rows chose, 0.637, 2.6 seconds for that one fit.
+To be expected on two cores, of `--train 4000 --test 1000 --image-size 96`: mAP 0.635 with the C that validation chose
+of 20, in 3.8 seconds; scikit-learn at its best of three, which the test rows chose, 0.637, in 2.6 for that one fit.
 """
 
 from __future__ import annotations
