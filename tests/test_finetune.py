@@ -481,6 +481,7 @@ def test_all_of_it_is_computed_on_the_device_that_was_asked_for(images, tmp_path
 
     assert used[1] > 100
     assert not used[0]
+    assert not used["products in whatever precision"]
     on_cpu = tune(images, device="cpu", cache=tmp_path / "cpu", **how)
     np.testing.assert_allclose(on_gpu.report["history"]["loss"], on_cpu.report["history"]["loss"], rtol=1e-4)
     for name, array in on_gpu.probe.items():
