@@ -43,7 +43,8 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("package")
     source = checkout(folder)
     with tarfile.open(build("sdist", source, folder)) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # which 3.11.4 brought
+        archive.extractall(folder / "unpacked")
     return build("wheel", next((folder / "unpacked").iterdir()), folder)
 
 

@@ -63,10 +63,11 @@ else:
             ------
             TypeError
             """
-            known = inspect.signature(cls).parameters
+            # Not of the class: early 3.11s, such as Debian's, then answer with this function's own words.
+            _, *known = inspect.signature(cls.__init__).parameters
             for name in settings:
                 if name not in known:
-                    raise TypeError(f"{cls.__name__}() has no setting {name!r}. {explain_setting(name, list(known))}")
+                    raise TypeError(f"{cls.__name__}() has no setting {name!r}. {explain_setting(name, known)}")
             return super().__new__(cls)
 
     class _Classifier(ClassifierMixin, _Estimator):
