@@ -17,6 +17,7 @@ from featx.backbones.network import MAP, MAP_CHANNELS_LAST, TOKENS, first_tensor
 from featx.engines.pytorch import blank, from_pixels
 from featx.errors import OptionError
 from featx.images import prepare
+from featx.model.vote import Vote
 from featx.packing.answers import Scaling
 from featx.packing.heads import scores_of
 from featx.settings import check_choice
@@ -114,6 +115,8 @@ def saliency(model: Model, images: Sequence[Any], label: str | Sequence[str] | N
     """
     if model.outputs is not None:
         raise OptionError("Saliency is of one class an image, and this model predicts several labels or numbers.")
+    if isinstance(model.head, Vote):
+        raise OptionError("Saliency is of one head, and in this model several vote. Fit one: featx fit --head logreg")
     wanted = [label] * len(images) if isinstance(label, str) else label
     if wanted is not None and len(wanted) != len(images):
         raise OptionError(f"There are {len(wanted)} labels for {len(images)} images: give one for all or one for each.")

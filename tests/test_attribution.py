@@ -123,6 +123,13 @@ def test_what_cannot_be_shown_is_said(images, cache, head, label, told):
         featx.saliency(fitted(images, head, cache), images[:2], label)
 
 
+def test_heads_that_vote_are_asked_one_by_one(images, cache):
+    together = featx.ensemble([fitted(images, head, cache) for head in ("logreg", "ridge")])
+
+    with pytest.raises(OptionError, match="in this model several vote"):
+        featx.saliency(together, images[:2])
+
+
 def test_a_model_of_rows_has_seen_no_image():
     table = featx.Features.from_arrays(np.random.default_rng(0).random((40, 3)), np.arange(40) % 2)
 

@@ -126,6 +126,13 @@ def test_the_command_writes_a_card(model, tmp_path, capsys):
     assert "# m\n" in (tmp_path / "README.md").read_text()
 
 
+def test_a_card_that_cannot_be_written_is_one_line(model, tmp_path, capsys):
+    path = model.save(tmp_path / "m.featx")
+
+    assert main(["card", str(path), "-o", str(path / "README.md"), "-q"]) == 1
+    assert "Cannot write the card to" in capsys.readouterr().err
+
+
 def test_a_model_goes_to_the_hub_with_its_card_and_comes_back(model, table, tmp_path, hub, capsys):
     path = model.save(tmp_path / "m.featx")
 

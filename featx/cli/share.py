@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from featx.cli.common import Console, common
+from featx.errors import DataError
+from featx.files import write_whole
 
 _license = click.option("--license", "license_name", metavar="NAME", help="As the Hub abbreviates it: apache-2.0.")
 
@@ -39,7 +41,10 @@ def card(
     if output is None:
         console.result({"card": text}, text.rstrip())
         return
-    output.write_text(text, encoding="utf-8")
+    try:
+        write_whole(output, text)
+    except OSError as error:
+        raise DataError(f"Cannot write the card to {output}: {error.strerror}. Name another place: -o FILE") from error
     console.result({"path": str(output)}, f"{output}: the card of {model}")
 
 
