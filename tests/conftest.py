@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 
@@ -67,3 +68,18 @@ def start():
     for child in children:
         child.kill()
         child.communicate()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium, driven by Playwright; where it is not there, tests are skipped and say so."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    from playwright import sync_api
+
+    sync_api.expect.set_options(timeout=60_000)  # what an action brings may take its time on a busy machine
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

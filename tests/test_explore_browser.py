@@ -1,7 +1,6 @@
 """The explorer in a real browser: search, lasso, label by keys, undo, kill, go on; alone, silent, and safe from names."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,20 +14,9 @@ import featx
 from featx.features.label_log import read_labels, standing
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'featx[test]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 expect = sync_api.expect
-expect.set_options(timeout=60_000)
 HOSTILE = "<img src=x onerror=alert(1)>"
 N = 90
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

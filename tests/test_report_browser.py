@@ -1,7 +1,6 @@
 """Reports in a real browser: nothing is fetched, nothing fails, and what can be pressed does what it says."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -11,19 +10,8 @@ import featx
 from featx.features import Features
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'featx[test]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 WIDTHS = (390, 1280)
 expect = sync_api.expect
-expect.set_options(timeout=60_000)  # what an action brings may take its time on a busy machine
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
